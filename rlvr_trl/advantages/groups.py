@@ -1,0 +1,151 @@
+"""The batch of groups that every advantage estimator reads.
+
+A *group* is all completions of one prompt. Groups may be ragged (of different size), and their rows may come in any
+order. Estimators work on a padded view with one group per row:
+
+    group_ids   7  3  7  7  3                 pad(rewards, fill)   position 0  1  2
+    rewards     a  b  c  d  e        <->      group 3                       b  e  fill
+                                              group 7                       a  c  d
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutGroups:
+    """
+    Rewards of a batch of completions, and the prompt that each belongs to.
+
+    A completion whose reward is NaN (no reward function could score it) is outside the statistics of its group: it
+    counts neither in `num_scored` nor in `accuracy`, and its advantage is 0.
+
+    Args:
+        rewards (`Tensor` of shape `(T,)`):
+            Floating point reward of each completion. NaN means unscored; infinite rewards are an error.
+        group_ids (`Tensor` of shape `(T,)`):
+            Integer id of each completion's prompt. Any integers in any order.
+        correct (`Tensor` of shape `(T,)`, *optional*):
+            Whether each completion is correct, boolean. By default those with a reward above 0.5.
+        judged (`Tensor` of shape `(T,)`, *optional*):
+            Whether `correct` is known, boolean. Only these count in `accuracy`. By default the scored completions.
+        entropies (`Tensor` of shape `(T,)`, *optional*):
+            Mean token entropy of each completion, in nats.
+        lengths (`Tensor` of shape `(T,)`, *optional*):
+            Length of each completion, in tokens.
+
+    Raises:
+        `ValueError`: A shape or dtype is wrong, there is no row, or a reward is infinite.
+    """
+
+    rewards: Tensor
+    group_ids: Tensor
+    correct: Tensor | None = None
+    judged: Tensor | None = None
+    entropies: Tensor | None = None
+    lengths: Tensor | None = None
+
+    def __post_init__(self):
+        if self.rewards.dim() != 1 or self.rewards.numel() == 0 or not self.rewards.is_floating_point():
+            raise ValueError(
+                f"`rewards` must be a floating point tensor of shape (T,) with T >= 1, got shape "
+                f"{tuple(self.rewards.shape)} and dtype {self.rewards.dtype}."
+            )
+        for name in ("group_ids", "correct", "judged", "entropies", "lengths"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.rewards.shape:
+                raise ValueError(
+                    f"`{name}` must have the shape of `rewards`, {tuple(self.rewards.shape)}, got "
+                    f"{tuple(value.shape)}."
+                )
+        if self.group_ids.is_floating_point() or self.group_ids.dtype == torch.bool:
+            raise ValueError(f"`group_ids` must hold integers, got dtype {self.group_ids.dtype}.")
+        if torch.isinf(self.rewards).any():
+            raise ValueError("`rewards` holds an infinite value. Use NaN for a completion that could not be scored.")
+        if self.correct is None:
+            object.__setattr__(self, "correct", self.rewards > 0.5)
+        if self.judged is None:
+            object.__setattr__(self, "judged", self.scored)
+        for name in ("correct", "judged"):
+            if getattr(self, name).dtype != torch.bool:
+                raise ValueError(f"`{name}` must be boolean, got dtype {getattr(self, name).dtype}.")
+
+    @cached_property
+    def _layout(self) -> tuple[Tensor, Tensor, Tensor]:
+        # group of each row (T,), position of each row within its group (T,), rows per group (P,)
+        _, index, sizes = torch.unique(self.group_ids, return_inverse=True, return_counts=True)
+        order = torch.argsort(index, stable=True)
+        first = sizes.cumsum(0) - sizes
+        position = torch.empty_like(index)
+        position[order] = torch.arange(len(index), device=index.device) - first.repeat_interleave(sizes)
+        return index, position, sizes
+
+    @property
+    def index(self) -> Tensor:
+        """Group of each completion as 0…P−1, in the order of sorted `group_ids`. Shape `(T,)`."""
+        return self._layout[0]
+
+    @property
+    def sizes(self) -> Tensor:
+        """Completions per group, unscored ones included. Shape `(P,)`."""
+        return self._layout[2]
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.sizes)
+
+    @cached_property
+    def scored(self) -> Tensor:
+        """Whether each completion has a reward. Boolean, shape `(T,)`."""
+        return ~self.rewards.isnan()
+
+    @cached_property
+    def num_scored(self) -> Tensor:
+        """Completions with a reward per group. Integer, shape `(P,)`."""
+        return self.sum(self.scored.long())
+
+    @cached_property
+    def num_judged(self) -> Tensor:
+        """Completions per group whose correctness is known. Integer, shape `(P,)`."""
+        return self.sum(self.judged.long())
+
+    @cached_property
+    def num_correct(self) -> Tensor:
+        """Correct completions per group. Integer, shape `(P,)`."""
+        return self.sum((self.judged & self.correct).long())
+
+    @cached_property
+    def accuracy(self) -> Tensor:
+        """Share of correct completions per group; NaN where none could be judged. Shape `(P,)`."""
+        return self.num_correct.to(self.rewards.dtype) / self.num_judged
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of `values`, shape `(T,)`, over each group. Shape `(P,)`."""
+        return torch.zeros(self.num_groups, dtype=values.dtype, device=values.device).index_add_(0, self.index, values)
+
+    def pad(self, values: Tensor, fill: float) -> Tensor:
+        """`values`, shape `(T,)`, with one group per row. Shape `(P, largest group)`."""
+        index, position, sizes = self._layout
+        padded = values.new_full((self.num_groups, int(sizes.max())), fill)
+        padded[index, position] = values
+        return padded
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """The inverse of `pad`: shape `(P, largest group)` to `(T,)`."""
+        index, position, _ = self._layout
+        return padded[index, position]
+
+
+class AdvantageEstimator(Protocol):
+    """
+    Turns the rewards of a batch of groups into one advantage per completion, in the same order.
+
+    Any callable with this signature works. An estimator that cannot work below some group size says so in an integer
+    attribute `min_group_size`, so that trainers can refuse the configuration before a model is loaded.
+    """
+
+    def __call__(self, groups: RolloutGroups) -> Tensor: ...  # (T,)
