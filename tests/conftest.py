@@ -1,0 +1,47 @@
+"""A tiny maze model built from a config, and a GRPO configuration for the CPU. No test reaches for a hub."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.testbed import build_model, build_tokenizer
+
+
+@pytest.fixture(scope="session")
+def mazes():
+    return make_maze_dataset(24, prompt_style="bare", seed=5)
+
+
+@pytest.fixture
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture
+def model(tokenizer):
+    return build_model(tokenizer, seed=0)
+
+
+@pytest.fixture
+def cpu_settings(tmp_path):
+    """Keyword arguments that make any GRPOConfig small and CPU-only: 2 prompts of 4 completions a step."""
+    return {
+        "output_dir": str(tmp_path / "run"),
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
