@@ -1,0 +1,179 @@
+"""Numbers over the sampled answers of many problems: pass@k, answer entropy, wrong-answer diversity, intervals.
+
+Plain NumPy: nothing here knows a model, a tokenizer or a trainer.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+# Resampled indices held at once by the bootstrap: 2**21 of them are 16 MiB. The chunks depend on the number of
+# problems alone, so that every metric over the same problems draws the same resampled sets.
+BOOTSTRAP_CHUNK = 2**21
+
+
+def pass_at_k(num_samples, num_correct, k: int):
+    """
+    Unbiased pass@k of each problem, `1 - C(n - c, k) / C(n, k)`: the chance that k of its n samples, drawn without
+    replacement, hold at least one of the c correct ones (arXiv 2107.03374, Eq. 1).
+
+    The binomials are Python integers and their quotient is rounded once, so the result is the nearest float at any n.
+
+    Args:
+        num_samples (`int` or array of integers): n, the samples of each problem. May differ between problems.
+        num_correct (`int` or array of integers): c, how many of them are correct. Broadcast against `num_samples`.
+        k (`int`): the number of samples drawn.
+
+    Returns:
+        `float` for scalars, else `np.ndarray` of float64 with the broadcast shape: one value per problem.
+
+    Raises:
+        ValueError: `k` below 1 or above any n, a count that is negative or no integer, or c above n.
+
+    Example:
+
+    ```python
+    >>> pass_at_k(32, 1, 16)
+    0.5
+    ```
+    """
+    n, c = np.broadcast_arrays(_integers("num_samples", num_samples), _integers("num_correct", num_correct))
+    k = _integers("k", k)
+    if k.ndim != 0 or k < 1:
+        raise ValueError(f"k is {k.tolist()}, but it must be one integer of at least 1.")
+    if (c > n).any():
+        i = int(np.argmax(c > n))
+        raise ValueError(f"num_correct ({c.flat[i]}) exceeds num_samples ({n.flat[i]}).")
+    if (n < k).any():
+        raise ValueError(f"pass@k needs k ≤ num_samples, but k is {k} and a problem has {n.min()} samples.")
+
+    pairs, inverse = np.unique(np.stack([n.ravel(), c.ravel()]), axis=1, return_inverse=True)
+    values = np.array([_pass_at_k(*pair, int(k)) for pair in pairs.T.tolist()])  # (distinct (n, c) pairs,)
+    result = values[inverse].reshape(n.shape) if n.size else np.zeros(n.shape)
+    return float(result) if result.ndim == 0 else result
+
+
+def _pass_at_k(n: int, c: int, k: int) -> float:
+    total = math.comb(n, k)
+    return (total - math.comb(n - c, k)) / total  # `/` of two integers of any size is correctly rounded
+
+
+def _integers(name: str, values) -> np.ndarray:
+    array = np.asarray(values)
+    numeric = array.size == 0 or array.dtype.kind in "iuf"
+    if not numeric or (array != np.floor(array)).any() or (array < 0).any() or np.isinf(array).any():
+        raise ValueError(f"{name} must be non-negative integers, got {values!r}.")
+    return array.astype(np.int64)
+
+
+def answer_entropy(answers: Sequence[Hashable]) -> float:
+    """
+    Entropy `-Σ p_j ln p_j` of the distinct answers to one problem, in nats. `None`, no answer, is one of them.
+
+    Args:
+        answers (sequence of hashables): one answer per sample of the problem.
+
+    Raises:
+        ValueError: there is no answer at all.
+    """
+    if len(answers) == 0:
+        raise ValueError("answer_entropy needs the answers of at least one sample, got 0.")
+    return sum(m / len(answers) * math.log(len(answers) / m) for m in Counter(answers).values())
+
+
+def wrong_answer_diversity(answers: Sequence[Hashable], correct: Sequence[bool]) -> float:
+    """
+    Share of distinct answers among the wrong answers to one problem: 1 when no two agree, NaN when none is wrong.
+
+    Args:
+        answers (sequence of hashables): one answer per sample; `None`, no answer, counts as one answer.
+        correct (sequence of `bool`): whether each sample is correct.
+
+    Raises:
+        ValueError: the two lengths differ.
+    """
+    if len(answers) != len(correct):
+        raise ValueError(f"answers holds {len(answers)} samples, but correct holds {len(correct)}.")
+    wrong = [answer for answer, is_correct in zip(answers, correct, strict=True) if not is_correct]
+    return len(set(wrong)) / len(wrong) if wrong else math.nan
+
+
+def bootstrap_interval(values, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0):
+    """
+    Percentile bootstrap interval of the mean over problems.
+
+    Problems are what is resampled, not samples: the interval says how far the mean would move on other problems of the
+    same kind. The resampled sets are a function of `seed` and the number of problems alone, so that intervals of
+    several metrics or methods over the same problems are paired.
+
+    Args:
+        values (array of shape `(problems,)` or `(problems, metrics)`): one value, or one row of values, per problem.
+        confidence (`float`): probability mass between the two ends, in (0, 1).
+        num_resamples (`int`): resampled sets of problems.
+        seed (`int`): seed of the resampling.
+
+    Returns:
+        `(low, high)`: two floats for one metric, else two arrays of shape `(metrics,)`.
+
+    Raises:
+        ValueError: no problems, a value that is not finite, another number of dimensions, or a setting out of range.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim not in (1, 2) or len(values) == 0:
+        raise ValueError(f"values has shape {values.shape}, but (problems,) or (problems, metrics) is needed.")
+    if not np.isfinite(values).all():
+        raise ValueError(f"values holds {(~np.isfinite(values)).sum()} numbers that are not finite; leave them out.")
+    if not 0 < confidence < 1 or num_resamples < 1:
+        raise ValueError(
+            f"confidence must be in (0, 1) and num_resamples at least 1, got {confidence} and {num_resamples}."
+        )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(_resampled_means(values, num_resamples, seed), [tail, 1 - tail], axis=0)
+    return (float(low), float(high)) if values.ndim == 1 else (low, high)
+
+
+def _resampled_means(values: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    num_problems = len(values)
+    rows = max(1, BOOTSTRAP_CHUNK // num_problems)
+    means = []
+    for start in range(0, num_resamples, rows):
+        size = min(rows, num_resamples - start)
+        drawn = rng.integers(num_problems, size=(size, num_problems))
+        drawn += num_problems * np.arange(size)[:, None]  # one range of bins per resampled set
+        counts = np.bincount(drawn.ravel(), minlength=size * num_problems).reshape(size, num_problems)
+        means.append(counts @ values / num_problems)  # (size,) or (size, metrics)
+    return np.concatenate(means)
+
+
+class PairedDifference(NamedTuple):
+    """Mean of `a - b` over problems, and its bootstrap interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def paired_difference(a, b, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0) -> PairedDifference:
+    """
+    Mean difference of two methods on the same problems, with the percentile bootstrap interval of that mean.
+
+    Each resampled set holds the same problems for both methods, which is far narrower than two separate intervals when
+    easy problems are easy for both.
+
+    Args:
+        a, b (arrays of shape `(problems,)`): one value per problem, in the same order.
+        confidence, num_resamples, seed: as in [`bootstrap_interval`].
+
+    Raises:
+        ValueError: the lengths differ, or as in [`bootstrap_interval`].
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a and b need one value for each of the same problems, got shapes {a.shape} and {b.shape}.")
+    low, high = bootstrap_interval(a - b, confidence, num_resamples, seed)
+    return PairedDifference(float((a - b).mean()), low, high)
