@@ -158,9 +158,7 @@ def test_evaluation_may_use_smaller_groups_than_the_estimator(cpu_settings, maze
         "per_device_eval_batch_size": 4,
         "k": 2,
     }
-    trainer = run(
-        PassAtKTrainer, PassAtKConfig, settings, mazes, tokenizer, eval_dataset=mazes.select(range(8))
-    )
+    trainer = run(PassAtKTrainer, PassAtKConfig, settings, mazes, tokenizer, eval_dataset=mazes.select(range(8)))
     evaluations = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
     assert len(evaluations) == 2
     assert evaluations[0]["eval_groups/frac_all_wrong"] == pytest.approx(1 - evaluations[0]["eval_reward"])
@@ -171,9 +169,7 @@ def test_pass_at_k_trainer_is_rlvr_trainer_with_the_estimator(cpu_settings, maze
     settings = cpu_settings | {"max_steps": 3}
     named = run(PassAtKTrainer, PassAtKConfig, settings | {"k": 2}, mazes, tokenizer)
     general = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, advantages=PassAtK(2))
-    by_name = run(
-        RLVRTrainer, RLVRConfig, settings | {"advantages": {"name": "pass_at_k", "k": 2}}, mazes, tokenizer
-    )
+    by_name = run(RLVRTrainer, RLVRConfig, settings | {"advantages": {"name": "pass_at_k", "k": 2}}, mazes, tokenizer)
     grpo = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
     assert_same_training(named, general)
     assert_same_training(by_name, general)
@@ -222,7 +218,9 @@ def test_iterable_and_conversational_datasets(cpu_settings, mazes, tokenizer):
     def reward(completions, **kwargs):
         return [float(len(completion[0]["content"]) < 5) for completion in completions]
 
-    trainer = run(PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, chats.to_iterable_dataset(), tokenizer, reward)
+    trainer = run(
+        PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, chats.to_iterable_dataset(), tokenizer, reward
+    )
     assert trainer.state.global_step == 2
 
 
@@ -333,7 +331,9 @@ def test_yaml_and_command_line_name_the_estimator(tmp_path):
     (args,) = TrlParser(RLVRConfig).parse_args_and_config(["--config", str(recipe)])
     assert args.build_advantages() == PassAtK(4)
     spec = json.dumps({"name": "group_relative", "scale": "none"})
-    (args,) = TrlParser(RLVRConfig).parse_args_and_config(["--output_dir", "out", "--bf16", "no", "--advantages", spec])
+    (args,) = TrlParser(RLVRConfig).parse_args_and_config(
+        ["--output_dir", "out", "--bf16", "no", "--advantages", spec]
+    )
     assert args.build_advantages() == GroupRelative("none")
     (args,) = TrlParser(PassAtKConfig).parse_args_and_config(["--output_dir", "out", "--bf16", "no", "--k", "8"])
     assert args.build_advantages() == PassAtK(8)

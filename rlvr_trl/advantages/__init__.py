@@ -7,4 +7,12 @@ from .grpo import GroupRelative
 from .pass_at_k import PassAtK
 
 
-__all__ = ["ESTIMATORS", "AdvantageEstimator", "GroupRelative", "PassAtK", "RolloutGroups", "build_estimator", "combine_rewards"]
+__all__ = [
+    "ESTIMATORS",
+    "AdvantageEstimator",
+    "GroupRelative",
+    "PassAtK",
+    "RolloutGroups",
+    "build_estimator",
+    "combine_rewards",
+]

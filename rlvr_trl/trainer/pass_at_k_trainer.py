@@ -55,8 +55,10 @@ class PassAtKTrainer(RLVRTrainer):
         "id": "2508.10751",
         "citation": textwrap.dedent("""\
             @article{chen2025passatk,
-                title        = {{Pass@k Training for Adaptively Balancing Exploration and Exploitation of Large Reasoning Models}},
-                author       = {Zhipeng Chen and Xiaobo Qin and Youbin Wu and Yue Ling and Qinghao Ye and Wayne Xin Zhao and Guang Shi},
+                title        = {{Pass@k Training for Adaptively Balancing Exploration and Exploitation of Large
+                                Reasoning Models}},
+                author       = {Zhipeng Chen and Xiaobo Qin and Youbin Wu and Yue Ling and Qinghao Ye and
+                                Wayne Xin Zhao and Guang Shi},
                 year         = 2025,
                 eprint       = {arXiv:2508.10751},
             }"""),

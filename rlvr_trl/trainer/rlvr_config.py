@@ -42,7 +42,7 @@ class RLVRConfig(GRPOConfig):
     advantages: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Advantage estimator by name, for example 'group_relative' or '{\"name\": \"pass_at_k\", \"k\": 8}'. "
+            "help": "Advantage estimator by name, for example 'group_relative', or a dict with its name and fields. "
             "Group-relative with `scale_rewards` by default, that is GRPO."
         },
     )
@@ -66,4 +66,6 @@ class RLVRConfig(GRPOConfig):
         if self.advantages is not None:
             return build_estimator(self.advantages)
         # normalize_then_sum has standardized within the groups already; TRL ends it with the batch's deviation
-        return GroupRelative("batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards)
+        return GroupRelative(
+            "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
+        )

@@ -1,7 +1,7 @@
 """GRPOTrainer with a replaceable advantage."""
 
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id

@@ -42,7 +42,9 @@ def train(trainer_class, config_class, output_dir, **kwargs):
     rank = trainer.accelerator.process_index
     logged = {name: list(values) for name, values in trainer._logs["rewards"].items()}
     logs = {"rewards": logged, "advantages": list(trainer._logs["advantages"]), "history": trainer.state.log_history}
-    weights = {name: weight.cpu() for name, weight in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
+    weights = {
+        name: weight.cpu() for name, weight in trainer.accelerator.unwrap_model(trainer.model).named_parameters()
+    }
     torch.save({"batches": batches, "weights": weights, **logs}, f"{output_dir}-{rank}.pt")
 
 

@@ -1,0 +1,7 @@
+"""A testbed that runs on a CPU in minutes: a tiny language model that learns mazes (see `rlvr_trl.data.maze`)."""
+
+from .maze_model import build_model, build_tokenizer
+from .warmup import demonstrations, warm_up
+
+
+__all__ = ["build_model", "build_tokenizer", "demonstrations", "warm_up"]

@@ -1,0 +1,197 @@
+"""The demo: what GRPO does to pass@k, and what Pass@k Training does, on a model small enough for a laptop."""
+
+import json
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import transformers
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ..data import make_maze_dataset
+from ..evaluation import EvaluationResult, compare, evaluate
+from ..rewards import maze_reward
+from .maze_model import build_model, build_tokenizer
+from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, train
+from .plots import plot_pass_at_k
+from .warmup import warm_up
+
+
+BASE = "base"
+SHOWN_KS = (1, 8, 32, 64)
+SETTINGS_FILE = "demo.json"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much of everything; the defaults are the full demo."""
+
+    warmup_mazes: int = 6000
+    warmup_steps: int = 400
+    steps: int = 300
+    test_mazes: int = 200
+    samples: int = 64
+    seed: int = 0
+
+
+QUICK = {"warmup_mazes": 3000, "warmup_steps": 300, "steps": 60, "test_mazes": 100}
+
+
+def run_demo(
+    output_dir: str | Path, methods: list[str], settings: DemoSettings, disable_tqdm: bool = False
+) -> dict[str, EvaluationResult]:
+    """
+    Warms up a base model, trains each method from it, evaluates all on held-out mazes, and reports.
+
+    Writes into `output_dir`: `results.json`, `pass_at_k.png`, and a folder with model and tokenizer for the base and
+    each method.
+
+    Args:
+        output_dir (`str` or `Path`):
+            A new or empty folder, or that of an earlier demo, which is replaced.
+        methods (`list[str]`):
+            Names in `METHODS`, each once.
+        settings ([`DemoSettings`]):
+            How much of everything.
+        disable_tqdm (`bool`, *optional*, defaults to `False`):
+            Whether to hide the progress bars.
+
+    Returns:
+        `dict[str, EvaluationResult]`: the evaluation of the base and of each method.
+
+    Raises:
+        `ValueError`: A method is unknown or named twice, or `output_dir` holds something else.
+    """
+    _check_methods(methods)
+    folder = _claim_folder(Path(output_dir), settings)
+    console, start = Console(), time.perf_counter()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    transformers.utils.logging.disable_progress_bar()  # those of loading weights; the demo has its own
+
+    console.print("Drawing mazes: a held-out test set first, then others to train on.")
+    test = make_maze_dataset(settings.test_mazes, prompt_style="bare", seed=settings.seed)
+    num_train = settings.warmup_mazes + settings.steps * PROMPTS_PER_STEP
+    pool = make_maze_dataset(num_train, prompt_style="bare", seed=settings.seed + 1, exclude=test)
+    warmup_mazes = pool.select(range(settings.warmup_mazes))
+    rl_mazes = pool.select(range(settings.warmup_mazes, num_train))
+
+    tokenizer = build_tokenizer()
+    warm_up(
+        build_model(tokenizer, seed=settings.seed),
+        tokenizer,
+        warmup_mazes["maze"],
+        steps=settings.warmup_steps,
+        seed=settings.seed,
+        output_dir=folder / BASE,
+        disable_tqdm=disable_tqdm,
+    )
+    logs = {
+        name: train(
+            METHODS[name], folder / BASE, folder / name, rl_mazes, seed=settings.seed, disable_tqdm=disable_tqdm
+        )
+        for name in methods
+    }
+    results = {}
+    for name in [BASE, *methods]:
+        console.print(f"Evaluating {label(name)} on the test mazes.")
+        results[name] = evaluate_checkpoint(
+            folder / name, test, settings.samples, settings.seed, progress=not disable_tqdm
+        )
+
+    conclusion = describe(results)
+    _save(folder, settings, results, logs, conclusion, time.perf_counter() - start)
+    plot_pass_at_k({label(name): result for name, result in results.items()}, folder / "pass_at_k.png")
+    console.print(make_table(results))
+    console.print(conclusion)
+    console.print(f"Wrote {folder}/results.json, pass_at_k.png and the models in {time.perf_counter() - start:.0f} s.")
+    return results
+
+
+def label(name: str) -> str:
+    return "base" if name == BASE else METHODS[name].label
+
+
+def _check_methods(methods: list[str]) -> None:
+    for name in methods:
+        if name not in METHODS:
+            raise ValueError(f"Unknown method {name!r}. Valid methods: {', '.join(METHODS)}.")
+    if not methods or len(set(methods)) < len(methods):
+        raise ValueError(f"`methods` must name at least one method, and each once, got {methods}.")
+
+
+def _claim_folder(folder: Path, settings: DemoSettings) -> Path:
+    """Refuses a folder with anything in it but an earlier demo, so that no one's files are overwritten."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SETTINGS_FILE).exists())):
+        raise ValueError(f"`output_dir` {str(folder)!r} exists and is not of an earlier demo. Name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)  # must not stand beside the models of another run
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    return folder
+
+
+def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: bool) -> EvaluationResult:
+    """Loads a trained folder as any user would, and samples it on the test mazes."""
+    return evaluate(
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        test,
+        maze_reward,
+        num_samples=samples,
+        max_new_tokens=MAX_COMPLETION_LENGTH,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _save(folder, settings, results, logs, conclusion, seconds) -> None:
+    report = {
+        "settings": asdict(settings),
+        "seconds": round(seconds, 1),
+        "conclusion": conclusion,
+        "methods": {name: {"label": label(name), **result.to_dict()} for name, result in results.items()},
+        "logs": logs,
+    }
+    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def make_table(results: dict[str, EvaluationResult]) -> Table:
+    """pass@k with half the width of its 95 % interval over mazes, and the two entropies, of each method."""
+    ks = _shown_ks(results)
+    some = next(iter(results.values()))
+    table = Table(title=f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each")
+    table.add_column("", no_wrap=True)
+    for k in ks:
+        table.add_column(f"pass@{k}", justify="center", no_wrap=True)
+    table.add_column("token\nentropy", justify="right")
+    table.add_column("answer\nentropy", justify="right")
+    for name, result in results.items():
+        means, intervals = result.pass_at_k, result.intervals()
+        cells = [f"{means[k]:.3f}\n±{(intervals[k][1] - intervals[k][0]) / 2:.3f}" for k in ks]
+        table.add_row(label(name), *cells, f"{result.token_entropy:.2f}", f"{result.answer_entropy:.2f}")
+    return table
+
+
+def describe(results: dict[str, EvaluationResult]) -> str:
+    """One sentence of what the figures show, which follows from the paired intervals and nothing else."""
+    wide = max(k for k in _shown_ks(results) if k <= 32)
+    ks = sorted({1, wide})
+    parts = [_compared(results, name, BASE, ks) for name in results if name != BASE]
+    if {"grpo", "pass_at_k"} <= results.keys():
+        parts.append(_compared(results, "pass_at_k", "grpo", ks))
+    return "; ".join(parts) + "."
+
+
+def _shown_ks(results: dict[str, EvaluationResult]) -> list[int]:
+    return [k for k in SHOWN_KS if all(k in result.ks for result in results.values())]
+
+
+def _compared(results: dict[str, EvaluationResult], name: str, other: str, ks: list[int]) -> str:
+    verdicts = []
+    for k in ks:
+        difference, low, high = compare(results[name], results[other], k)
+        verb = "above" if low > 0 else "below" if high < 0 else "not told apart"
+        verdicts.append(f"{verb} at pass@{k} ({difference:+.3f} [{low:+.3f}, {high:+.3f}])")
+    return f"{label(name)} against {label(other)} is {' and '.join(verdicts)}"

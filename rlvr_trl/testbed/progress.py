@@ -1,0 +1,33 @@
+"""A progress bar that shows the latest figures in itself, where transformers prints a line for every log."""
+
+from transformers import PrinterCallback, ProgressCallback, Trainer
+
+
+class FiguresInBar(ProgressCallback):
+    """
+    Args:
+        title (`str`): what is being done.
+        figures (`dict[str, str]`): name in the trainer's log -> name in the bar.
+    """
+
+    def __init__(self, title: str, figures: dict[str, str]):
+        super().__init__()
+        self.title, self.figures = title, figures
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self.title)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        shown = {name: f"{logs[key]:.3f}" for key, name in self.figures.items() if key in (logs or {})}
+        if self.training_bar is not None and shown:
+            self.training_bar.set_postfix(shown)
+
+
+def show_figures_in_bar(trainer: Trainer, title: str, figures: dict[str, str]) -> None:
+    """Replaces the trainer's progress bar (or its printing, where `disable_tqdm` is set) by [`FiguresInBar`]."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(FiguresInBar(title, figures))

@@ -1,0 +1,103 @@
+"""The demo and the command line, in the small."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlvr_trl.cli import main
+from rlvr_trl.evaluation import Completions, EvaluationResult, pass_at_k
+from rlvr_trl.testbed.demo import DemoSettings, describe, make_table, run_demo
+
+
+TINY = DemoSettings(warmup_mazes=200, warmup_steps=80, steps=3, test_mazes=6, samples=8)
+
+
+def result_with(num_correct, num_samples=64):
+    """An evaluation with so many correct samples for each problem."""
+    rewards = (np.arange(num_samples) < np.array(num_correct)[:, None]).astype(float)
+    total = rewards.size
+    completions = Completions([""] * total, [[0]] * total, np.ones(total), np.zeros(total, bool), np.full(total, 0.5))
+    settings = {"num_samples": num_samples, "correctness_threshold": 0.5}
+    prompts = [f"maze {i}" for i in range(len(num_correct))]
+    return EvaluationResult(prompts, completions, rewards, {"extracted_answer": ["R"] * total}, {}, 0, settings)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return folder, run_demo(folder, ["grpo", "pass_at_k"], TINY, disable_tqdm=True)
+
+
+def test_demo_writes_results_picture_and_models_that_load(demo):
+    folder, results = demo
+    report = json.loads((folder / "results.json").read_text())
+    assert list(report["methods"]) == ["base", "grpo", "pass_at_k"] == list(results)
+    for name, result in results.items():
+        saved = report["methods"][name]
+        expected = pass_at_k(result.num_samples, result.num_correct, 4).mean()
+        assert saved["pass_at_k"]["4"] == pytest.approx(expected)
+        assert len(saved["problems"]) == 6
+        AutoTokenizer.from_pretrained(folder / name)
+        AutoModelForCausalLM.from_pretrained(folder / name)
+    assert (folder / "pass_at_k.png").read_bytes().startswith(b"\x89PNG")
+    assert report["conclusion"] == describe(results)
+    assert len(report["logs"]["pass_at_k"]) > 0
+
+
+def test_methods_start_from_the_same_base_and_move_away(demo):
+    folder, _ = demo
+    weights = {
+        name: AutoModelForCausalLM.from_pretrained(folder / name).state_dict()
+        for name in ("base", "grpo", "pass_at_k")
+    }
+    some = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(weights["base"][some], weights["grpo"][some])
+    assert not torch.equal(weights["grpo"][some], weights["pass_at_k"][some])
+
+
+def test_an_earlier_demo_is_replaced_and_nothing_else(demo, tmp_path):
+    folder, _ = demo
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="is not of an earlier demo"):
+        run_demo(tmp_path, ["grpo"], TINY, disable_tqdm=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    run_demo(folder, ["grpo"], replace(TINY, warmup_steps=1, steps=1), disable_tqdm=True)
+    assert list(json.loads((folder / "results.json").read_text())["methods"]) == ["base", "grpo"]
+
+
+def test_the_sentence_follows_the_intervals():
+    rng = np.random.default_rng(0)
+    base = rng.integers(5, 15, size=100)
+    results = {
+        "base": result_with(base),
+        "grpo": result_with(np.where(np.arange(100) < 40, 60, 0)),  # sharper: sure of fewer
+        "pass_at_k": result_with(base + 5),
+    }
+    sentence = describe(results)
+    grpo, at_k, against = sentence.rstrip(".").split("; ")
+    assert grpo.startswith("GRPO against base is above at pass@1 (+") and "below at pass@32 (-" in grpo
+    assert "above at pass@1" in at_k
+    assert "above at pass@32" in against and "below at pass@1" in against
+    same = describe({"base": result_with(base), "grpo": result_with(base)})
+    assert same.count("not told apart") == 2 and "+0.000 [+0.000, +0.000]" in same
+
+
+def test_the_table_shows_what_was_sampled():
+    results = {"base": result_with([1, 2, 3], num_samples=16)}
+    table = make_table(results)
+    assert [column.header for column in table.columns][1:3] == ["pass@1", "pass@8"]
+    assert list(table.columns[1].cells)[0].startswith("0.125\n±")
+
+
+def test_command_line_errors_are_one_line(tmp_path, capsys):
+    assert main(["demo", "--methods", "grpoo", "--output-dir", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k" in error
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "demo" in capsys.readouterr().out
