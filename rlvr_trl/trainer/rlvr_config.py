@@ -1,25 +1,12 @@
-"""Configuration of RLVRTrainer: everything GRPOConfig has, and what each completion is worth."""
+"""Configuration of RLVRTrainer: everything GRPOConfig has, and what this toolkit adds."""
 
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
-
-
-def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> None:
-    """
-    Refuses an estimator that cannot work on groups of `num_generations` completions.
-
-    Raises:
-        `ValueError`: The estimator's `min_group_size` is larger; names both numbers.
-    """
-    needed = getattr(estimator, "min_group_size", 1)
-    if needed > num_generations:
-        raise ValueError(
-            f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
-            f"{num_generations}. Raise `num_generations` to {needed} or more, or lower k."
-        )
+from ..rollouts import RolloutAllocator, build_allocator
+from .checks import batch_steps, check_allocator, check_group_size, check_passes
 
 
 @dataclass
@@ -35,9 +22,26 @@ class RLVRConfig(GRPOConfig):
             Name of the reward function that says which completions are correct. The first one by default.
         correctness_threshold (`float`, *optional*, defaults to `0.5`):
             A completion is correct when the reward of that function is above this.
+        rollouts (`dict` or `str`, *optional*):
+            Rollout allocator by name, `{"name": "dars", "schedule": "hardness_weighted", "max_generations": 32}`. By
+            default every prompt gets `num_generations` completions.
+        max_extra_rollouts (`int`, *optional*):
+            Budget: extra completions of one batch, over all processes and stages, at most. The hardest prompts are
+            served first.
+        prompts_per_batch (`int`, *optional*):
+            Breadth: prompts of one batch. All their completions make one optimizer step (`num_iterations` steps), in as
+            many forward passes of `per_device_train_batch_size` rows as it takes. Replaces
+            `gradient_accumulation_steps`, `steps_per_generation` and `generation_batch_size`.
+        trim_padding (`bool`, *optional*, defaults to `False`):
+            Sort the completions of an optimizer step by length, and trim every forward pass to its own longest. Faster
+            with completions of different length; equal to TRL up to the rounding of sums, not to the last bit. Always on
+            with `rollouts`, `prompts_per_batch` or `max_tokens_per_micro_batch`.
+        max_tokens_per_micro_batch (`int`, *optional*):
+            Tokens, prompts and padding included, that one forward pass computes at most, beside
+            `per_device_train_batch_size` rows.
     """
 
-    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages"]
+    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts"]
 
     advantages: dict | str | None = field(
         default=None,
@@ -56,16 +60,81 @@ class RLVRConfig(GRPOConfig):
         default=0.5,
         metadata={"help": "A completion is correct when the reward of `correctness_reward` is above this."},
     )
+    rollouts: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Rollout allocator by name, a dict with its name and fields. By default every prompt gets "
+            "`num_generations` completions."
+        },
+    )
+    max_extra_rollouts: int | None = field(
+        default=None, metadata={"help": "Extra completions of one batch at most, the hardest prompts first."}
+    )
+    prompts_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts of one batch, whose completions make one optimizer step. Replaces "
+            "`gradient_accumulation_steps`, `steps_per_generation` and `generation_batch_size`."
+        },
+    )
+    trim_padding: bool = field(
+        default=False,
+        metadata={"help": "Sort completions by length and trim every forward pass to its own longest."},
+    )
+    max_tokens_per_micro_batch: int | None = field(
+        default=None, metadata={"help": "Tokens that one forward pass computes at most, padding included."}
+    )
 
     def __post_init__(self):
+        if self.prompts_per_batch is not None:
+            self._forget_batch_split()
         super().__post_init__()
+        if self.prompts_per_batch is not None:
+            batch_steps(self)
+            self.generation_batch_size = self.prompts_per_batch * self.num_generations
         check_group_size(self.build_advantages(), self.num_generations)
+        allocator = self.build_rollouts()
+        if allocator is not None:
+            check_allocator(allocator, self.num_generations, self.generation_kwargs)
+        if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
+            raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")
+        if self.trains_in_passes:
+            check_passes(self)
+
+    def _forget_batch_split(self):
+        """TRL's three ways to say how large a batch is give way to one; what is left of them must not contradict it."""
+        whole = self.prompts_per_batch * self.num_generations
+        given = {
+            "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1),
+            "steps_per_generation": (self.steps_per_generation, 1),
+            "generation_batch_size": (self.generation_batch_size, whole),
+        }
+        for name, (found, needed) in given.items():
+            if found not in (None, needed):
+                raise ValueError(
+                    f"`prompts_per_batch`={self.prompts_per_batch} makes one optimizer step of the whole batch; do not "
+                    f"set `{name}` as well, which is {found}."
+                )
+        self.steps_per_generation = self.generation_batch_size = None
+
+    @property
+    def trains_in_passes(self) -> bool:
+        """Whether batches are split anew into passes of similar length, instead of by TRL."""
+        return (
+            self.trim_padding
+            or self.prompts_per_batch is not None
+            or self.max_tokens_per_micro_batch is not None
+            or self.build_rollouts() is not None
+        )
 
     def build_advantages(self) -> AdvantageEstimator:
         """The advantage estimator that these settings describe."""
         if self.advantages is not None:
             return build_estimator(self.advantages)
         # normalize_then_sum has standardized within the groups already; TRL ends it with the batch's deviation
-        return GroupRelative(
-            "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
-        )
+        scale = "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
+        return GroupRelative(scale)
+
+    def build_rollouts(self) -> RolloutAllocator | None:
+        """The rollout allocator that these settings describe, if any."""
+        return None if self.rollouts is None else build_allocator(self.rollouts)

@@ -1,63 +1,55 @@
-"""GRPOTrainer with a replaceable advantage."""
+"""GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
+
+import contextlib
+import time
+from collections import defaultdict
 
 import torch
-from datasets import Dataset, DatasetDict
 from torch import Tensor
 from trl import GRPOTrainer
-from trl.trainer.utils import get_config_model_id
+from trl.trainer.utils import get_config_model_id, shuffle_sequence_dict, split_pixel_values_by_grid
+from trl.trainer.utils import unsplit_pixel_values_by_grid as unsplit_images
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
+from ..rollouts import RolloutAllocator
+from . import metrics
+from .checkpoint import ResumableState
+from .checks import check_allocator, check_datasets, check_group_size, check_passes, describe_batch
+from .microbatch import row_lengths
 from .reward_errors import name_errors
-from .rlvr_config import RLVRConfig, check_group_size
+from .rlvr_config import RLVRConfig
+from .stages import Stage, local_rows, merge_stages, sample_in_stages
 from .trl_seams import check_trl
+from .window import Block, MicroBatch, Window, plan_passes, plan_window
 
 
 check_trl()
 
 
-def check_datasets(args: RLVRConfig, train_dataset, eval_dataset) -> None:
+class RLVRTrainer(ResumableState, GRPOTrainer):
     """
-    Refuses datasets on which TRL would train or evaluate zero steps without a word.
+    TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
-    Raises:
-        `ValueError`: A dataset is empty, or one batch needs more prompts than the training set has.
-    """
-    splits = eval_dataset if isinstance(eval_dataset, (dict, DatasetDict)) else {"eval_dataset": eval_dataset}
-    for name, dataset in {"train_dataset": train_dataset, **splits}.items():
-        if isinstance(dataset, Dataset) and len(dataset) == 0:
-            raise ValueError(f"The dataset `{name}` is empty: it has 0 rows, at least 1 is needed.")
-    prompts_per_batch = args.generation_batch_size // args.num_generations
-    if isinstance(train_dataset, Dataset) and len(train_dataset) < prompts_per_batch:
-        raise ValueError(
-            f"One batch needs {prompts_per_batch} prompts, but `train_dataset` has {len(train_dataset)}: every batch "
-            f"would be dropped as incomplete and nothing trained. A batch has `generation_batch_size` / "
-            f"`num_generations` = {args.generation_batch_size} / {args.num_generations} prompts; lower "
-            f"`per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`, or raise "
-            f"`num_generations`."
-        )
-
-
-class RLVRTrainer(GRPOTrainer):
-    """
-    TRL's [`~trl.GRPOTrainer`] whose advantage is an argument.
-
-    Every argument and option of GRPOTrainer works as it does there. Without `advantages` the training is GRPO, to the
-    last bit. During evaluation, which trains nothing and may use groups smaller than the estimator needs
-    (`num_generations_eval`), TRL's own group-relative advantages are used and logged.
+    Every argument and option of GRPOTrainer works as it does there. Without `advantages` and `rollouts` the training
+    is GRPO, to the last bit. During evaluation, which trains nothing and may use groups smaller than the estimator
+    needs (`num_generations_eval`), every prompt gets as many completions, and TRL's own group-relative advantages are
+    used and logged.
 
     ```python
     from datasets import load_dataset
     from rlvr_trl import RLVRConfig, RLVRTrainer
     from rlvr_trl.advantages import PassAtK
+    from rlvr_trl.rollouts import DARS
     from trl.rewards import accuracy_reward
 
     trainer = RLVRTrainer(
         model="Qwen/Qwen2.5-Math-1.5B",
         reward_funcs=accuracy_reward,
-        args=RLVRConfig("Qwen2.5-Math-1.5B-PassAtK", num_generations=16),
+        args=RLVRConfig("Qwen2.5-Math-1.5B-RLVR", num_generations=16),
         train_dataset=load_dataset("trl-lib/DeepMath-103K", split="train"),
         advantages=PassAtK(k=8),
+        rollouts=DARS("hardness_weighted", max_generations=32),
     )
     trainer.train()
     ```
@@ -69,17 +61,16 @@ class RLVRTrainer(GRPOTrainer):
             Turns the rewards of a batch of groups into one advantage per completion, shape `(T,)` in the same order.
             It sees the whole batch, gathered from all processes, and must be deterministic: every process calls it and
             keeps its own rows. The default is what `args` describes, GRPO if they say nothing.
+        rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`], *optional*):
+            Says after each stage of sampling how many more completions each prompt of the batch gets. The default is
+            what `args` describes, none if they say nothing.
 
     All other arguments are those of [`~trl.GRPOTrainer`].
 
-    Metrics, over the completions of all processes: `groups/frac_all_wrong` and `groups/frac_all_right` (share of
-    prompts with no correct, or no wrong completion), `advantages/abs_sum_mean` and `advantages/abs_sum_max` (Σ|A| of a
-    group), `advantages/frac_zero` (share of completions without advantage).
-
     Raises:
         `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
-        is given here and in `args`, a dataset is empty or smaller than one batch. Then: `correctness_reward` names no
-        reward function.
+        or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
+        with ragged batches. Then: `correctness_reward` names no reward function.
     """
 
     _tag_names = ["trl", "rlvr-trl"]
@@ -96,6 +87,7 @@ class RLVRTrainer(GRPOTrainer):
         eval_dataset=None,
         *positional,
         advantages: AdvantageEstimator | None = None,
+        rollouts: RolloutAllocator | None = None,
         **kwargs,
     ):
         if args is None:
@@ -105,58 +97,131 @@ class RLVRTrainer(GRPOTrainer):
             raise TypeError(
                 f"`args` of {type(self).__name__} must be a {self._config_class.__name__}, got {type(args).__name__}."
             )
-        if advantages is not None:
-            if not callable(advantages):
+        for name, value in (("advantages", advantages), ("rollouts", rollouts)):
+            if value is not None and not callable(value):
                 raise TypeError(
-                    f"`advantages` must be a callable that takes RolloutGroups, got {type(advantages).__name__}. An "
-                    f"estimator's name goes into `args.advantages`."
+                    f"`{name}` must be a callable, got {type(value).__name__}. A name goes into `args.{name}`."
                 )
-            if args.advantages is not None:
+            if value is not None and getattr(args, name) is not None:
                 raise ValueError(
-                    f"`advantages` is set both as a trainer argument ({advantages!r}) and in `args` "
-                    f"({args.advantages!r}). Set it in one place."
+                    f"`{name}` is set both as a trainer argument ({value!r}) and in `args` "
+                    f"({getattr(args, name)!r}). Set it in one place."
                 )
-            check_group_size(advantages, args.num_generations)
+        self.advantages = args.build_advantages() if advantages is None else advantages
+        self.rollouts = args.build_rollouts() if rollouts is None else rollouts
+        self._in_passes = args.trains_in_passes or self.rollouts is not None
+        check_group_size(self.advantages, args.num_generations)
+        if self.rollouts is not None:
+            check_allocator(self.rollouts, args.num_generations, args.generation_kwargs)
+        if self._in_passes:
+            check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
 
         super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
 
-        self.advantages = args.build_advantages() if advantages is None else advantages
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self.reward_funcs = [
             name_errors(func, name) for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
         ]
-        self._rewards_per_func = None  # (T, F), of the last batch scored, from all processes
+        self._rewards_per_func = None  # (T, F), of the last completions scored, from all processes
+        self._generated = None  # token ids and tool masks of the last completions generated, this process
+        self._window: Window | None = None  # the batch in training and its passes
+        if self._in_passes and self.accelerator.is_main_process:
+            print(describe_batch(args))
+
+    # --- sampling and scoring ---
+
+    def _generate(self, prompts):
+        generated = super()._generate(prompts)
+        self._generated = generated[1:3]
+        return generated
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards_per_func
 
+    def _gathered_lengths(self) -> tuple[Tensor, Tensor]:
+        """Length and truncation of the completions just generated, from all processes. Two of shape `(T,)`."""
+        completion_ids, tool_mask = self._generated
+        lengths = [len(ids) for ids in completion_ids] if tool_mask is None else [sum(mask) for mask in tool_mask]
+        ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)
+        truncated = [ids[-1] not in ends for ids in completion_ids]
+        both = torch.tensor([lengths, truncated], device=self.accelerator.device)
+        return tuple(self.accelerator.gather(both.T.contiguous()).T)
+
     def _generate_and_score_completions(self, inputs):
+        if not self.model.training:
+            output = super()._generate_and_score_completions(inputs)
+            groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations_eval))
+            self._log_metrics(metrics.group_metrics(groups), "eval")
+            return output
+        if self.rollouts is not None:
+            return self._generate_and_score_in_stages(inputs)
         output = super()._generate_and_score_completions(inputs)
-        mode = "train" if self.model.training else "eval"
-        groups = self._rollout_groups(output, mode)
-        self._log_groups(groups, mode)
-        if mode == "train":
-            advantages = self._estimate_advantages(groups)  # (T,), all processes
-            start = self.accelerator.process_index * len(inputs)
-            output["advantages"] = advantages[start : start + len(inputs)]  # (B,), this process
-            self._log_advantages(advantages, groups)
+        lengths, _ = self._gathered_lengths()
+        groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations), lengths)
+        advantages = self._estimate_advantages(groups)  # (T,), all processes
+        start = self.accelerator.process_index * len(inputs)
+        output["advantages"] = advantages[start : start + len(inputs)]  # (B,), this process
+        self._log_metrics(metrics.group_metrics(groups) | metrics.advantage_metrics(advantages, groups))
+        # TRL has appended its own advantages to the log of completions; these are the ones that train
+        logged = self._logs["advantages"]
+        for _ in range(len(advantages)):
+            logged.pop()
+        logged.extend(advantages.tolist())
         return output
 
-    def _rollout_groups(self, output: dict, mode: str) -> RolloutGroups:
-        """The groups of the batch that was just scored, from all processes."""
-        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
-        rewards_per_func = self._rewards_per_func
+    def _generate_and_score_in_stages(self, inputs) -> dict:
+        stages = sample_in_stages(
+            self, inputs, self._sample, self._stage_groups, self.rollouts, self.args.max_extra_rollouts
+        )
+        first, groups = self._stage_groups(stages[:1]), self._stage_groups(stages)
+        before, advantages = self._estimate_advantages(first), self._estimate_advantages(groups)
+        output = merge_stages(self, stages)
+        output["advantages"] = advantages[local_rows(stages).to(advantages.device)]
+
+        counts = [len(stage.prompts) for stage in stages]
+        rewards = torch.cat([stage.rewards_per_func for stage in stages])
+        called = metrics.combine_metrics([stage.captured.metrics for stage in stages], counts)
+        self._log_metrics(
+            called
+            | metrics.completion_metrics(groups.lengths, torch.cat([stage.truncated for stage in stages]).bool())
+            | metrics.reward_metrics(rewards, self.reward_func_names, groups, self.reward_weights)
+            | metrics.group_metrics(groups)
+            | metrics.advantage_metrics(advantages, groups)
+            | metrics.rollout_metrics(first, groups, before, advantages)
+            | {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
+        )
+        self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
+        metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
+        return output
+
+    def _sample(self, inputs: list[dict], num_generations: int) -> dict:
+        """TRL's generation and scoring, with another number of generations per prompt."""
+        usual, self.num_generations = self.num_generations, num_generations
+        try:
+            return super()._generate_and_score_completions(inputs)
+        finally:
+            self.num_generations = usual
+
+    def _equal_groups(self, num_generations: int) -> Tensor:
+        """Group of each completion: TRL keeps those of a prompt together, across processes. Shape `(T,)`."""
+        rows = self._rewards_per_func
+        return torch.arange(len(rows), device=rows.device) // num_generations
+
+    def _stage_groups(self, stages: list[Stage]) -> RolloutGroups:
+        columns = ("rewards_per_func", "prompts", "lengths")
+        return self._groups(*(torch.cat([getattr(stage, column) for stage in stages]) for column in columns))
+
+    def _groups(self, rewards_per_func: Tensor, group_ids: Tensor, lengths: Tensor | None = None) -> RolloutGroups:
         return combine_rewards(
             rewards_per_func,
-            # TRL keeps the completions of a prompt together, across processes
-            torch.arange(len(rewards_per_func), device=rewards_per_func.device) // num_generations,
+            group_ids,
             self.reward_weights,
             correctness_column=self._correctness_column,
             correctness_threshold=self.args.correctness_threshold,
             normalize=self.multi_objective_aggregation == "normalize_then_sum",
-            lengths=self.accelerator.gather(output["completion_mask"].sum(dim=1)),
+            lengths=lengths,
         )
 
     def _estimate_advantages(self, groups: RolloutGroups) -> Tensor:
@@ -181,21 +246,121 @@ class RLVRTrainer(GRPOTrainer):
             )
         return advantages
 
-    def _log_groups(self, groups: RolloutGroups, mode: str) -> None:
-        judged = groups.num_judged > 0
-        metrics = self._metrics[mode]
-        metrics["groups/frac_all_wrong"].append((judged & (groups.num_correct == 0)).float().mean().item())
-        all_right = judged & (groups.num_correct == groups.num_judged)
-        metrics["groups/frac_all_right"].append(all_right.float().mean().item())
+    def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
+        for name, value in values.items():
+            self._metrics[mode][name].append(value)
 
-    def _log_advantages(self, advantages: Tensor, groups: RolloutGroups) -> None:
-        abs_sum = groups.sum(advantages.abs())  # (P,)
-        metrics = self._metrics["train"]
-        metrics["advantages/abs_sum_mean"].append(abs_sum.mean().item())
-        metrics["advantages/abs_sum_max"].append(abs_sum.max().item())
-        metrics["advantages/frac_zero"].append((advantages == 0).float().mean().item())
-        # TRL has appended its own advantages to the log of completions; these are the ones that train
-        logged = self._logs["advantages"]
-        for _ in range(len(advantages)):
-            logged.pop()
-        logged.extend(advantages.tolist())
+    # --- from a batch to gradient, where TRL does not split it ---
+
+    def get_train_dataloader(self):
+        # With `prompts_per_batch`, a batch of the data loader is a whole generation batch, whatever fits one pass
+        usual = self._train_batch_size
+        self._train_batch_size = self.args.generation_batch_size // (
+            self.args.world_size * self.args.steps_per_generation
+        )
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self._train_batch_size = usual
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if not self._in_passes:
+            return super().training_step(model, inputs, num_items_in_batch)
+        begin = time.perf_counter()
+        model.train()
+        steps = self.args.steps_per_generation
+        per_block = min(steps, self.args.gradient_accumulation_steps)
+        if self._window is None or self._step % (steps * self.num_iterations) == 0:
+            self._start_window(shuffle_sequence_dict(split_pixel_values_by_grid(
+                self._generate_and_score_completions(inputs)
+            )))  # fmt: skip
+        slot = self._step % steps
+        loss = torch.zeros((), device=self.accelerator.device)
+        if (slot + 1) % per_block == 0:  # the steps before this one of the same optimizer step did nothing
+            loss = self._train_block(model, self._window.blocks[slot // per_block], num_items_in_batch)
+        self._step += 1
+        self._current_train_step_time += time.perf_counter() - begin
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
+        return loss
+
+    def _start_window(self, batch: dict) -> None:
+        self._window = plan_window(
+            self.accelerator,
+            batch,
+            max_rows=self.args.per_device_train_batch_size,
+            max_tokens=self.args.max_tokens_per_micro_batch,
+            steps_per_generation=self.args.steps_per_generation,
+            steps_per_block=min(self.args.steps_per_generation, self.args.gradient_accumulation_steps),
+            skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
+        )
+        self._metrics["train"]["micro_batch/padding_share"].append(self._window.padding_share)
+
+    def _train_block(self, model, block: Block, num_items_in_batch) -> Tensor:
+        """All forward and backward passes of one optimizer step. Returns its loss."""
+        loss = torch.zeros((), device=self.accelerator.device)
+        sync = self.accelerator.gradient_state.sync_gradients
+        logged, usual = [], self._metrics["train"]
+        try:
+            for index, part in enumerate(block.passes):
+                self._metrics["train"] = defaultdict(list)
+                micro_batch = self._window.micro_batch(block, part, self.loss_type)
+                micro_batch.update(unsplit_images(micro_batch))
+                last = index == len(block.passes) - 1
+                self.accelerator.gradient_state._set_sync_gradients(sync and last)
+                if index < len(block.without_gradient):
+                    with torch.no_grad(), self.compute_loss_context_manager():
+                        self.compute_loss(model, micro_batch)
+                else:
+                    with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                        # past TRL's training_step, which counts its calls
+                        loss = loss + super(GRPOTrainer, self).training_step(model, micro_batch, num_items_in_batch)
+                logged.append(self._metrics["train"])
+        finally:
+            self._metrics["train"] = usual
+            self.accelerator.gradient_state._set_sync_gradients(sync)
+        self._log_metrics(metrics.combine_metrics(logged, block.tokens))
+        return loss
+
+    def _prepare_inputs(self, generation_batch):
+        if isinstance(generation_batch, MicroBatch):
+            return generation_batch
+        return super()._prepare_inputs(generation_batch)
+
+    def _compute_loss(self, model, inputs):
+        if not isinstance(inputs, MicroBatch):
+            return super()._compute_loss(model, inputs)
+        weights, entropy_coef, aux_coef = inputs.weights, self.entropy_coef, self.router_aux_loss_coef
+        if weights.policy == 0.0:  # nothing but filling
+            return super()._compute_loss(model, inputs) * 0.0
+        # TRL adds up three terms that are weighted differently here: what multiplies the sum is taken out of two
+        self.entropy_coef = entropy_coef * weights.entropy / weights.policy
+        self.router_aux_loss_coef = aux_coef * weights.aux / weights.policy
+        try:
+            return super()._compute_loss(model, inputs) * weights.policy
+        finally:
+            self.entropy_coef, self.router_aux_loss_coef = entropy_coef, aux_coef
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        whole_batch = batch_size is not None and self.model.training and self._in_passes
+        if not whole_batch or compute_entropy or any(value is not None for value in kwargs.values()):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        # The log-probabilities of a whole batch, for the old or the reference model, in trimmed passes
+        prompt_width = input_ids.shape[1] - logits_to_keep
+        lengths = row_lengths(attention_mask[:, :prompt_width], attention_mask[:, prompt_width:])
+        rows = torch.arange(len(input_ids))
+        max_tokens = self.args.max_tokens_per_micro_batch
+        logps = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)  # (B, C)
+        for part in plan_passes(self.accelerator, lengths, rows, batch_size, max_tokens):
+            columns = slice(prompt_width - part.prompt_width, prompt_width + part.completion_width)
+            chosen = part.rows.to(input_ids.device)
+            of_pass, _, _ = super()._get_per_token_logps_and_entropies(
+                model, input_ids[chosen, columns], attention_mask[chosen, columns], part.completion_width
+            )
+            logps[chosen[: part.size], : part.completion_width] = of_pass[: part.size].to(logps.dtype)
+        return logps, None, None

@@ -1,0 +1,123 @@
+"""What cannot work is refused at construction, before a model is loaded."""
+
+import math
+
+from datasets import Dataset, DatasetDict
+
+from ..advantages import AdvantageEstimator
+
+
+def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> None:
+    """
+    Refuses an estimator that cannot work on groups of `num_generations` completions.
+
+    Raises:
+        `ValueError`: The estimator's `min_group_size` is larger; names both numbers.
+    """
+    needed = getattr(estimator, "min_group_size", 1)
+    if needed > num_generations:
+        raise ValueError(
+            f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
+            f"{num_generations}. Raise `num_generations` to {needed} or more, or lower k."
+        )
+
+
+def check_datasets(args, train_dataset, eval_dataset) -> None:
+    """
+    Refuses datasets on which TRL would train or evaluate zero steps without a word.
+
+    Raises:
+        `ValueError`: A dataset is empty, or one batch needs more prompts than the training set has.
+    """
+    splits = eval_dataset if isinstance(eval_dataset, (dict, DatasetDict)) else {"eval_dataset": eval_dataset}
+    for name, dataset in {"train_dataset": train_dataset, **splits}.items():
+        if isinstance(dataset, Dataset) and len(dataset) == 0:
+            raise ValueError(f"The dataset `{name}` is empty: it has 0 rows, at least 1 is needed.")
+    prompts_per_batch = args.generation_batch_size // args.num_generations
+    if isinstance(train_dataset, Dataset) and len(train_dataset) < prompts_per_batch:
+        raise ValueError(
+            f"One batch needs {prompts_per_batch} prompts, but `train_dataset` has {len(train_dataset)}: every batch "
+            f"would be dropped as incomplete and nothing trained. A batch has `generation_batch_size` / "
+            f"`num_generations` = {args.generation_batch_size} / {args.num_generations} prompts; lower "
+            f"`prompts_per_batch` or `per_device_train_batch_size`, `gradient_accumulation_steps` and "
+            f"`steps_per_generation`, or raise `num_generations`."
+        )
+
+
+def check_allocator(allocator, num_generations: int, generation_kwargs: dict | None) -> None:
+    """
+    Refuses a rollout allocator that cannot add to the first stage, and a seed that would make its completions copies.
+
+    Raises:
+        `ValueError`: `max_generations` is below `num_generations`, or `generation_kwargs` holds a seed.
+    """
+    if allocator.max_generations < num_generations:
+        raise ValueError(
+            f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
+            f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
+        )
+    if "seed" in (generation_kwargs or {}):
+        raise ValueError(
+            f"`generation_kwargs` sets seed={generation_kwargs['seed']!r}. Extra completions are sampled one request "
+            f"each, and a seed makes those of one prompt identical. Remove it; `seed` of the trainer is enough."
+        )
+
+
+def check_passes(args) -> None:
+    """
+    Refuses what depends on how rows are split into micro-batches, where this package splits them anew.
+
+    Raises:
+        `ValueError`: Names the setting and what to set.
+    """
+    why = "with `rollouts`, `prompts_per_batch`, `trim_padding` or `max_tokens_per_micro_batch`"
+    steps, accumulation = args.steps_per_generation, args.gradient_accumulation_steps
+    if max(steps, accumulation) % min(steps, accumulation) != 0:
+        raise ValueError(
+            f"`steps_per_generation`={steps} must divide `gradient_accumulation_steps`={accumulation} or be a "
+            f"multiple of it {why}, so that an optimizer step never takes parts of two batches."
+        )
+    if args.use_adaptive_entropy:
+        raise ValueError(f"`use_adaptive_entropy` measures single micro-batches, and cannot be used {why}.")
+    if args.top_entropy_quantile < 1.0:
+        raise ValueError(
+            f"`top_entropy_quantile`={args.top_entropy_quantile} takes the quantile of single micro-batches, and must "
+            f"be 1.0 {why}."
+        )
+    limit = args.max_tokens_per_micro_batch
+    if limit is not None and limit <= args.max_completion_length:
+        raise ValueError(
+            f"`max_tokens_per_micro_batch`={limit} must be above `max_completion_length`="
+            f"{args.max_completion_length}, to hold one prompt and its completion."
+        )
+
+
+def batch_steps(args) -> int:
+    """
+    Passes of `per_device_train_batch_size` rows that `prompts_per_batch` prompts need on each process.
+
+    Raises:
+        `ValueError`: The rows cannot be split evenly over the processes; names the numbers.
+    """
+    rows = args.prompts_per_batch * args.num_generations
+    if args.prompts_per_batch < 1 or rows % args.world_size != 0:
+        raise ValueError(
+            f"`prompts_per_batch` x `num_generations` = {args.prompts_per_batch} x {args.num_generations} = {rows} "
+            f"completions must be positive and divisible by the number of processes, {args.world_size}."
+        )
+    return math.ceil(rows / args.world_size / args.per_device_train_batch_size)
+
+
+def describe_batch(args) -> str:
+    """How prompts, generations, passes, steps and processes make up a batch, in two lines."""
+    rows, processes = args.generation_batch_size, args.world_size
+    prompts = rows // args.num_generations
+    steps_per_batch = args.num_iterations * max(1, args.steps_per_generation // args.gradient_accumulation_steps)
+    batches_per_step = max(1, args.gradient_accumulation_steps // args.steps_per_generation)
+    return (
+        f"Batch: {prompts} prompts x {args.num_generations} generations = {rows} completions on {processes} "
+        f"process{'es' if processes > 1 else ''}, {rows // processes} each, at most "
+        f"{args.per_device_train_batch_size} in one forward pass.\n"
+        f"Optimizer steps: {steps_per_batch} for every {batches_per_step if batches_per_step > 1 else 'one'} "
+        f"batch{'es' if batches_per_step > 1 else ''} (num_iterations={args.num_iterations})."
+    )

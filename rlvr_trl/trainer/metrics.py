@@ -1,0 +1,179 @@
+"""Metrics of several calls into TRL, joined into those of one batch."""
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.trainer.utils import nanstd
+
+from ..advantages import RolloutGroups
+
+
+ACCURACY_BUCKETS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
+
+
+@dataclass
+class Captured:
+    """What a call into TRL wrote into the trainer's metrics and logs of completions."""
+
+    metrics: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    logs: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def capture(trainer) -> Iterator[Captured]:
+    """
+    Within it, the trainer writes training metrics and logs of completions into what is returned, not into its own.
+
+    When the call raises, nothing it has written stays.
+    """
+    metrics, logs, tokens = trainer._metrics["train"], trainer._logs, trainer.state.num_input_tokens_seen
+    captured = Captured(
+        logs={name: defaultdict(deque) if isinstance(v, dict) else deque() for name, v in logs.items()}
+    )
+    trainer._metrics["train"], trainer._logs = captured.metrics, captured.logs
+    try:
+        yield captured
+    except BaseException:
+        trainer.state.num_input_tokens_seen = tokens
+        trainer._pending_extra_logs.clear()
+        trainer._pending_metrics.clear()
+        raise
+    finally:
+        trainer._metrics["train"], trainer._logs = metrics, logs
+
+
+def combine_metrics(metrics: list[dict[str, list[float]]], weights: list[float]) -> dict[str, float]:
+    """
+    One value per metric from several calls: the smallest or largest where the name ends in min or max, otherwise the
+    mean by weight. NaN values and calls that did not log a metric are left out; NaN where nothing is left.
+    """
+    combined = {}
+    for name in dict.fromkeys(name for call in metrics for name in call):
+        values = [(v, w) for call, w in zip(metrics, weights, strict=True) for v in call.get(name, ())]
+        values = [(v, w) for v, w in values if not math.isnan(v)]
+        if name.endswith(("min", "max")):
+            combined[name] = (min if name.endswith("min") else max)((v for v, _ in values), default=math.nan)
+        else:
+            total = sum(w for _, w in values)
+            combined[name] = sum(v * w for v, w in values) / total if total else math.nan
+    return combined
+
+
+def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages: list[float]) -> None:
+    """Puts the completions of several stages, the first `counts[i]` of stage i, in place of the trainer's last batch."""
+
+    def joined(columns: list) -> deque:
+        values = [
+            value
+            for column, count in zip(columns, counts, strict=True)
+            for value in (list(column)[:count] if column else [None] * count)
+        ]
+        return deque(values, maxlen=max(len(values), trainer.args.generation_batch_size))
+
+    for name, first in logs[0].items():
+        if isinstance(first, dict):
+            names = dict.fromkeys(column for stage in logs for column in stage[name])
+            for column in names:
+                trainer._logs[name][column] = joined([stage[name].get(column) for stage in logs])
+        elif any(stage[name] for stage in logs):
+            trainer._logs[name] = joined([stage[name] for stage in logs])
+    trainer._logs["advantages"] = deque(advantages, maxlen=max(len(advantages), trainer.args.generation_batch_size))
+
+
+def completion_metrics(lengths: Tensor, truncated: Tensor) -> dict[str, float]:
+    """TRL's `completions/*` metrics from the length `(T,)` and the truncation `(T,)` of every completion."""
+    lengths = lengths.float()
+    ended = lengths[~truncated] if (~truncated).any() else lengths.new_zeros(1)
+    metrics = {"completions/clipped_ratio": truncated.float().mean().item()}
+    for name, values in (("", lengths), ("terminated_", ended)):
+        metrics |= {
+            f"completions/mean_{name}length": values.mean().item(),
+            f"completions/min_{name}length": values.min().item(),
+            f"completions/max_{name}length": values.max().item(),
+        }
+    return metrics
+
+
+def reward_metrics(rewards_per_func: Tensor, names: list[str], groups: RolloutGroups, weights: Tensor) -> dict:
+    """TRL's reward metrics from the rewards `(T, F)` of every completion, over groups of any size."""
+    metrics = {}
+    for name, rewards in zip(names, rewards_per_func.unbind(1), strict=True):
+        metrics[f"rewards/{name}/mean"] = torch.nanmean(rewards).item()
+        metrics[f"rewards/{name}/std"] = nanstd(rewards).item()
+    rewards = (rewards_per_func * weights.to(rewards_per_func.device)).nansum(dim=1)
+    rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
+    padded = groups.pad(groups.rewards, torch.nan)  # (P, n)
+    highest = padded.nan_to_num(-torch.inf).amax(dim=1)  # -inf, and the lowest inf, where nothing is scored
+    spread = highest - padded.nan_to_num(torch.inf).amin(dim=1)
+    return metrics | {
+        "reward": torch.nanmean(rewards).item(),
+        "reward_std": nanstd(rewards).item(),
+        "frac_reward_zero_std": torch.isclose(spread, torch.zeros_like(spread)).float().mean().item(),
+    }
+
+
+def group_metrics(groups: RolloutGroups) -> dict[str, float]:
+    """Share of prompts whose completions are all wrong, and all right."""
+    judged = groups.num_judged > 0
+    all_right = judged & (groups.num_correct == groups.num_judged)
+    return {
+        "groups/frac_all_wrong": (judged & (groups.num_correct == 0)).float().mean().item(),
+        "groups/frac_all_right": all_right.float().mean().item(),
+    }
+
+
+def advantage_metrics(advantages: Tensor, groups: RolloutGroups) -> dict[str, float]:
+    """Σ|A| of the groups, and the share of completions without advantage."""
+    abs_sum = groups.sum(advantages.abs())  # (P,)
+    return {
+        "advantages/abs_sum_mean": abs_sum.mean().item(),
+        "advantages/abs_sum_max": abs_sum.max().item(),
+        "advantages/frac_zero": (advantages == 0).float().mean().item(),
+    }
+
+
+def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor, after: Tensor) -> dict[str, float]:
+    """
+    What the extra stages did, with prompts in buckets by their accuracy after the first stage.
+
+    Args:
+        first ([`RolloutGroups`]), merged ([`RolloutGroups`]): the groups after the first stage and after all.
+        before (`Tensor` of shape `(T1,)`), after (`Tensor` of shape `(T,)`): the advantages of their completions.
+    """
+
+    def is_mixed(groups: RolloutGroups) -> Tensor:
+        return (groups.num_correct > 0) & (groups.num_correct < groups.num_judged)
+
+    all_wrong = (first.num_judged > 0) & (first.num_correct == 0)
+    rescued = all_wrong & is_mixed(merged)
+    sizes, tokens = merged.sizes.float(), merged.lengths.sum().item()
+    metrics = {
+        "rollouts/per_prompt_mean": sizes.mean().item(),
+        "rollouts/per_prompt_max": sizes.max().item(),
+        "rollouts/extra": float(len(merged.rewards) - len(first.rewards)),
+        "rollouts/frac_rescued": (rescued.sum() / all_wrong.sum()).item() if all_wrong.any() else math.nan,
+        "rollouts/mixed_groups_per_million_tokens": is_mixed(merged).sum().item() / max(tokens, 1) * 1e6,
+    }
+    columns = {
+        "rollouts/per_prompt": sizes,
+        "advantages/abs_sum_first_stage": first.sum(before.abs()),
+        "advantages/abs_sum_all_stages": merged.sum(after.abs()),
+    }
+    for low, high in ACCURACY_BUCKETS:
+        name, inside = _bucket(first.accuracy, low, high)
+        for column, values in columns.items():
+            metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN, which TRL leaves out, for an empty one
+    return metrics
+
+
+def _bucket(accuracy: Tensor, low: float, high: float) -> tuple[str, Tensor]:
+    """A bucket is (low, high], without 1, which has a bucket of its own, as 0 has."""
+    if low == high:
+        return f"accuracy_{low:g}", accuracy == low
+    return f"accuracy_{low:g}_{high:g}", (accuracy > low) & (accuracy <= high) & (accuracy < 1)

@@ -1,0 +1,180 @@
+"""From a ragged batch to the forward passes that train on it. Pure: tensors in, tensors out, no trainer.
+
+A batch is the dict that TRL's generation returns. Its rows are padded to the longest prompt and the longest completion
+of the whole batch; a pass takes a few rows of similar length and only as many columns as they need:
+
+        prompt (B, P)   completion (B, C)                    sorted          passes, trimmed
+      [ . . p p p ][ c c . . . . ]  2nd                 [p p p p c c c c c c]   ┐ pass 0: 10 columns
+      [ . p p p p ][ c c c c c c ]  longest    ->       [. p p p c c . . . .]   ┘
+      [ . . . p p ][ c . . . . . ]  shortest            [p p c]                   pass 1:  3 columns
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+# How each field of TRL's batch is laid out. Every other tensor or list has one entry per row.
+PROMPT_FIELDS = ("prompt_ids", "prompt_mask")  # (B, P), padded on the left
+COMPLETION_FIELDS = (  # (B, C), padded on the right
+    "completion_ids",
+    "completion_mask",
+    "tool_mask",
+    "old_per_token_logps",
+    "ref_per_token_logps",
+    "sampling_per_token_logps",
+    "importance_sampling_ratio",  # (B, 1) with a sequence-level correction
+)
+SEQUENCE_FIELDS = ("token_type_ids", "mm_token_type_ids")  # (B, P + C)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """
+    Rows that go through the model together.
+
+    Args:
+        rows (`Tensor` of shape `(b,)`): indices into the batch, on the CPU.
+        size (`int`): the first so many rows count. The others only give this process as many rows as the other
+            processes have: their completion is masked out, so that loss, gradient and metrics do not see them.
+        prompt_width (`int`): columns kept of the prompts, the last ones.
+        completion_width (`int`): columns kept of the completions, the first ones, at least 1.
+    """
+
+    rows: Tensor
+    size: int
+    prompt_width: int
+    completion_width: int
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens that the model computes, padding included."""
+        return len(self.rows) * (self.prompt_width + self.completion_width)
+
+
+def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
+    """Tokens of each row's prompt and completion that the model may see, the latter at least 1. `(B, 2)`, on the CPU."""
+    lengths = torch.stack([prompt_mask.sum(dim=1), completion_mask.sum(dim=1).clamp(min=1)], dim=1)
+    return lengths.cpu()
+
+
+def longest_first(lengths: Tensor, rows: Tensor) -> Tensor:
+    """`rows` sorted so that rows of similar length are neighbours."""
+    return rows[torch.argsort(lengths[rows].sum(dim=1), descending=True, stable=True)]
+
+
+def split_sizes(lengths: Tensor, max_rows: int, max_tokens: int | None = None) -> list[int]:
+    """
+    How many neighbouring rows each pass takes.
+
+    Args:
+        lengths (`Tensor` of shape `(R, 2)`):
+            Tokens of prompt and completion of each row, longest first. For several processes the elementwise maximum:
+            all of them then make passes of the same sizes, which the gathering of metrics inside the loss needs.
+        max_rows (`int`):
+            No pass holds more rows.
+        max_tokens (`int`, *optional*):
+            No pass of more than one row computes more tokens, padding included.
+    """
+    sizes, widest = [], (0, 0)
+    for prompt, completion in lengths.tolist():
+        wider = (max(widest[0], prompt), max(widest[1], completion))
+        fits = sizes and sizes[-1] < max_rows and (max_tokens is None or (sizes[-1] + 1) * sum(wider) <= max_tokens)
+        if fits:
+            sizes[-1] += 1
+            widest = wider
+        else:
+            sizes.append(1)
+            widest = (prompt, completion)
+    return sizes
+
+
+def make_passes(rows: Tensor, sizes: list[int], lengths: Tensor) -> list[Pass]:
+    """
+    Passes of `sizes` over the sorted `rows`; where these run out, over the row with the shortest prompt, masked out.
+    """
+    filler = lengths[:, 0].argmin()
+    passes, start = [], 0
+    for size in sizes:
+        mine = rows[start : start + size]
+        widths = lengths[mine].amax(dim=0) if len(mine) else torch.tensor([lengths[filler, 0], 1])
+        fill = filler.repeat(size - len(mine))
+        passes.append(Pass(torch.cat([mine, fill]), len(mine), *widths.tolist()))
+        start += size
+    return passes
+
+
+def take(batch: dict, part: Pass) -> dict:
+    """The rows and columns of `batch` that `part` names, as a batch of the same form."""
+    prompt_total = batch["prompt_ids"].shape[1]
+    first_prompt = prompt_total - part.prompt_width
+    end = prompt_total + part.completion_width
+    rows = part.rows.to(batch["prompt_ids"].device)
+    taken = {}
+    for name, value in batch.items():
+        if isinstance(value, list):
+            taken[name] = [value[row] for row in part.rows.tolist()]
+        elif value is None or value.dim() == 0:
+            taken[name] = value
+        elif name in PROMPT_FIELDS:
+            taken[name] = value[rows, first_prompt:]
+        elif name in COMPLETION_FIELDS:
+            taken[name] = value[rows, : part.completion_width]
+        elif name in SEQUENCE_FIELDS:
+            taken[name] = value[rows, first_prompt:end]
+        else:
+            taken[name] = value[rows]
+    taken["completion_mask"][part.size :] = 0  # a copy: rows were taken by index
+    return taken
+
+
+def merge(batches: list[dict], pad_token_id: int) -> dict:
+    """
+    Joins batches row by row, padding each to the widest.
+
+    All batches must have the same fields. Scalars are taken from the first; the caller sets those that change.
+    """
+    prompt_width = max(batch["prompt_ids"].shape[1] for batch in batches)
+    completion_width = max(batch["completion_ids"].shape[1] for batch in batches)
+    # a ratio of 1 is no correction: VESPO sums its logarithm over padding too
+    padding = {
+        "prompt_ids": pad_token_id,
+        "completion_ids": pad_token_id,
+        "tool_mask": 1,
+        "importance_sampling_ratio": 1,
+    }
+    merged = {}
+    for name, first in batches[0].items():
+        values = [batch[name] for batch in batches]
+        if isinstance(first, list):
+            merged[name] = [entry for value in values for entry in value]
+        elif first is None or first.dim() == 0:
+            merged[name] = first
+        else:
+            columns = _padding_columns(name, batches, prompt_width, completion_width)
+            fill = padding.get(name, 0)
+            merged[name] = torch.cat(
+                [
+                    torch.nn.functional.pad(value, left_right, value=fill) if any(left_right) else value
+                    for value, left_right in zip(values, columns, strict=True)
+                ]
+            )
+    return merged
+
+
+def _padding_columns(
+    name: str, batches: list[dict], prompt_width: int, completion_width: int
+) -> list[tuple[int, int]]:
+    """Columns to add on the left and the right of a field of each batch."""
+    left = [prompt_width - batch["prompt_ids"].shape[1] for batch in batches]
+    right = [completion_width - batch["completion_ids"].shape[1] for batch in batches]
+    if name in COMPLETION_FIELDS:
+        # a sequence-level importance ratio has one column, whatever the completions have
+        per_token = all(batch[name].shape[1] == batch["completion_ids"].shape[1] for batch in batches)
+        return [(0, columns if per_token else 0) for columns in right]
+    if name in PROMPT_FIELDS:
+        return [(columns, 0) for columns in left]
+    if name in SEQUENCE_FIELDS:
+        return list(zip(left, right, strict=True))
+    return [(0, 0)] * len(batches)
