@@ -10,6 +10,11 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
+def environment() -> dict[str, str]:
+    """The environment of a script: one thread, and the package of this tree."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 def launch(script: str, *arguments: str, processes: int, timeout: float = 180) -> None:
     """
     Runs `tests/scripts/<script>` under torchrun on the CPU.
@@ -21,13 +26,12 @@ def launch(script: str, *arguments: str, processes: int, timeout: float = 180) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
         [*command, str(SCRIPTS / script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment,
+        env=environment(),
         start_new_session=True,
     )
     try:

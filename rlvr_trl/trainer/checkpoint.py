@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from accelerate.utils import send_to_device
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
@@ -61,8 +62,8 @@ class ResumableState:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):
             raise ValueError(
-                f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable {TRAINER_STATE}. "
-                f"Name another one, or pass True for the last complete one."
+                f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
+                f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
             )
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -108,7 +109,7 @@ class ResumableState:
                 stacklevel=2,
             )
             return
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["mid_batch"] and saved_by != self.accelerator.num_processes:
             raise ValueError(
                 f"{checkpoint} was saved by {saved_by} process(es) in the middle of a batch, and there are now "
@@ -116,11 +117,11 @@ class ResumableState:
                 f"make `save_steps` a multiple of the optimizer steps that each batch takes."
             )
         self._step = state["step"]
-        self._buffered_inputs = state["buffered_inputs"]
+        self._buffered_inputs = send_to_device(state["buffered_inputs"], self.accelerator.device)
         if self.rollouts is not None and state["rollouts"] is not None:
             self.rollouts.load_state_dict(state["rollouts"])
         if state["batch"] is not None:
-            self._start_window(state["batch"])
+            self._start_window(send_to_device(state["batch"], self.accelerator.device))
 
 
 def _state_file(checkpoint: str | os.PathLike, process_index: int) -> Path:

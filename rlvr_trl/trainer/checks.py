@@ -1,7 +1,5 @@
 """What cannot work is refused at construction, before a model is loaded."""
 
-import math
-
 from datasets import Dataset, DatasetDict
 
 from ..advantages import AdvantageEstimator
@@ -92,12 +90,12 @@ def check_passes(args) -> None:
         )
 
 
-def batch_steps(args) -> int:
+def check_breadth(args) -> None:
     """
-    Passes of `per_device_train_batch_size` rows that `prompts_per_batch` prompts need on each process.
+    Refuses a breadth that cannot be split over the processes.
 
     Raises:
-        `ValueError`: The rows cannot be split evenly over the processes; names the numbers.
+        `ValueError`: Names the numbers.
     """
     rows = args.prompts_per_batch * args.num_generations
     if args.prompts_per_batch < 1 or rows % args.world_size != 0:
@@ -105,7 +103,11 @@ def batch_steps(args) -> int:
             f"`prompts_per_batch` x `num_generations` = {args.prompts_per_batch} x {args.num_generations} = {rows} "
             f"completions must be positive and divisible by the number of processes, {args.world_size}."
         )
-    return math.ceil(rows / args.world_size / args.per_device_train_batch_size)
+
+
+def passes_per_batch(args) -> int:
+    """Forward passes of `per_device_train_batch_size` rows that fill a generation batch on each process."""
+    return -(-args.generation_batch_size // (args.world_size * args.per_device_train_batch_size))
 
 
 def describe_batch(args) -> str:

@@ -14,9 +14,9 @@ class DARSConfig(RLVRConfig):
     Configuration class for the [`DARSTrainer`].
 
     `num_generations` is the first stage. Two defaults of TRL are replaced by the paper's: `scale_rewards="none"` and
-    `loss_type="dr_grpo"`; with another `scale_rewards` the schedule is the one for standardized advantages. Losses that
-    weigh every prompt the same would undo DARS; none of TRL's does here, see [`RLVRConfig`]. For breadth set
-    `prompts_per_batch` (3072 in the paper) and `num_iterations` (2).
+    `loss_type="dr_grpo"`; with another `scale_rewards` the schedule is the one for standardized advantages. A loss
+    that weighs every prompt the same would undo DARS; none of TRL's does so here, they are normalized over the whole
+    batch. For breadth set `prompts_per_batch` (3072 in the paper) and `num_iterations` (2).
 
     Parameters:
         schedule (`str`, *optional*, defaults to `"hardness_weighted"`):

@@ -66,7 +66,7 @@ def combine_metrics(metrics: list[dict[str, list[float]]], weights: list[float])
 
 
 def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages: list[float]) -> None:
-    """Puts the completions of several stages, the first `counts[i]` of stage i, in place of the trainer's last batch."""
+    """Logs the completions of several stages, the first `counts[i]` of stage i, as the trainer's last batch."""
 
     def joined(columns: list) -> deque:
         values = [

@@ -54,7 +54,7 @@ class Pass:
 
 
 def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
-    """Tokens of each row's prompt and completion that the model may see, the latter at least 1. `(B, 2)`, on the CPU."""
+    """Tokens of each row's prompt and completion that the model sees, the latter at least 1. `(B, 2)`, on the CPU."""
     lengths = torch.stack([prompt_mask.sum(dim=1), completion_mask.sum(dim=1).clamp(min=1)], dim=1)
     return lengths.cpu()
 

@@ -6,7 +6,7 @@ from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..rollouts import RolloutAllocator, build_allocator
-from .checks import batch_steps, check_allocator, check_group_size, check_passes
+from .checks import check_allocator, check_breadth, check_group_size, check_passes
 
 
 @dataclass
@@ -29,13 +29,13 @@ class RLVRConfig(GRPOConfig):
             Budget: extra completions of one batch, over all processes and stages, at most. The hardest prompts are
             served first.
         prompts_per_batch (`int`, *optional*):
-            Breadth: prompts of one batch. All their completions make one optimizer step (`num_iterations` steps), in as
-            many forward passes of `per_device_train_batch_size` rows as it takes. Replaces
+            Breadth: prompts of one batch. All their completions make one optimizer step (`num_iterations` steps), in
+            as many forward passes of `per_device_train_batch_size` rows as it takes. Replaces
             `gradient_accumulation_steps`, `steps_per_generation` and `generation_batch_size`.
         trim_padding (`bool`, *optional*, defaults to `False`):
-            Sort the completions of an optimizer step by length, and trim every forward pass to its own longest. Faster
-            with completions of different length; equal to TRL up to the rounding of sums, not to the last bit. Always on
-            with `rollouts`, `prompts_per_batch` or `max_tokens_per_micro_batch`.
+            Sort the completions of an optimizer step by length, and trim every forward pass to its own longest.
+            Faster with completions of different length; equal to TRL up to the rounding of sums, not to the last bit.
+            Always on with `rollouts`, `prompts_per_batch` or `max_tokens_per_micro_batch`.
         max_tokens_per_micro_batch (`int`, *optional*):
             Tokens, prompts and padding included, that one forward pass computes at most, beside
             `per_device_train_batch_size` rows.
@@ -90,7 +90,7 @@ class RLVRConfig(GRPOConfig):
             self._forget_batch_split()
         super().__post_init__()
         if self.prompts_per_batch is not None:
-            batch_steps(self)
+            check_breadth(self)
             self.generation_batch_size = self.prompts_per_batch * self.num_generations
         check_group_size(self.build_advantages(), self.num_generations)
         allocator = self.build_rollouts()
@@ -102,7 +102,7 @@ class RLVRConfig(GRPOConfig):
             check_passes(self)
 
     def _forget_batch_split(self):
-        """TRL's three ways to say how large a batch is give way to one; what is left of them must not contradict it."""
+        """TRL's three ways to say how large a batch is give way to one, and must not contradict it."""
         whole = self.prompts_per_batch * self.num_generations
         given = {
             "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1),
@@ -112,8 +112,8 @@ class RLVRConfig(GRPOConfig):
         for name, (found, needed) in given.items():
             if found not in (None, needed):
                 raise ValueError(
-                    f"`prompts_per_batch`={self.prompts_per_batch} makes one optimizer step of the whole batch; do not "
-                    f"set `{name}` as well, which is {found}."
+                    f"`prompts_per_batch`={self.prompts_per_batch} makes one optimizer step of the whole batch; do "
+                    f"not set `{name}` as well, which is {found}."
                 )
         self.steps_per_generation = self.generation_batch_size = None
 

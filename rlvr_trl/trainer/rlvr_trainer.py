@@ -15,7 +15,7 @@ from ..advantages.combine import correctness_column
 from ..rollouts import RolloutAllocator
 from . import metrics
 from .checkpoint import ResumableState
-from .checks import check_allocator, check_datasets, check_group_size, check_passes, describe_batch
+from .checks import check_allocator, check_datasets, check_group_size, check_passes, describe_batch, passes_per_batch
 from .microbatch import row_lengths
 from .reward_errors import name_errors
 from .rlvr_config import RLVRConfig
@@ -117,7 +117,12 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
 
-        super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
+        # TRL lets vLLM run as many sequences at once as fill this many forward passes
+        steps, args.steps_per_generation = args.steps_per_generation, passes_per_batch(args)
+        try:
+            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
+        finally:
+            args.steps_per_generation = steps
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self.reward_funcs = [
@@ -271,9 +276,8 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         steps = self.args.steps_per_generation
         per_block = min(steps, self.args.gradient_accumulation_steps)
         if self._window is None or self._step % (steps * self.num_iterations) == 0:
-            self._start_window(shuffle_sequence_dict(split_pixel_values_by_grid(
-                self._generate_and_score_completions(inputs)
-            )))  # fmt: skip
+            batch = self._generate_and_score_completions(inputs)
+            self._start_window(shuffle_sequence_dict(split_pixel_values_by_grid(batch)))
         slot = self._step % steps
         loss = torch.zeros((), device=self.accelerator.device)
         if (slot + 1) % per_block == 0:  # the steps before this one of the same optimizer step did nothing

@@ -1,14 +1,14 @@
 """How much the loss of one pass counts in an optimizer step, so that the way rows are split into passes does not.
 
-TRL's `_compute_loss` normalizes by what a micro-batch holds and by the number of gradient accumulation steps `g`, which
+TRL's `_compute_loss` normalizes by what a micro-batch holds and by the number of gradient accumulation steps g, which
 is right when all micro-batches are alike. Here they are not. Its loss is left as it is and multiplied by a weight that
 turns its normalizer into one of the whole batch, and never of a group:
 
-| loss_type                    | TRL divides the sum by                  | here by                             | weight      |
-|------------------------------|-----------------------------------------|-------------------------------------|-------------|
-| grpo, sapo, luspo, dr_grpo   | rows of the micro-batch · g             | rows of the batch                   | b · W·S / R |
-| bnpo, and the entropy bonus  | tokens of the micro-batch · g           | tokens of the optimizer step        | m · W·B / M |
-| dapo, cispo, vespo           | tokens of the batch · g / S             | tokens of the batch                 | 1           |
+| loss_type                   | TRL divides the sum by     | here by                      | weight      |
+|-----------------------------|----------------------------|------------------------------|-------------|
+| grpo, sapo, luspo, dr_grpo  | rows of the pass · g       | rows of the batch            | b · W·S / R |
+| bnpo, and the entropy bonus | tokens of the pass · g     | tokens of the optimizer step | m · W·B / M |
+| dapo, cispo, vespo          | tokens of the batch · g/S  | tokens of the batch          | 1           |
 
 with b rows and m tokens in the pass, R rows in the batch and M tokens in the optimizer step over all W processes,
 `steps_per_generation` S, and B of these S in one optimizer step. W is there because processes average their gradients.

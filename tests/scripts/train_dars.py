@@ -1,0 +1,71 @@
+"""A short DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. Can be killed while it saves, and resumed."""
+
+import argparse
+import os
+import signal
+
+import torch
+
+from rlvr_trl import DARSConfig, DARSTrainer
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.testbed import build_model, build_tokenizer
+
+
+def right_moves(completions, **kwargs):
+    return [float(completion.count("R") >= 1) for completion in completions]
+
+
+class Killed(DARSTrainer):
+    """Dies by SIGKILL while it writes the checkpoint of one step: before the optimizer, or before the trainer state."""
+
+    kill_step, kill_before = None, None
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        self._die("optimizer")
+        super()._save_optimizer_and_scheduler(output_dir)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self._die("trainer_state")
+
+    def _die(self, moment):
+        if (self.state.global_step, moment) == (self.kill_step, self.kill_before):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_trainer(output_dir, trainer_class=DARSTrainer, **settings):
+    tokenizer = build_tokenizer()
+    sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "steps_per_generation": 2, "max_generations": 8}
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    sizes["per_device_train_batch_size"] //= world
+    anneal = {"max_generations_end": 5, "zero_accuracy": "cap"}
+    cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
+    saving = {"save_strategy": "steps", "save_steps": 1, "logging_steps": 1, "max_completion_length": 4}
+    defaults = {"max_steps": 10, "learning_rate": 1e-3, **sizes, **anneal, **cpu, **saving}
+    return trainer_class(
+        build_model(tokenizer, seed=0),
+        right_moves,
+        DARSConfig(output_dir, **defaults | settings),
+        make_maze_dataset(4, prompt_style="bare", seed=5),
+        processing_class=tokenizer,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output_dir")
+    parser.add_argument("--resume", help="a checkpoint, or 'last'")
+    parser.add_argument("--kill-step", type=int)
+    parser.add_argument("--kill-before", choices=["optimizer", "trainer_state"])
+    args = parser.parse_args()
+    Killed.kill_step, Killed.kill_before = args.kill_step, args.kill_before
+    trainer = make_trainer(args.output_dir, Killed)
+    assert trainer.accelerator.num_processes == int(os.environ.get("WORLD_SIZE", 1))
+    trainer.train(resume_from_checkpoint=True if args.resume == "last" else args.resume)
+    if trainer.accelerator.is_main_process:
+        weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+        torch.save({"weights": weights, "history": trainer.state.log_history}, f"{args.output_dir}/final.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Exact resume: a run that is stopped or killed anywhere and resumed ends with the weights of one that was not."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from launching import SCRIPTS, environment, launch
+
+from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
+
+
+sys.path.insert(0, str(SCRIPTS))
+from train_dars import make_trainer  # noqa: E402  (a script of the tests, which is no package)
+
+
+def weights_of(trainer):
+    return {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+
+
+def assert_equal(weights, expected):
+    assert weights.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(weights[name], weight), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of 10 steps, with a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    trainer = make_trainer(str(folder))
+    trainer.train()
+    return folder, weights_of(trainer), trainer.state.log_history
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_resume_at_any_step_gives_the_same_weights(whole, tmp_path, step):
+    folder, expected, history = whole  # odd steps are in the middle of a batch, an epoch has 4
+    resumed = make_trainer(str(tmp_path / "resumed"))
+    resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
+    assert_equal(weights_of(resumed), expected)
+    sampled = {entry["step"]: entry["rollouts/extra"] for entry in history if "rollouts/extra" in entry}
+    again = {e["step"]: e["rollouts/extra"] for e in resumed.state.log_history if "rollouts/extra" in e}
+    assert sampled == again and len(set(sampled.values())) > 1
+
+
+def test_the_cap_of_dars_is_annealed_and_saved(whole):
+    folder, _, _ = whole
+    progress = [
+        torch.load(folder / f"checkpoint-{step}" / "rlvr_state_0.pt", weights_only=True)["rollouts"]["progress"]
+        for step in (2, 10)
+    ]
+    assert progress == [0.0, 0.8]  # of the batches sampled before steps 1 and 9
+
+
+def run_script(*arguments):
+    command = [sys.executable, str(SCRIPTS / "train_dars.py"), *arguments]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("step", "moment"), [(5, "optimizer"), (6, "trainer_state")])
+def test_killed_while_saving(whole, tmp_path, step, moment):
+    _, expected, _ = whole
+    folder = tmp_path / "killed"
+    killed = run_script(str(folder), "--kill-step", str(step), "--kill-before", moment)
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    assert (folder / f"checkpoint-{step}").exists() and not is_complete(folder / f"checkpoint-{step}")
+    resumed = run_script(str(folder), "--resume", "last")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert f"checkpoint-{step} is incomplete" in resumed.stderr
+    assert_equal(torch.load(folder / "final.pt", weights_only=True)["weights"], expected)
+
+
+def test_killed_between_checkpoints(whole, tmp_path):
+    _, expected, _ = whole
+    folder = tmp_path / "killed"
+    command = [sys.executable, str(SCRIPTS / "train_dars.py"), str(folder)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for line in process.stdout:
+            if b"'epoch': '0.75'" in line:  # the log of step 3 comes before its checkpoint
+                process.kill()
+                break
+    assert process.returncode == -9
+    assert run_script(str(folder), "--resume", "last").returncode == 0
+    assert_equal(torch.load(folder / "final.pt", weights_only=True)["weights"], expected)
+
+
+def test_two_processes_resume_exactly(tmp_path):
+    folder = tmp_path / "run"
+    launch("train_dars.py", str(folder), processes=2)
+    expected = torch.load(folder / "final.pt", weights_only=True)["weights"]
+    for step in (3, 6):  # in the middle of a batch; in the second epoch
+        other = tmp_path / f"from-{step}"
+        launch("train_dars.py", str(other), "--resume", str(folder / f"checkpoint-{step}"), processes=2)
+        assert_equal(torch.load(other / "final.pt", weights_only=True)["weights"], expected)
+    with pytest.raises(ValueError, match=r"saved by 2 process\(es\) in the middle of a batch, and there are now 1"):
+        make_trainer(str(tmp_path / "alone"), per_device_train_batch_size=4).train(str(folder / "checkpoint-3"))
+    alone = make_trainer(str(tmp_path / "alone"), per_device_train_batch_size=4)
+    alone.train(str(folder / "checkpoint-6"))  # at the end of a batch any number of processes will do
+    assert alone.state.global_step == 10
+
+
+def test_incomplete_checkpoints_are_refused_by_name(whole, tmp_path):
+    folder, _, _ = whole
+    run = tmp_path / "run"
+    trainer = make_trainer(str(run))
+    with pytest.raises(ValueError, match="holds no complete checkpoint"):
+        trainer.train(resume_from_checkpoint=True)
+    shutil.copytree(folder / "checkpoint-2", run / "checkpoint-2")
+    shutil.copytree(folder / "checkpoint-4", run / "checkpoint-4")
+    (run / "checkpoint-4" / "trainer_state.json").write_text('{"epo')
+    with pytest.raises(ValueError, match="checkpoint-4 is missing or incomplete"):
+        trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
+    with pytest.warns(UserWarning, match="checkpoint-4 is incomplete"):
+        assert last_complete_checkpoint(run) == str(run / "checkpoint-2")
