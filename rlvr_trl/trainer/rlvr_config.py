@@ -86,10 +86,17 @@ class RLVRConfig(GRPOConfig):
     )
 
     def __post_init__(self):
-        if self.prompts_per_batch is not None:
+        if self.prompts_per_batch is None:
+            super().__post_init__()
+        else:
             self._forget_batch_split()
-        super().__post_init__()
-        if self.prompts_per_batch is not None:
+            # TRL wants whole groups in every micro-batch of a process; here only the batch has to hold whole groups
+            rows, self.per_device_train_batch_size = (
+                self.per_device_train_batch_size,
+                self.prompts_per_batch * self.num_generations,
+            )
+            super().__post_init__()
+            self.per_device_train_batch_size = rows
             check_breadth(self)
             self.generation_batch_size = self.prompts_per_batch * self.num_generations
         check_group_size(self.build_advantages(), self.num_generations)
