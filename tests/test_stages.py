@@ -329,6 +329,22 @@ def test_breadth_is_one_setting(cpu_settings, mazes, tokenizer):
     assert again.generation_batch_size == 32  # saved arguments can be loaded again
 
 
+def test_transformers_generates_a_few_rows_at_a_time(settings, mazes, tokenizer):
+    trainer = build(
+        DARSTrainer, DARSConfig, settings | {"max_generations": 12, "max_rows_per_generation": 6}, mazes, tokenizer
+    )
+    prefills = []
+
+    def record(module, args, kwargs):
+        if not torch.is_grad_enabled() and kwargs["input_ids"].shape[1] > 1:
+            prefills.append(len(kwargs["input_ids"]))
+
+    trainer.model.register_forward_pre_hook(record, with_kwargs=True)
+    trainer.train()
+    assert prefills[:3] == [6, 6, 4] and max(prefills) == 6
+    assert len(trainer._logs["prompt"]) > 16
+
+
 def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
     settings = cpu_settings | {"prompts_per_batch": 6, "num_iterations": 2}
     build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
@@ -347,6 +363,8 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         (DARSConfig, {"use_adaptive_entropy": True}, "use_adaptive_entropy"),
         (DARSConfig, {"top_entropy_quantile": 0.2}, "`top_entropy_quantile`=0.2.*must be 1.0"),
         (DARSConfig, {"max_extra_rollouts": -1}, "-1"),
+        (RLVRConfig, {"max_rows_per_generation": 0}, "at least 1, got 0"),
+        (RLVRConfig, {"max_rows_per_generation": 8, "use_vllm": True}, "no effect with `use_vllm`"),
         (DARSConfig, {"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "=3 must divide"),
         (DARSConfig, {"max_tokens_per_micro_batch": 4}, "`max_tokens_per_micro_batch`=4 must be above"),
         (RLVRConfig, {"rollouts": "darts"}, "Valid names: dars, reinforce_ada"),

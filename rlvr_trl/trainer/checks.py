@@ -90,6 +90,23 @@ def check_passes(args) -> None:
         )
 
 
+def check_generation(args) -> None:
+    """
+    Refuses a limit on rows generated at once where it would do nothing.
+
+    Raises:
+        `ValueError`: The limit is below 1, or another engine than transformers' `generate` samples.
+    """
+    limit = args.max_rows_per_generation
+    if limit is None:
+        return
+    if limit < 1:
+        raise ValueError(f"`max_rows_per_generation` must be at least 1, got {limit}.")
+    for engine in ("use_vllm", "use_transformers_continuous_batching"):
+        if getattr(args, engine):
+            raise ValueError(f"`max_rows_per_generation`={limit} has no effect with `{engine}`. Remove it.")
+
+
 def check_breadth(args) -> None:
     """
     Refuses a breadth that cannot be split over the processes.

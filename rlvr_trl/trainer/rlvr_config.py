@@ -6,7 +6,7 @@ from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..rollouts import RolloutAllocator, build_allocator
-from .checks import check_allocator, check_breadth, check_group_size, check_passes
+from .checks import check_allocator, check_breadth, check_generation, check_group_size, check_passes
 
 
 @dataclass
@@ -39,6 +39,10 @@ class RLVRConfig(GRPOConfig):
         max_tokens_per_micro_batch (`int`, *optional*):
             Tokens, prompts and padding included, that one forward pass computes at most, beside
             `per_device_train_batch_size` rows.
+        max_rows_per_generation (`int`, *optional*):
+            Completions that transformers generates at once on each process; by default all of a batch, as in TRL,
+            whose cache may not fit the memory with thousands of prompts. vLLM and continuous batching schedule their
+            own.
     """
 
     _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts"]
@@ -84,6 +88,9 @@ class RLVRConfig(GRPOConfig):
     max_tokens_per_micro_batch: int | None = field(
         default=None, metadata={"help": "Tokens that one forward pass computes at most, padding included."}
     )
+    max_rows_per_generation: int | None = field(
+        default=None, metadata={"help": "Completions that transformers generates at once on each process, at most."}
+    )
 
     def __post_init__(self):
         if self.prompts_per_batch is None:
@@ -107,6 +114,7 @@ class RLVRConfig(GRPOConfig):
             raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")
         if self.trains_in_passes:
             check_passes(self)
+        check_generation(self)
 
     def _forget_batch_split(self):
         """TRL's three ways to say how large a batch is give way to one, and must not contradict it."""

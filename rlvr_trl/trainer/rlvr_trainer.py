@@ -141,6 +141,20 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         self._generated = generated[1:3]
         return generated
 
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
+        limit = self.args.max_rows_per_generation
+        if limit is None:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+            )
+        if images is not None:
+            raise ValueError(f"`max_rows_per_generation`={limit} cannot be used with images. Remove it.")
+        completion_ids = []
+        for start in range(0, len(prompt_ids), limit):
+            some = prompt_ids[start : start + limit]
+            completion_ids += super()._generate_single_turn(some, None, {}, num_generations, *args, **kwargs)[0]
+        return completion_ids, None  # transformers returns no log-probabilities
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards_per_func

@@ -20,6 +20,7 @@ SEAMS = {
     "_compute_loss": ("self", "model", "inputs"),
     "_generate": ("self", "prompts"),
     "_generate_and_score_completions": ("self", "inputs"),
+    "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
     "_get_per_token_logps_and_entropies": (
         "self",
         "model",
