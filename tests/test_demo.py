@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import Completions, EvaluationResult, pass_at_k
 from rlvr_trl.testbed.demo import DemoSettings, describe, make_table, run_demo
+from rlvr_trl.testbed.methods import METHODS
 
 
 TINY = DemoSettings(warmup_mazes=200, warmup_steps=80, steps=3, test_mazes=6, samples=8)
@@ -29,13 +30,13 @@ def result_with(num_correct, num_samples=64):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return folder, run_demo(folder, ["grpo", "pass_at_k"], TINY, disable_tqdm=True)
+    return folder, run_demo(folder, list(METHODS), TINY, disable_tqdm=True)
 
 
 def test_demo_writes_results_picture_and_models_that_load(demo):
     folder, results = demo
     report = json.loads((folder / "results.json").read_text())
-    assert list(report["methods"]) == ["base", "grpo", "pass_at_k"] == list(results)
+    assert list(report["methods"]) == ["base", *METHODS] == list(results)
     for name, result in results.items():
         saved = report["methods"][name]
         expected = pass_at_k(result.num_samples, result.num_correct, 4).mean()
@@ -46,6 +47,8 @@ def test_demo_writes_results_picture_and_models_that_load(demo):
     assert (folder / "pass_at_k.png").read_bytes().startswith(b"\x89PNG")
     assert report["conclusion"] == describe(results)
     assert len(report["logs"]["pass_at_k"]) > 0
+    assert report["methods"]["grpo"]["rollouts_per_prompt"] == 16
+    assert 8 < report["methods"]["dars"]["rollouts_per_prompt"] <= 32
 
 
 def test_methods_start_from_the_same_base_and_move_away(demo):
@@ -88,7 +91,7 @@ def test_the_sentence_follows_the_intervals():
 
 def test_the_table_shows_what_was_sampled():
     results = {"base": result_with([1, 2, 3], num_samples=16)}
-    table = make_table(results)
+    table = make_table(results, {})
     assert [column.header for column in table.columns][1:3] == ["pass@1", "pass@8"]
     assert list(table.columns[1].cells)[0].startswith("0.125\n±")
 
@@ -96,7 +99,7 @@ def test_the_table_shows_what_was_sampled():
 def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert main(["demo", "--methods", "grpoo", "--output-dir", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k" in error
+    assert error.count("\n") == 1 and "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k, dars" in error
     assert not (tmp_path / "new").exists()
     with pytest.raises(SystemExit):
         main(["--help"])

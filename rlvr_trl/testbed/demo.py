@@ -1,4 +1,4 @@
-"""The demo: what GRPO does to pass@k, and what Pass@k Training does, on a model small enough for a laptop."""
+"""The demo: what GRPO does to pass@k, and what other methods do, on a model small enough for a laptop."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from ..data import make_maze_dataset
 from ..evaluation import EvaluationResult, compare, evaluate
 from ..rewards import maze_reward
 from .maze_model import build_model, build_tokenizer
-from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, train
+from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
 from .plots import plot_pass_at_k
 from .warmup import warm_up
 
@@ -101,10 +101,11 @@ def run_demo(
             folder / name, test, settings.samples, settings.seed, progress=not disable_tqdm
         )
 
+    rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
     conclusion = describe(results)
-    _save(folder, settings, results, logs, conclusion, time.perf_counter() - start)
+    _save(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
     plot_pass_at_k({label(name): result for name, result in results.items()}, folder / "pass_at_k.png")
-    console.print(make_table(results))
+    console.print(make_table(results, rollouts))
     console.print(conclusion)
     console.print(f"Wrote {folder}/results.json, pass_at_k.png and the models in {time.perf_counter() - start:.0f} s.")
     return results
@@ -146,19 +147,22 @@ def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: b
     )
 
 
-def _save(folder, settings, results, logs, conclusion, seconds) -> None:
+def _save(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
     report = {
         "settings": asdict(settings),
         "seconds": round(seconds, 1),
         "conclusion": conclusion,
-        "methods": {name: {"label": label(name), **result.to_dict()} for name, result in results.items()},
+        "methods": {
+            name: {"label": label(name), "rollouts_per_prompt": rollouts.get(name), **result.to_dict()}
+            for name, result in results.items()
+        },
         "logs": logs,
     }
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def make_table(results: dict[str, EvaluationResult]) -> Table:
-    """pass@k with half the width of its 95 % interval over mazes, and the two entropies, of each method."""
+def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float]) -> Table:
+    """Each method's pass@k with half the width of its 95 % interval over mazes, its entropies, and what it sampled."""
     ks = _shown_ks(results)
     some = next(iter(results.values()))
     table = Table(title=f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each")
@@ -167,10 +171,12 @@ def make_table(results: dict[str, EvaluationResult]) -> Table:
         table.add_column(f"pass@{k}", justify="center", no_wrap=True)
     table.add_column("token\nentropy", justify="right")
     table.add_column("answer\nentropy", justify="right")
+    table.add_column("rollouts\n/prompt", justify="right")
     for name, result in results.items():
         means, intervals = result.pass_at_k, result.intervals()
         cells = [f"{means[k]:.3f}\n±{(intervals[k][1] - intervals[k][0]) / 2:.3f}" for k in ks]
-        table.add_row(label(name), *cells, f"{result.token_entropy:.2f}", f"{result.answer_entropy:.2f}")
+        entropies = (f"{result.token_entropy:.2f}", f"{result.answer_entropy:.2f}")
+        table.add_row(label(name), *cells, *entropies, f"{rollouts[name]:.1f}" if name in rollouts else "")
     return table
 
 
@@ -179,8 +185,8 @@ def describe(results: dict[str, EvaluationResult]) -> str:
     wide = max(k for k in _shown_ks(results) if k <= 32)
     ks = sorted({1, wide})
     parts = [_compared(results, name, BASE, ks) for name in results if name != BASE]
-    if {"grpo", "pass_at_k"} <= results.keys():
-        parts.append(_compared(results, "pass_at_k", "grpo", ks))
+    if "grpo" in results:
+        parts += [_compared(results, name, "grpo", ks) for name in results if name not in (BASE, "grpo")]
     return "; ".join(parts) + "."
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from ..rewards import maze_reward
-from ..trainer import PassAtKConfig, PassAtKTrainer
+from ..trainer import DARSConfig, DARSTrainer, PassAtKConfig, PassAtKTrainer
 from .progress import show_figures_in_bar
 
 
@@ -53,7 +53,19 @@ class Method:
 METHODS = {
     "grpo": Method("GRPO", GRPOTrainer, GRPOConfig, {}),
     "pass_at_k": Method("Pass@k (k=8)", PassAtKTrainer, PassAtKConfig, {"k": 8}),
+    "dars": Method(
+        "DARS-HW (8 to 32)",
+        DARSTrainer,
+        DARSConfig,
+        {"prompts_per_batch": PROMPTS_PER_STEP, "num_generations": 8, "max_generations": 32, "loss_type": "dr_grpo"},
+    ),
 }
+
+
+def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
+    """Mean completions of a prompt over a run, from the trainer's log."""
+    logged = [entry["rollouts/per_prompt_mean"] for entry in log if "rollouts/per_prompt_mean" in entry]
+    return sum(logged) / len(logged) if logged else (RECIPE | method.settings)["num_generations"]
 
 
 def train(
