@@ -247,9 +247,7 @@ def test_evaluation_has_no_extra_stage(settings, mazes, tokenizer):
         seen.append(len(completions))
         return [0.0] * len(completions)
 
-    trainer = build(
-        DARSTrainer, DARSConfig, settings, mazes, tokenizer, reward, eval_dataset=mazes.select(range(3))
-    )
+    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer, reward, eval_dataset=mazes.select(range(3)))
     trainer.train()
     assert seen == [16, 4 * 8, 4, 4, 4]
 

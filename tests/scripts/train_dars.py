@@ -1,4 +1,4 @@
-"""A short DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. Can be killed while it saves, and resumed."""
+"""A DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. Can be killed while it saves, and resumed."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ def right_moves(completions, **kwargs):
 
 
 class Killed(DARSTrainer):
-    """Dies by SIGKILL while it writes the checkpoint of one step: before the optimizer, or before the trainer state."""
+    """Dies by SIGKILL while it writes a checkpoint: before the optimizer's state, or before the trainer's."""
 
     kill_step, kill_before = None, None
 
