@@ -291,7 +291,8 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         per_block = min(steps, self.args.gradient_accumulation_steps)
         if self._window is None or self._step % (steps * self.num_iterations) == 0:
             batch = self._generate_and_score_completions(inputs)
-            self._start_window(shuffle_sequence_dict(split_pixel_values_by_grid(batch)))
+            batch = batch if self.rollouts is not None else split_pixel_values_by_grid(batch)  # stages have done it
+            self._start_window(shuffle_sequence_dict(batch))
         slot = self._step % steps
         loss = torch.zeros((), device=self.accelerator.device)
         if (slot + 1) % per_block == 0:  # the steps before this one of the same optimizer step did nothing

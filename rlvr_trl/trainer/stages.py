@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from trl.trainer.utils import split_pixel_values_by_grid
 
 from ..advantages import RolloutGroups
 from ..rollouts import RolloutAllocator, within_budget
@@ -120,7 +121,8 @@ def local_rows(stages: list[Stage]) -> Tensor:
 def _sample(trainer, inputs: list[dict], prompts: Tensor, num_generations: int, sample: Callable) -> Stage:
     begin = time.perf_counter()
     with capture(trainer) as captured:
-        output = sample(inputs, num_generations)
+        # images as one entry per row, so that rows can be dropped and joined
+        output = split_pixel_values_by_grid(sample(inputs, num_generations))
     total, per_process = len(prompts), len(inputs)
     start = min(trainer.accelerator.process_index * per_process, total)
     kept = min(per_process, total - start)  # the rest only made the processes even
