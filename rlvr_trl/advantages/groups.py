@@ -37,6 +37,10 @@ class RolloutGroups:
             Mean token entropy of each completion, in nats.
         lengths (`Tensor` of shape `(T,)`, *optional*):
             Length of each completion, in tokens.
+        seed (`int`, *optional*, defaults to `0`):
+            For estimators that draw random numbers: the same on every process, and another one for every batch.
+        progress (`float`, *optional*, defaults to `0.0`):
+            Share of the training done, in [0, 1], for estimators that change with it.
 
     Raises:
         `ValueError`: A shape or dtype is wrong, there is no row, or a reward is infinite.
@@ -48,6 +52,8 @@ class RolloutGroups:
     judged: Tensor | None = None
     entropies: Tensor | None = None
     lengths: Tensor | None = None
+    seed: int = 0
+    progress: float = 0.0
 
     def __post_init__(self):
         if self.rewards.dim() != 1 or self.rewards.numel() == 0 or not self.rewards.is_floating_point():
@@ -144,8 +150,11 @@ class AdvantageEstimator(Protocol):
     """
     Turns the rewards of a batch of groups into one advantage per completion, in the same order.
 
-    Any callable with this signature works. An estimator that cannot work below some group size says so in an integer
-    attribute `min_group_size`, so that trainers can refuse the configuration before a model is loaded.
+    Any callable with this signature works. It may have three more members, which trainers look for:
+
+        min_group_size: int                            it cannot work on smaller groups: refused before a model loads
+        needs_entropies: bool                          it reads `groups.entropies`, which cost a forward pass
+        rows_in_loss(groups) -> Tensor of bool (T,)    completions outside are out of the loss and of its normalizer
     """
 
     def __call__(self, groups: RolloutGroups) -> Tensor: ...  # (T,)
