@@ -65,6 +65,30 @@ def combine_metrics(metrics: list[dict[str, list[float]]], weights: list[float])
     return combined
 
 
+def block_metrics(logged: list[dict[str, list[float]]], block, sequence_level: bool) -> dict[str, float]:
+    """
+    The metrics of an optimizer step from those that TRL logged in each of its passes.
+
+    Most are means over the tokens of a pass. Some are means over its rows, those that only fill it included: these are
+    taken out again, for which it must be known what they count (1 for the weight of VESPO, 0 for a clipped ratio).
+    """
+    per_row = {"vespo/phi_seq_mean": 1.0, "aux_loss": None}
+    if sequence_level:
+        names = {name for metrics in logged for name in metrics}
+        per_row |= {name: 0.0 for name in names if name == "cispo_clip_ratio" or name.startswith("clip_ratio/")}
+    combined = combine_metrics(logged, block.tokens)
+    for name, filler in per_row.items():
+        if name not in combined or name.endswith(("min", "max")):
+            continue
+        total = 0.0
+        for metrics, part, rows in zip(logged, block.passes, block.rows, strict=True):
+            all_rows = len(part.rows) * block.totals.num_processes
+            value = metrics[name][0]
+            total += value * rows if filler is None else value * all_rows - filler * (all_rows - rows)
+        combined[name] = total / sum(block.rows)
+    return combined
+
+
 def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages: list[float]) -> None:
     """Logs the completions of several stages, the first `counts[i]` of stage i, as the trainer's last batch."""
 

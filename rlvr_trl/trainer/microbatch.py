@@ -39,7 +39,7 @@ class Pass:
         size (`int`): the first so many rows count. The others only give this process as many rows as the other
             processes have: their completion is masked out, so that loss, gradient and metrics do not see them.
         prompt_width (`int`): columns kept of the prompts, the last ones.
-        completion_width (`int`): columns kept of the completions, the first ones, at least 1.
+        completion_width (`int`): columns kept of the completions, the first ones.
     """
 
     rows: Tensor
@@ -54,9 +54,14 @@ class Pass:
 
 
 def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
-    """Tokens of each row's prompt and completion that the model sees, the latter at least 1. `(B, 2)`, on the CPU."""
-    lengths = torch.stack([prompt_mask.sum(dim=1), completion_mask.sum(dim=1).clamp(min=1)], dim=1)
-    return lengths.cpu()
+    """
+    Columns that each row needs for its prompt and its completion. Shape `(B, 2)`, on the CPU.
+
+    A completion gets at least 2 where there are as many: TRL takes a single column for one value per sequence, and
+    would count masked rows in its metrics.
+    """
+    completions = completion_mask.sum(dim=1).clamp(min=min(2, completion_mask.shape[1]))
+    return torch.stack([prompt_mask.sum(dim=1), completions], dim=1).cpu()
 
 
 def longest_first(lengths: Tensor, rows: Tensor) -> Tensor:
@@ -95,10 +100,11 @@ def make_passes(rows: Tensor, sizes: list[int], lengths: Tensor) -> list[Pass]:
     Passes of `sizes` over the sorted `rows`; where these run out, over the row with the shortest prompt, masked out.
     """
     filler = lengths[:, 0].argmin()
+    smallest = torch.stack([lengths[filler, 0], lengths[:, 1].min().clamp(max=2)])
     passes, start = [], 0
     for size in sizes:
         mine = rows[start : start + size]
-        widths = lengths[mine].amax(dim=0) if len(mine) else torch.tensor([lengths[filler, 0], 1])
+        widths = lengths[mine].amax(dim=0) if len(mine) else smallest
         fill = filler.repeat(size - len(mine))
         passes.append(Pass(torch.cat([mine, fill]), len(mine), *widths.tolist()))
         start += size

@@ -339,8 +339,19 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         finally:
             self._metrics["train"] = usual
             self.accelerator.gradient_state._set_sync_gradients(sync)
-        self._log_metrics(metrics.combine_metrics(logged, block.tokens))
+        combined = metrics.block_metrics(logged, block, self.importance_sampling_level == "sequence")
+        if self._entropy_bonus_enabled:
+            combined["entropy_coef"] = self.entropy_coef  # TRL has logged what one pass used
+            combined["policy_loss"] = self._policy_loss(loss, block, combined)
+        self._log_metrics(combined)
         return loss
+
+    def _policy_loss(self, loss: Tensor, block: Block, logged: dict[str, float]) -> float:
+        """The loss of an optimizer step, all processes, without the entropy bonus and the auxiliary loss."""
+        share = block.totals.steps_per_block / self.current_gradient_accumulation_steps
+        whole = self.accelerator.reduce(loss, reduction="mean").item() / share
+        aux = self.router_aux_loss_coef * logged["aux_loss"] if self.aux_loss_enabled else 0.0
+        return whole + self.entropy_coef * logged["entropy"] - aux
 
     def _prepare_inputs(self, generation_batch):
         if isinstance(generation_batch, MicroBatch):

@@ -26,13 +26,15 @@ class Block:
         without_gradient (`list[Pass]`): passes over rows that cannot move the model, for the metrics alone.
         with_gradient (`list[Pass]`): the others; at least one.
         totals ([`Totals`]): what their weights relate to.
-        tokens (`list[int]`): completion tokens of each pass over all processes, in this order.
+        tokens (`list[int]`): tokens in the loss of each pass, all processes, in this order.
+        rows (`list[int]`): rows of each pass that count, all processes.
     """
 
     without_gradient: list[Pass]
     with_gradient: list[Pass]
     totals: Totals
     tokens: list[int]
+    rows: list[int]
 
     @property
     def passes(self) -> list[Pass]:
@@ -67,17 +69,20 @@ def plan_passes(accelerator, lengths: Tensor, rows: Tensor, max_rows: int, max_t
         `ValueError`: A single row has more than `max_tokens` tokens.
     """
     rows = longest_first(lengths, rows)
-    longest = int(lengths[rows].sum(dim=1).max()) if len(rows) else 0
+    everywhere = lengths[rows]
+    longest = int(everywhere.sum(dim=1).max()) if len(rows) else 0
+    if accelerator.num_processes > 1:
+        own = torch.tensor([longest], device=accelerator.device)
+        longest = int(accelerator.gather(own).max())  # an error must be one on every process
+        if longest > 0:
+            own = everywhere.to(accelerator.device)
+            every = accelerator.gather(accelerator.pad_across_processes(own, dim=0).unsqueeze(0))  # (W, R, 2)
+            everywhere = every.amax(dim=0).cpu()
     if max_tokens is not None and longest > max_tokens:
         raise ValueError(
             f"A completion and its prompt have {longest} tokens, more than `max_tokens_per_micro_batch`={max_tokens} "
             f"lets one pass hold. Raise it, or lower `max_completion_length`."
         )
-    everywhere = lengths[rows]
-    if accelerator.num_processes > 1 and sum_over_processes(accelerator, [len(rows)]) != [0]:
-        own = everywhere.to(accelerator.device)
-        every = accelerator.gather(accelerator.pad_across_processes(own, dim=0).unsqueeze(0))  # (W, R, 2)
-        everywhere = every.amax(dim=0).cpu()
     return make_passes(rows, split_sizes(everywhere, max_rows, max_tokens), lengths)
 
 
@@ -111,12 +116,17 @@ def plan_window(
         )
         # at least one: the optimizer steps on a gradient of zero, as it does in TRL
         with_gradient = with_gradient or make_passes(rows[:0], [1], lengths)
-        own = [int(tokens[part.rows[: part.size]].sum()) for part in without_gradient + with_gradient]
-        of_pass = sum_over_processes(accelerator, own)
-        totals = Totals(num_rows, sum(of_pass), accelerator.num_processes, steps_per_generation, steps_per_block)
-        blocks.append(Block(without_gradient, with_gradient, totals, of_pass))
+        passes = without_gradient + with_gradient
+        tokens_of_pass = [int(tokens[part.rows[: part.size]].sum()) for part in passes]
+        everywhere = sum_over_processes(accelerator, tokens_of_pass + [part.size for part in passes])
+        tokens_of_pass, rows_of_pass = everywhere[: len(passes)], everywhere[len(passes) :]
+        totals = Totals(
+            num_rows, sum(tokens_of_pass), accelerator.num_processes, steps_per_generation, steps_per_block
+        )
+        blocks.append(Block(without_gradient, with_gradient, totals, tokens_of_pass, rows_of_pass))
     computed = sum(part.num_computed for block in blocks for part in block.passes)
-    used, computed = sum_over_processes(accelerator, [int(lengths.sum()), computed])
+    used = int(batch["prompt_mask"].sum() + batch["completion_mask"].sum())
+    used, computed = sum_over_processes(accelerator, [used, computed])
     return Window(batch, blocks, padding_share=1 - used / computed)
 
 
