@@ -53,6 +53,12 @@ class Pass:
         return len(self.rows) * (self.prompt_width + self.completion_width)
 
 
+def loss_mask(batch: dict) -> Tensor:
+    """Which completion tokens are in the loss. Shape `(B, C)`."""
+    mask = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
+
+
 def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
     """
     Columns that each row needs for its prompt and its completion. Shape `(B, 2)`, on the CPU.

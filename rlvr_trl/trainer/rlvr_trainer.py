@@ -1,14 +1,8 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
-import contextlib
-import time
-from collections import defaultdict
-
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
-from trl.trainer.utils import get_config_model_id, shuffle_sequence_dict, split_pixel_values_by_grid
-from trl.trainer.utils import unsplit_pixel_values_by_grid as unsplit_images
+from trl.trainer.utils import get_config_model_id
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
@@ -16,18 +10,18 @@ from ..rollouts import RolloutAllocator
 from . import metrics
 from .checkpoint import ResumableState
 from .checks import check_allocator, check_datasets, check_group_size, check_passes, describe_batch, passes_per_batch
-from .microbatch import row_lengths
+from .microbatch import loss_mask
+from .pass_training import TrainsInPasses
 from .reward_errors import name_errors
 from .rlvr_config import RLVRConfig
 from .stages import Stage, local_rows, merge_stages, sample_in_stages
 from .trl_seams import check_trl
-from .window import Block, MicroBatch, Window, plan_passes, plan_window
 
 
 check_trl()
 
 
-class RLVRTrainer(ResumableState, GRPOTrainer):
+class RLVRTrainer(ResumableState, TrainsInPasses):
     """
     TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
@@ -109,7 +103,9 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
                 )
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
-        self._in_passes = args.trains_in_passes or self.rollouts is not None
+        self._rows_in_loss = getattr(self.advantages, "rows_in_loss", None)
+        self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
+        self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
         check_group_size(self.advantages, args.num_generations)
         if self.rollouts is not None:
             check_allocator(self.rollouts, args.num_generations, args.generation_kwargs)
@@ -130,7 +126,6 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         ]
         self._rewards_per_func = None  # (T, F), of the last completions scored, from all processes
         self._generated = None  # token ids and tool masks of the last completions generated, this process
-        self._window: Window | None = None  # the batch in training and its passes
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args))
 
@@ -168,6 +163,21 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         both = torch.tensor([lengths, truncated], device=self.accelerator.device)
         return tuple(self.accelerator.gather(both.T.contiguous()).T)
 
+    def _gathered_entropies(self, output: dict) -> Tensor | None:
+        """Mean token entropy of the completions just generated, all processes, if the estimator reads it. `(T,)`."""
+        if not self._needs_entropies:
+            return None
+        entropies, self._entropies = self._entropies, None
+        if entropies is None:  # TRL needed no log-probabilities that these could come with
+            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+            mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+            rows, width = self.args.per_device_train_batch_size, output["completion_ids"].shape[1]
+            with torch.no_grad():
+                self._get_per_token_logps_and_entropies(self.model, ids, mask, width, rows, compute_entropy=True)
+            entropies, self._entropies = self._entropies, None
+        mask = loss_mask(output)
+        return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+
     def _generate_and_score_completions(self, inputs):
         if not self.model.training:
             output = super()._generate_and_score_completions(inputs)
@@ -178,10 +188,11 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
             return self._generate_and_score_in_stages(inputs)
         output = super()._generate_and_score_completions(inputs)
         lengths, _ = self._gathered_lengths()
-        groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations), lengths)
+        entropies = self._gathered_entropies(output)
+        groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations), lengths, entropies)
         advantages = self._estimate_advantages(groups)  # (T,), all processes
         start = self.accelerator.process_index * len(inputs)
-        output["advantages"] = advantages[start : start + len(inputs)]  # (B,), this process
+        self._set_advantages(output, advantages, groups, torch.arange(start, start + len(inputs)))
         self._log_metrics(metrics.group_metrics(groups) | metrics.advantage_metrics(advantages, groups))
         # TRL has appended its own advantages to the log of completions; these are the ones that train
         logged = self._logs["advantages"]
@@ -197,7 +208,7 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         first, groups = self._stage_groups(stages[:1]), self._stage_groups(stages)
         before, advantages = self._estimate_advantages(first), self._estimate_advantages(groups)
         output = merge_stages(self, stages)
-        output["advantages"] = advantages[local_rows(stages).to(advantages.device)]
+        self._set_advantages(output, advantages, groups, local_rows(stages))
 
         counts = [len(stage.prompts) for stage in stages]
         rewards = torch.cat([stage.rewards_per_func for stage in stages])
@@ -229,10 +240,18 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
         return torch.arange(len(rows), device=rows.device) // num_generations
 
     def _stage_groups(self, stages: list[Stage]) -> RolloutGroups:
-        columns = ("rewards_per_func", "prompts", "lengths")
+        columns = ["rewards_per_func", "prompts", "lengths"]
+        if stages[0].entropies is not None:
+            columns.append("entropies")
         return self._groups(*(torch.cat([getattr(stage, column) for stage in stages]) for column in columns))
 
-    def _groups(self, rewards_per_func: Tensor, group_ids: Tensor, lengths: Tensor | None = None) -> RolloutGroups:
+    def _groups(
+        self,
+        rewards_per_func: Tensor,
+        group_ids: Tensor,
+        lengths: Tensor | None = None,
+        entropies: Tensor | None = None,
+    ) -> RolloutGroups:
         return combine_rewards(
             rewards_per_func,
             group_ids,
@@ -241,6 +260,9 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
             correctness_threshold=self.args.correctness_threshold,
             normalize=self.multi_objective_aggregation == "normalize_then_sum",
             lengths=lengths,
+            entropies=entropies,
+            seed=self.args.seed * 2**32 + self._step,  # the same on every process, and again after a resume
+            progress=self.state.global_step / max(self.state.max_steps, 1),
         )
 
     def _estimate_advantages(self, groups: RolloutGroups) -> Tensor:
@@ -265,132 +287,15 @@ class RLVRTrainer(ResumableState, GRPOTrainer):
             )
         return advantages
 
+    def _set_advantages(self, output: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> None:
+        """Gives the local batch its `rows` of the advantages of all processes, and says which are in the loss."""
+        rows = rows.to(advantages.device)
+        output["advantages"] = advantages[rows]  # (B,)
+        if self._rows_in_loss is not None:
+            output["in_loss"] = self._rows_in_loss(groups)[rows]
+            tokens = (loss_mask(output) * output["in_loss"].unsqueeze(1)).sum()
+            output["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
+
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
         for name, value in values.items():
             self._metrics[mode][name].append(value)
-
-    # --- from a batch to gradient, where TRL does not split it ---
-
-    def get_train_dataloader(self):
-        # With `prompts_per_batch`, a batch of the data loader is a whole generation batch, whatever fits one pass
-        usual = self._train_batch_size
-        self._train_batch_size = self.args.generation_batch_size // (
-            self.args.world_size * self.args.steps_per_generation
-        )
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self._train_batch_size = usual
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        if not self._in_passes:
-            return super().training_step(model, inputs, num_items_in_batch)
-        begin = time.perf_counter()
-        model.train()
-        steps = self.args.steps_per_generation
-        per_block = min(steps, self.args.gradient_accumulation_steps)
-        if self._window is None or self._step % (steps * self.num_iterations) == 0:
-            batch = self._generate_and_score_completions(inputs)
-            batch = batch if self.rollouts is not None else split_pixel_values_by_grid(batch)  # stages have done it
-            self._start_window(shuffle_sequence_dict(batch))
-        slot = self._step % steps
-        loss = torch.zeros((), device=self.accelerator.device)
-        if (slot + 1) % per_block == 0:  # the steps before this one of the same optimizer step did nothing
-            loss = self._train_block(model, self._window.blocks[slot // per_block], num_items_in_batch)
-        self._step += 1
-        self._current_train_step_time += time.perf_counter() - begin
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._metrics["train"]["step_time"].append(self._current_train_step_time)
-            self._current_train_step_time = 0.0
-        return loss
-
-    def _start_window(self, batch: dict) -> None:
-        self._window = plan_window(
-            self.accelerator,
-            batch,
-            max_rows=self.args.per_device_train_batch_size,
-            max_tokens=self.args.max_tokens_per_micro_batch,
-            steps_per_generation=self.args.steps_per_generation,
-            steps_per_block=min(self.args.steps_per_generation, self.args.gradient_accumulation_steps),
-            skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
-        )
-        self._metrics["train"]["micro_batch/padding_share"].append(self._window.padding_share)
-
-    def _train_block(self, model, block: Block, num_items_in_batch) -> Tensor:
-        """All forward and backward passes of one optimizer step. Returns its loss."""
-        loss = torch.zeros((), device=self.accelerator.device)
-        sync = self.accelerator.gradient_state.sync_gradients
-        logged, usual = [], self._metrics["train"]
-        try:
-            for index, part in enumerate(block.passes):
-                self._metrics["train"] = defaultdict(list)
-                micro_batch = self._window.micro_batch(block, part, self.loss_type)
-                micro_batch.update(unsplit_images(micro_batch))
-                last = index == len(block.passes) - 1
-                self.accelerator.gradient_state._set_sync_gradients(sync and last)
-                if index < len(block.without_gradient):
-                    with torch.no_grad(), self.compute_loss_context_manager():
-                        self.compute_loss(model, micro_batch)
-                else:
-                    with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                        # past TRL's training_step, which counts its calls
-                        loss = loss + super(GRPOTrainer, self).training_step(model, micro_batch, num_items_in_batch)
-                logged.append(self._metrics["train"])
-        finally:
-            self._metrics["train"] = usual
-            self.accelerator.gradient_state._set_sync_gradients(sync)
-        combined = metrics.block_metrics(logged, block, self.importance_sampling_level == "sequence")
-        if self._entropy_bonus_enabled:
-            combined["entropy_coef"] = self.entropy_coef  # TRL has logged what one pass used
-            combined["policy_loss"] = self._policy_loss(loss, block, combined)
-        self._log_metrics(combined)
-        return loss
-
-    def _policy_loss(self, loss: Tensor, block: Block, logged: dict[str, float]) -> float:
-        """The loss of an optimizer step, all processes, without the entropy bonus and the auxiliary loss."""
-        share = block.totals.steps_per_block / self.current_gradient_accumulation_steps
-        whole = self.accelerator.reduce(loss, reduction="mean").item() / share
-        aux = self.router_aux_loss_coef * logged["aux_loss"] if self.aux_loss_enabled else 0.0
-        return whole + self.entropy_coef * logged["entropy"] - aux
-
-    def _prepare_inputs(self, generation_batch):
-        if isinstance(generation_batch, MicroBatch):
-            return generation_batch
-        return super()._prepare_inputs(generation_batch)
-
-    def _compute_loss(self, model, inputs):
-        if not isinstance(inputs, MicroBatch):
-            return super()._compute_loss(model, inputs)
-        weights, entropy_coef, aux_coef = inputs.weights, self.entropy_coef, self.router_aux_loss_coef
-        if weights.policy == 0.0:  # nothing but filling
-            return super()._compute_loss(model, inputs) * 0.0
-        # TRL adds up three terms that are weighted differently here: what multiplies the sum is taken out of two
-        self.entropy_coef = entropy_coef * weights.entropy / weights.policy
-        self.router_aux_loss_coef = aux_coef * weights.aux / weights.policy
-        try:
-            return super()._compute_loss(model, inputs) * weights.policy
-        finally:
-            self.entropy_coef, self.router_aux_loss_coef = entropy_coef, aux_coef
-
-    def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
-    ):
-        whole_batch = batch_size is not None and self.model.training and self._in_passes
-        if not whole_batch or compute_entropy or any(value is not None for value in kwargs.values()):
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
-            )
-        # The log-probabilities of a whole batch, for the old or the reference model, in trimmed passes
-        prompt_width = input_ids.shape[1] - logits_to_keep
-        lengths = row_lengths(attention_mask[:, :prompt_width], attention_mask[:, prompt_width:])
-        rows = torch.arange(len(input_ids))
-        max_tokens = self.args.max_tokens_per_micro_batch
-        logps = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)  # (B, C)
-        for part in plan_passes(self.accelerator, lengths, rows, batch_size, max_tokens):
-            columns = slice(prompt_width - part.prompt_width, prompt_width + part.completion_width)
-            chosen = part.rows.to(input_ids.device)
-            of_pass, _, _ = super()._get_per_token_logps_and_entropies(
-                model, input_ids[chosen, columns], attention_mask[chosen, columns], part.completion_width
-            )
-            logps[chosen[: part.size], : part.completion_width] = of_pass[: part.size].to(logps.dtype)
-        return logps, None, None

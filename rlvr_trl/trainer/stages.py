@@ -21,7 +21,7 @@ from trl.trainer.utils import split_pixel_values_by_grid
 from ..advantages import RolloutGroups
 from ..rollouts import RolloutAllocator, within_budget
 from .metrics import Captured, capture
-from .microbatch import merge
+from .microbatch import loss_mask, merge
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Stage:
         rewards_per_func (`Tensor` of shape `(T, F)`): their rewards.
         lengths (`Tensor` of shape `(T,)`): their lengths in tokens.
         truncated (`Tensor` of shape `(T,)`): whether they were cut off.
+        entropies (`Tensor` of shape `(T,)`, *optional*): their mean token entropies, if the estimator reads them.
         start (`int`): where the rows of this process begin among them.
         captured ([`Captured`]): metrics and logs that TRL wrote.
         seconds (`float`): how long it took.
@@ -45,6 +46,7 @@ class Stage:
     rewards_per_func: Tensor
     lengths: Tensor
     truncated: Tensor
+    entropies: Tensor | None
     start: int
     captured: Captured
     seconds: float
@@ -99,9 +101,7 @@ def sample_in_stages(
 def merge_stages(trainer, stages: list[Stage]) -> dict:
     """The rows of this process from all stages as one batch of TRL's form."""
     output = merge([stage.output for stage in stages], trainer._tokenizer.pad_token_id)
-    mask = output["completion_mask"]
-    in_loss = mask * output["tool_mask"] if "tool_mask" in output else mask
-    output["num_items_in_batch"] = trainer.accelerator.gather(in_loss.sum()).sum()
+    output["num_items_in_batch"] = trainer.accelerator.gather(loss_mask(output).sum()).sum()
     return output
 
 
@@ -123,6 +123,7 @@ def _sample(trainer, inputs: list[dict], prompts: Tensor, num_generations: int, 
     with capture(trainer) as captured:
         # images as one entry per row, so that rows can be dropped and joined
         output = split_pixel_values_by_grid(sample(inputs, num_generations))
+        entropies = trainer._gathered_entropies(output)
     total, per_process = len(prompts), len(inputs)
     start = min(trainer.accelerator.process_index * per_process, total)
     kept = min(per_process, total - start)  # the rest only made the processes even
@@ -136,6 +137,7 @@ def _sample(trainer, inputs: list[dict], prompts: Tensor, num_generations: int, 
         rewards_per_func=trainer._rewards_per_func[:total],
         lengths=lengths[:total],
         truncated=truncated[:total],
+        entropies=None if entropies is None else entropies[:total],
         start=start,
         captured=captured,
         seconds=time.perf_counter() - begin,

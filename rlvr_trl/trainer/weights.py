@@ -29,7 +29,7 @@ class Totals:
     What the weights of the passes of one optimizer step relate to.
 
     Args:
-        rows (`int`): completions of the generation batch, all processes.
+        rows (`int`): completions in the loss of the generation batch, all processes.
         tokens (`int`): completion tokens in the loss of the optimizer step, all processes.
         num_processes (`int`): W.
         steps_per_generation (`int`): S.
@@ -61,7 +61,7 @@ def pass_weights(loss_type: str, num_rows: int, num_counted: int, num_tokens: in
         num_counted (`int`): those that are not masked out to fill it.
         num_tokens (`int`): m, its tokens in the loss.
     """
-    per_row = totals.num_processes * totals.steps_per_generation / totals.rows
+    per_row = totals.num_processes * totals.steps_per_generation / max(totals.rows, 1)
     by_tokens = num_tokens * totals.num_processes * totals.steps_per_block / max(totals.tokens, 1)
     if loss_type == "bnpo":
         policy = by_tokens

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .microbatch import Pass, longest_first, make_passes, row_lengths, split_sizes, take
+from .microbatch import Pass, longest_first, loss_mask, make_passes, row_lengths, split_sizes, take
 from .weights import PassWeights, Totals, pass_weights
 
 
@@ -55,12 +55,6 @@ class Window:
         return MicroBatch(fields, pass_weights(loss_type, len(part.rows), part.size, num_tokens, block.totals))
 
 
-def loss_mask(batch: dict) -> Tensor:
-    """Which completion tokens are in the loss. Shape `(B, C)`."""
-    mask = batch["completion_mask"]
-    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
-
-
 def plan_passes(accelerator, lengths: Tensor, rows: Tensor, max_rows: int, max_tokens: int | None) -> list[Pass]:
     """
     Passes over `rows`, the longest first, of the same sizes on every process.
@@ -103,11 +97,15 @@ def plan_window(
 
     Args:
         skip_zero_advantages (`bool`): whether a row with zero advantage has no gradient and may go without a backward.
+
+    Rows that are not `in_loss`, a field of shape `(B,)` that the batch may have, have no gradient and are in none of
+    the totals, but in the metrics.
     """
     lengths = row_lengths(batch["prompt_mask"], batch["completion_mask"])  # (B, 2)
     tokens = loss_mask(batch).sum(dim=1).cpu()  # (B,)
-    idle = (batch["advantages"] == 0).cpu() & skip_zero_advantages
-    num_rows = sum_over_processes(accelerator, [len(tokens)])[0]
+    in_loss = batch["in_loss"].cpu() if "in_loss" in batch else torch.ones(len(tokens), dtype=torch.bool)
+    idle = ~in_loss | (batch["advantages"] == 0).cpu() & skip_zero_advantages
+    num_rows = sum_over_processes(accelerator, [int(in_loss.sum())])[0]
     blocks = []
     for rows in torch.arange(len(tokens)).tensor_split(steps_per_generation // steps_per_block):
         without_gradient, with_gradient = (
@@ -118,11 +116,10 @@ def plan_window(
         with_gradient = with_gradient or make_passes(rows[:0], [1], lengths)
         passes = without_gradient + with_gradient
         tokens_of_pass = [int(tokens[part.rows[: part.size]].sum()) for part in passes]
-        everywhere = sum_over_processes(accelerator, tokens_of_pass + [part.size for part in passes])
+        in_step = int(tokens[rows][in_loss[rows]].sum())
+        in_step, *everywhere = sum_over_processes(accelerator, [in_step, *tokens_of_pass, *(p.size for p in passes)])
         tokens_of_pass, rows_of_pass = everywhere[: len(passes)], everywhere[len(passes) :]
-        totals = Totals(
-            num_rows, sum(tokens_of_pass), accelerator.num_processes, steps_per_generation, steps_per_block
-        )
+        totals = Totals(num_rows, in_step, accelerator.num_processes, steps_per_generation, steps_per_block)
         blocks.append(Block(without_gradient, with_gradient, totals, tokens_of_pass, rows_of_pass))
     computed = sum(part.num_computed for block in blocks for part in block.passes)
     used = int(batch["prompt_mask"].sum() + batch["completion_mask"].sum())

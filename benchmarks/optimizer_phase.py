@@ -1,0 +1,452 @@
+"""The optimizer phase of one batch, stock TRL against RLVRTrainer: time, peak memory, and the same gradient.
+
+    python benchmarks/optimizer_phase.py --threads 1 --output benchmarks/results/optimizer_phase.json
+
+Both trainers are handed the same random batch where TRL would generate one, and run all forward and backward passes of
+one optimizer step (`training_step`, as often as the training loop calls it), without the step of the optimizer itself.
+Stock TRL pads every pass to the longest completion of the batch; RLVRTrainer sorts by length and trims each pass. No
+advantage is zero: skipping completions that move nothing would be another gain, and is not measured here.
+
+Three scenarios:
+    log-normal   lengths whose mean is a quarter of the maximum, which one completion reaches
+    equal        every completion has the mean length: nothing to gain, so this shows what planning costs
+    breadth      peak memory of RLVRTrainer alone while the number of prompts grows sixteenfold
+
+Peak memory is the highest resident set of a fresh process during the phase, less its resident set when the phase
+begins, with the batch stored. glibc is told to give freed blocks of 256 KiB and more back at once: otherwise it keeps
+them, and the peak depends on their order. Times are wall clock; the processor time of the process is reported too,
+which other programs on the machine disturb less.
+
+Exit code 1 if a gradient differs from stock TRL by more than 1e-5 of its norm. Speed is reported and never asserted.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing here comes from the Hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl.testbed import build_tokenizer
+
+
+VOCABULARY = 2048
+PROMPT_LENGTH = 16  # longest prompt; the shortest has half
+GENERATIONS = 8
+SIGMA = 0.8  # standard deviation of the logarithm of the length
+LOSS_TYPE = "dapo"
+GRADIENT_TOLERANCE = 1e-5
+# Passes of equal cost instead of equal rows: the longest rows go through in twos, the short ones still in eights
+BUDGET = 2
+VARIANTS = {
+    "stock": "stock TRL",
+    "trim_padding": "trim_padding=True",
+    "prompts_per_batch": "prompts_per_batch",
+    "token_budget": "  + token budget",
+}
+QUICK = {"rows": 32, "hidden": 128, "layers": 2, "max_length": 256, "repeats": 2}
+MIB = 2**20
+
+
+# --- the batch ---
+
+
+def log_normal_lengths(num_rows: int, max_length: int, mean_length: float) -> torch.Tensor:
+    """
+    Lengths at evenly spaced quantiles of a log-normal distribution cut off at `max_length`. `(num_rows,)`
+
+    Its location is searched for so that the mean is `mean_length`; one completion is as long as may be.
+    """
+    normal = torch.special.ndtri((torch.arange(num_rows, dtype=torch.float64) + 0.5) / num_rows)
+    low, high = -10.0, 20.0
+    for _ in range(60):
+        location = (low + high) / 2
+        lengths = (location + SIGMA * normal).exp().round().clamp(1, max_length)
+        lengths[-1] = max_length
+        low, high = (location, high) if lengths.mean() < mean_length else (low, location)
+    return lengths.long()
+
+
+def make_batch(lengths: torch.Tensor, generator: torch.Generator) -> dict:
+    """A batch of the form that TRL's generation returns, of random tokens, with completions of `lengths` `(B,)`."""
+    num_rows, width = len(lengths), int(lengths.max())
+    lengths = lengths[torch.randperm(num_rows, generator=generator)]
+    prompts = torch.randint(PROMPT_LENGTH // 2, PROMPT_LENGTH + 1, (num_rows,), generator=generator)
+    prompt_mask = (torch.arange(PROMPT_LENGTH) >= PROMPT_LENGTH - prompts[:, None]).long()  # (B, P), padded left
+    completion_mask = (torch.arange(width) < lengths[:, None]).long()  # (B, C), padded right
+    # near what an untrained model says, so that ratios are near 1 and some of them are clipped
+    old = 0.2 * torch.randn(num_rows, width, generator=generator) - torch.tensor(float(VOCABULARY)).log()
+    return {
+        "prompt_ids": torch.randint(1, VOCABULARY, prompt_mask.shape, generator=generator) * prompt_mask,
+        "prompt_mask": prompt_mask,
+        "completion_ids": torch.randint(1, VOCABULARY, completion_mask.shape, generator=generator) * completion_mask,
+        "completion_mask": completion_mask,
+        "advantages": torch.randn(num_rows, generator=generator),
+        "num_items_in_batch": completion_mask.sum(),
+        "old_per_token_logps": old * completion_mask,
+    }
+
+
+def num_bytes(batch: dict) -> int:
+    return sum(value.numel() * value.element_size() for value in batch.values())
+
+
+# --- the trainers ---
+
+
+class ReadyBatch:
+    """A trainer that takes the batch in `ready` for what it has generated, and keeps no other reference to it."""
+
+    ready: list[dict]
+
+    def _generate_and_score_completions(self, inputs):
+        return self.ready.pop()
+
+
+class Stock(ReadyBatch, GRPOTrainer):
+    pass
+
+
+class Ours(ReadyBatch, RLVRTrainer):
+    pass
+
+
+def no_reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+def build_trainer(variant: str, options, num_rows: int, max_length: int, output_dir: str):
+    settings = {
+        "per_device_train_batch_size": options.micro_batch,
+        "num_generations": GENERATIONS,
+        "max_completion_length": max_length,
+        "loss_type": LOSS_TYPE,
+        "beta": 0.0,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    if variant in ("stock", "trim_padding"):
+        settings["gradient_accumulation_steps"] = num_rows // options.micro_batch
+    else:
+        settings["prompts_per_batch"] = num_rows // GENERATIONS
+    if variant == "trim_padding":
+        settings["trim_padding"] = True
+    if variant == "token_budget":
+        settings["max_tokens_per_micro_batch"] = BUDGET * (PROMPT_LENGTH + max_length)
+    trainer_class, config_class = (Stock, GRPOConfig) if variant == "stock" else (Ours, RLVRConfig)
+    with contextlib.redirect_stdout(io.StringIO()):  # how the batch is made up is in our table
+        return trainer_class(
+            model=build_model(options.hidden, options.layers, PROMPT_LENGTH + max_length),
+            reward_funcs=no_reward,
+            args=config_class(output_dir, **settings),
+            train_dataset=Dataset.from_dict({"prompt": ["S"] * (num_rows // GENERATIONS)}),
+            processing_class=build_tokenizer(),
+        )
+
+
+def build_model(hidden: int, layers: int, max_positions: int) -> Qwen2ForCausalLM:
+    heads = max(1, hidden // 64)
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=VOCABULARY,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=2 * hidden,
+            max_position_embeddings=max_positions,
+            tie_word_embeddings=True,
+            dtype="float32",
+        )
+    )
+
+
+def warm_up(model) -> None:
+    """A small pass, for what torch and its libraries allocate and set up once, and for the gradients."""
+    model(input_ids=torch.ones(8, 16, dtype=torch.long)).logits.sum().backward()
+
+
+def optimizer_phase(trainer, ready: list[dict]) -> tuple[float, float]:
+    """All passes of one optimizer step over the batch in `ready`, which it empties. Seconds by clock and processor."""
+    trainer.ready = ready
+    trainer.model.zero_grad(set_to_none=False)
+    steps = trainer.args.gradient_accumulation_steps
+    trainer.current_gradient_accumulation_steps = steps  # as the training loop does
+    torch.manual_seed(0)  # TRL shuffles the rows
+    begin, begin_processor = time.perf_counter(), time.process_time()
+    for _ in range(steps):
+        trainer.training_step(trainer.model, [], None)
+    return time.perf_counter() - begin, time.process_time() - begin_processor
+
+
+def gradient(trainer) -> torch.Tensor:
+    return torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()]).double()
+
+
+# --- time ---
+
+
+def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], output_dir: str) -> dict:
+    """Seconds of every variant in `options.repeats` alternating rounds, and its gradient against stock TRL."""
+    batch = make_batch(lengths, torch.Generator().manual_seed(1))
+    trainers = {name: build_trainer(name, options, len(lengths), int(lengths.max()), output_dir) for name in variants}
+    for trainer in trainers.values():
+        warm_up(trainer.model)
+    seconds, gradients = {name: [] for name in variants}, {}
+    for repeat in range(options.repeats):
+        first = repeat % len(variants)
+        for name in variants[first:] + variants[:first]:  # another one begins each round
+            seconds[name].append(optimizer_phase(trainers[name], [batch]))
+            if repeat == 0:
+                gradients[name] = gradient(trainers[name])
+    stock = gradients["stock"]
+    measured = {"mean_length": float(lengths.double().mean()), "max_length": int(lengths.max()), "variants": {}}
+    for name in variants:
+        row = {"gradient_error": float((gradients[name] - stock).norm() / stock.norm())}
+        for clock, prefix in enumerate(("", "processor_")):
+            theirs, own = ([pair[clock] for pair in seconds[which]] for which in ("stock", name))
+            row[f"{prefix}seconds"] = [round(value, 3) for value in own]
+            row[f"{prefix}median_seconds"] = round(median(own), 3)
+            row[f"{prefix}times_faster"] = round(median(theirs) / median(own), 3)
+            ratios = [stock_seconds / seconds for stock_seconds, seconds in zip(theirs, own, strict=True)]
+            row[f"{prefix}times_faster_per_repeat"] = [round(ratio, 3) for ratio in ratios]
+        if name != "stock":
+            row["padding_share"] = round(trainers[name]._window.padding_share, 4)
+        measured["variants"][name] = row
+    return measured
+
+
+# --- memory ---
+
+
+def resident(field: str) -> int:
+    """`VmRSS` now, or `VmHWM` since it was last reset, of this process in bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def reset_peak() -> bool:
+    """Lets the kernel begin a new high-water mark. False where that is not allowed."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def measure_memory_here(options, lengths: torch.Tensor) -> dict:
+    """Peak memory of one optimizer phase in this process, which must be fresh."""
+    max_length = int(lengths.max())
+    with tempfile.TemporaryDirectory() as output_dir:
+        trainer = build_trainer(options.memory_of, options, len(lengths), max_length, output_dir)
+        warm_up(trainer.model)
+        ready = [make_batch(lengths, torch.Generator().manual_seed(1))]
+        stored, was_reset = num_bytes(ready[0]), reset_peak()
+        before = resident("VmRSS")
+        seconds, _ = optimizer_phase(trainer, ready)
+        peak = resident("VmHWM") if was_reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "rows": len(lengths),
+        "batch_mib": round(stored / MIB, 2),
+        "peak_mib_beyond_batch": round((peak - before) / MIB, 2),
+        "seconds": round(seconds, 2),
+    }
+
+
+def smaller(options, prompts: int):
+    """The settings for a batch of `prompts` prompts: half the width and depth, and a twelfth of the length."""
+    return argparse.Namespace(
+        rows=prompts * GENERATIONS,
+        hidden=max(options.hidden // 2, 32),
+        layers=max(options.layers // 2, 1),
+        max_length=options.max_length // 12,
+        mean_length=options.mean_length / 12,
+        micro_batch=options.micro_batch,
+        threads=options.threads,
+    )
+
+
+def measure_memory(options, variant: str) -> dict:
+    """The same in a fresh process."""
+    names = ("rows", "hidden", "layers", "max_length", "mean_length", "micro_batch", "threads")
+    settings = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
+    command = [sys.executable, __file__, f"--memory-of={variant}", *settings]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- report ---
+
+
+def time_table(title: str, measured: dict, memory: dict) -> Table:
+    table = Table(title=title)
+    for column in (
+        "",
+        "seconds (median)",
+        "times faster",
+        "repeats",
+        "by CPU",
+        "gradient error",
+        "padding",
+        "peak MiB",
+    ):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in measured["variants"].items():
+        ratios = row["times_faster_per_repeat"]
+        table.add_row(
+            VARIANTS[name],
+            f"{row['median_seconds']:.2f}",
+            f"{row['times_faster']:.2f}",
+            "" if name == "stock" else f"{min(ratios):.2f} – {max(ratios):.2f}",
+            f"{row['processor_times_faster']:.2f}",
+            "" if name == "stock" else f"{row['gradient_error']:.1e}",
+            "" if name == "stock" else f"{row['padding_share']:.0%}",
+            f"{memory[name]['peak_mib_beyond_batch']:.0f}" if name in memory else "",
+        )
+    return table
+
+
+def breadth_table(rows: list[dict]) -> Table:
+    table = Table(title="Breadth: peak memory of prompts_per_batch")
+    for column in ("prompts", "completions", "stored batch MiB", "peak MiB beyond it", "seconds"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        prompts, beyond = row["rows"] // GENERATIONS, row["peak_mib_beyond_batch"]
+        table.add_row(f"{prompts}", f"{row['rows']}", f"{row['batch_mib']}", f"{beyond}", f"{row['seconds']:.1f}")
+    return table
+
+
+def machine(options) -> dict:
+    return {
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+    }
+
+
+def parse_options(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, help=f"completions of the batch, a multiple of {GENERATIONS} [64]")
+    parser.add_argument("--hidden", type=int, help="hidden size of the model [256]")
+    parser.add_argument("--layers", type=int, help="layers of the model [4]")
+    parser.add_argument("--max-length", type=int, help="longest completion, in tokens [768]")
+    parser.add_argument("--mean-length", type=float, help="mean length of the completions [a quarter of --max-length]")
+    parser.add_argument("--micro-batch", type=int, default=8, help="rows of one pass at most [8]")
+    parser.add_argument("--repeats", type=int, help="alternating repeats of the time [5]")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch [1]")
+    parser.add_argument("--no-memory", action="store_true", help="measure time and gradient only")
+    parser.add_argument("--quick", action="store_true", help="a small model and batch, under 40 s")
+    parser.add_argument("--output", type=Path, help="file for all figures, as JSON")
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)  # in the processes started above
+    options = parser.parse_args(argv)
+    defaults = {"rows": 64, "hidden": 256, "layers": 4, "max_length": 768, "repeats": 5}
+    options.breadth = (8, 64) if options.quick else (64, 256, 1024)  # prompts
+    for name, default in (defaults | (QUICK if options.quick else {})).items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    if options.mean_length is None:
+        options.mean_length = options.max_length / 4
+    if options.rows % GENERATIONS or options.rows % options.micro_batch:
+        parser.error(f"--rows {options.rows} must be divisible by {GENERATIONS} generations and by --micro-batch")
+    return options
+
+
+def main() -> int:
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    lengths = log_normal_lengths(options.rows, options.max_length, options.mean_length)
+    if options.memory_of:
+        print(json.dumps(measure_memory_here(options, lengths)))
+        return 0
+    console, about = Console(width=119), machine(options)
+    console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+    console.print(
+        f"{options.rows} completions, loss {LOSS_TYPE}, micro-batch {options.micro_batch}, hidden {options.hidden}, "
+        f"{options.layers} layers, at most {options.max_length} tokens, mean {options.mean_length:g}"
+    )
+    equal = torch.full((options.rows,), round(options.mean_length))
+    with tempfile.TemporaryDirectory() as output_dir:
+        times = {
+            "log-normal": measure_time(options, lengths, tuple(VARIANTS), output_dir),
+            "equal": measure_time(options, equal, ("stock", "trim_padding", "prompts_per_batch"), output_dir),
+        }
+    memory, breadth = {}, []
+    if not options.no_memory:
+        memory = {name: measure_memory(options, name) for name in ("stock", "prompts_per_batch")}
+        breadth = [measure_memory(smaller(options, prompts), "prompts_per_batch") for prompts in options.breadth]
+    for name, measured in times.items():
+        console.print(time_table(f"{name} lengths", measured, memory if name == "log-normal" else {}))
+    if breadth:
+        console.print(breadth_table(breadth))
+    return report(options, about, times, memory, breadth)
+
+
+def report(options, about: dict, times: dict, memory: dict, breadth: list[dict]) -> int:
+    """The lines at the end, the file, and the exit code."""
+    errors = []
+    for scenario, measured in times.items():
+        for name, row in measured["variants"].items():
+            if name != "stock":
+                errors.append(row["gradient_error"])
+                print(
+                    f"ratio {scenario} {name}: {row['times_faster']:.2f} times as fast as stock TRL "
+                    f"({row['processor_times_faster']:.2f} by processor time)"
+                )
+    if memory:
+        stock, ours = (memory[name]["peak_mib_beyond_batch"] for name in ("stock", "prompts_per_batch"))
+        print(f"ratio memory: peak {ours:.0f} MiB against {stock:.0f} MiB of stock TRL, {ours / stock:.2f} of it")
+        first, last = (breadth[index]["peak_mib_beyond_batch"] for index in (0, -1))
+        print(
+            f"ratio breadth: {last / first:.2f} of the peak memory with {breadth[-1]['rows'] // GENERATIONS} prompts"
+        )
+    passed = max(errors) <= GRADIENT_TOLERANCE  # False for NaN too
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        settings = {name: value for name, value in vars(options).items() if name not in ("output", "memory_of")}
+        figures = {
+            "command": " ".join(["python", "benchmarks/optimizer_phase.py", *sys.argv[1:]]),
+            "machine": about,
+            "settings": settings | {"loss_type": LOSS_TYPE, "vocabulary": VOCABULARY, "prompt_length": PROMPT_LENGTH},
+            "time": times,
+            "memory": memory,
+            "breadth": breadth,
+        }
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"gradient check: {'passed' if passed else 'FAILED'}, largest relative error {max(errors):.1e}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

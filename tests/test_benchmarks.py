@@ -1,0 +1,30 @@
+"""The benchmarks run and check what they compare. Their figures are in benchmarks/README.md, and never asserted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_optimizer_phase_has_the_gradient_of_stock_trl(tmp_path):
+    small = ["--rows", "16", "--hidden", "32", "--layers", "1", "--max-length", "32", "--repeats", "1", "--no-memory"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/optimizer_phase.py", *small, "--output", str(tmp_path / "figures.json")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ratio log-normal prompts_per_batch:" in done.stdout and "ratio equal trim_padding:" in done.stdout
+    assert "gradient check: passed" in done.stdout
+    log_normal = json.loads((tmp_path / "figures.json").read_text())["time"]["log-normal"]
+    assert log_normal["max_length"] == 32 and abs(log_normal["mean_length"] - 8) < 0.5
+    ours = [row for name, row in log_normal["variants"].items() if name != "stock"]
+    assert len(ours) == 3 and all(row["gradient_error"] < 1e-5 for row in ours)
+    assert all(len(row["seconds"]) == 1 for row in ours)
