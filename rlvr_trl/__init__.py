@@ -13,7 +13,18 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-_TRAINERS = ("DARSConfig", "DARSTrainer", "PassAtKConfig", "PassAtKTrainer", "RLVRConfig", "RLVRTrainer")
+_TRAINERS = (
+    "AGRAEConfig",
+    "AGRAETrainer",
+    "DARSConfig",
+    "DARSTrainer",
+    "NegativeGRPOConfig",
+    "NegativeGRPOTrainer",
+    "PassAtKConfig",
+    "PassAtKTrainer",
+    "RLVRConfig",
+    "RLVRTrainer",
+)
 
 __all__ = ["__version__", *_TRAINERS]
 

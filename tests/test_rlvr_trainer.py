@@ -284,9 +284,9 @@ def test_configuration_errors_come_before_the_model_loads(cpu_settings, mazes, t
         build(eval_dataset={"easy": mazes, "hard": mazes.select([])})
     with pytest.raises(ValueError, match=r"needs 32 prompts, but `train_dataset` has 24"):
         build({"per_device_train_batch_size": 128})
-    with pytest.raises(ValueError, match=r"(?s)at least 5 completions.*`num_generations` is 4|takes its advantage"):
+    with pytest.raises(ValueError, match=r"(?s)at least 5 completions.*`num_generations` is 4|makes its advantages"):
         build(advantages=PassAtK(5))
-    with pytest.raises((TypeError, ValueError), match="must be a callable|takes its advantage"):
+    with pytest.raises((TypeError, ValueError), match="must be a callable|makes its advantages"):
         build(advantages="pass_at_k")
     with pytest.raises(TypeError, match=f"must be a {config_class.__name__}, got GRPOConfig"):
         trainer_class("no-such/model", ends_early, GRPOConfig(**cpu_settings), mazes)
@@ -300,7 +300,7 @@ def test_configuration_errors_come_before_the_model_loads(cpu_settings, mazes, t
         (RLVRConfig, {"advantages": {"name": "pass_at_k"}}, "needs the field 'k'"),
         (PassAtKConfig, {"k": 5}, "at least 5 completions.*is 4"),
         (PassAtKConfig, {"k": 0}, "at least 1, got 0"),
-        (PassAtKConfig, {"advantages": "group_relative"}, "takes its advantage from `k`"),
+        (PassAtKConfig, {"advantages": "group_relative"}, "makes its advantages from `k`"),
     ],
 )
 def test_configs_refuse_what_cannot_work(cpu_settings, config_class, settings, message):

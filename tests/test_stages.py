@@ -356,7 +356,7 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
     [
         (DARSConfig, {"max_generations": 3}, "allows 3 completions.*`num_generations`=4"),
         (DARSConfig, {"schedule": "harder"}, "'harder'"),
-        (DARSConfig, {"rollouts": "dars"}, "takes its rollouts from"),
+        (DARSConfig, {"rollouts": "dars"}, "makes its rollouts from"),
         (DARSConfig, {"generation_kwargs": {"seed": 3}}, "seed=3.*identical"),
         (DARSConfig, {"use_adaptive_entropy": True}, "use_adaptive_entropy"),
         (DARSConfig, {"top_entropy_quantile": 0.2}, "`top_entropy_quantile`=0.2.*must be 1.0"),
@@ -381,7 +381,7 @@ def test_rollouts_in_two_places_are_refused(cpu_settings, mazes):
     with pytest.raises(ValueError, match="`rollouts` is set both"):
         args = RLVRConfig(**cpu_settings, rollouts={"name": "dars", "max_generations": 8})
         RLVRTrainer("no-such/model", right_moves, args, mazes, rollouts=DARS(max_generations=8))
-    with pytest.raises(ValueError, match="takes its rollouts from"):
+    with pytest.raises(ValueError, match="makes its rollouts from"):
         DARSTrainer("no-such/model", right_moves, DARSConfig(**cpu_settings), mazes, rollouts=DARS())
     with pytest.raises(ValueError, match="allows 2 completions"):
         RLVRTrainer("no-such/model", right_moves, RLVRConfig(**cpu_settings), mazes, rollouts=DARS(max_generations=2))

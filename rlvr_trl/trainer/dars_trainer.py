@@ -1,9 +1,9 @@
 """DARS (arXiv 2508.13755): RLVRTrainer with extra rollouts for hard prompts."""
 
-import textwrap
 from dataclasses import dataclass, field
 
 from ..rollouts import DARS, RolloutAllocator
+from . import papers
 from .rlvr_config import RLVRConfig
 from .rlvr_trainer import RLVRTrainer
 
@@ -31,6 +31,8 @@ class DARSConfig(RLVRConfig):
             How it moves, `"linear"` or `"cosine"`.
     """
 
+    _bound = {"rollouts": "`schedule` and `max_generations`"}
+
     scale_rewards: str = field(default="none", metadata={"help": "As in GRPOConfig; 'none' is the paper's."})
     loss_type: str = field(default="dr_grpo", metadata={"help": "As in GRPOConfig; 'dr_grpo' is the paper's."})
     schedule: str = field(default="hardness_weighted", metadata={"help": "'equal_treatment' or 'hardness_weighted'."})
@@ -44,11 +46,6 @@ class DARSConfig(RLVRConfig):
     anneal: str = field(default="linear", metadata={"help": "How the cap moves, 'linear' or 'cosine'."})
 
     def build_rollouts(self) -> RolloutAllocator:
-        if self.rollouts is not None:
-            raise ValueError(
-                f"DARSConfig takes its rollouts from `schedule` and `max_generations`, but `rollouts` is set to "
-                f"{self.rollouts!r}. Use RLVRConfig to choose another."
-            )
         return DARS(
             schedule=self.schedule,
             max_generations=self.max_generations,
@@ -70,25 +67,5 @@ class DARSTrainer(RLVRTrainer):
 
     _tag_names = ["trl", "rlvr-trl", "dars"]
     _name = "DARS"
-    _paper = {
-        "title": "Depth-Breadth Synergy in RLVR: Unlocking LLM Reasoning Gains with Adaptive Exploration",
-        "id": "2508.13755",
-        "citation": textwrap.dedent("""\
-            @article{yang2025dars,
-                title        = {{Depth-Breadth Synergy in RLVR: Unlocking LLM Reasoning Gains with Adaptive
-                                Exploration}},
-                author       = {Zhicheng Yang and Zhijiang Guo and Yinya Huang and Yongxin Wang and Dongchun Xie and
-                                Hanhui Li and Yiwei Wang and Xiaodan Liang and Jing Tang},
-                year         = 2025,
-                eprint       = {arXiv:2508.13755},
-            }"""),
-    }
+    _paper = papers.DARS
     _config_class = DARSConfig
-
-    def __init__(self, model, reward_funcs=None, args: DARSConfig | None = None, *positional, **kwargs):
-        if kwargs.get("rollouts") is not None:
-            raise ValueError(
-                f"DARSTrainer takes its rollouts from `args`, but `rollouts` is {kwargs['rollouts']!r}. Use "
-                f"RLVRTrainer to choose another."
-            )
-        super().__init__(model, reward_funcs, args, *positional, **kwargs)

@@ -45,6 +45,8 @@ class RLVRConfig(GRPOConfig):
             own.
     """
 
+    # what a named configuration builds from fields of its own, which must then not be set as well -> these fields
+    _bound = {}
     _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts"]
 
     advantages: dict | str | None = field(
@@ -106,6 +108,12 @@ class RLVRConfig(GRPOConfig):
             self.per_device_train_batch_size = rows
             check_breadth(self)
             self.generation_batch_size = self.prompts_per_batch * self.num_generations
+        for name, fields in self._bound.items():
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{type(self).__name__} makes its {name} from {fields}, but `{name}` is set to "
+                    f"{getattr(self, name)!r}. Use RLVRConfig to choose another."
+                )
         check_group_size(self.build_advantages(), self.num_generations)
         allocator = self.build_rollouts()
         if allocator is not None:
@@ -144,8 +152,12 @@ class RLVRConfig(GRPOConfig):
 
     def build_advantages(self) -> AdvantageEstimator:
         """The advantage estimator that these settings describe."""
-        if self.advantages is not None:
-            return build_estimator(self.advantages)
+        return self.build_base_advantages(self.advantages)
+
+    def build_base_advantages(self, spec: dict | str | None) -> AdvantageEstimator:
+        """The estimator of that name, or by default the one that TRL's settings describe."""
+        if spec is not None:
+            return build_estimator(spec)
         # normalize_then_sum has standardized within the groups already; TRL ends it with the batch's deviation
         scale = "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
         return GroupRelative(scale)

@@ -92,18 +92,26 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
                 f"`args` of {type(self).__name__} must be a {self._config_class.__name__}, got {type(args).__name__}."
             )
         for name, value in (("advantages", advantages), ("rollouts", rollouts)):
-            if value is not None and not callable(value):
+            if value is None:
+                continue
+            if not callable(value):
                 raise TypeError(
                     f"`{name}` must be a callable, got {type(value).__name__}. A name goes into `args.{name}`."
                 )
-            if value is not None and getattr(args, name) is not None:
+            if name in args._bound:
+                raise ValueError(
+                    f"{type(self).__name__} makes its {name} from {args._bound[name]} of `args`, but `{name}` is "
+                    f"{value!r}. Use RLVRTrainer to choose another."
+                )
+            if getattr(args, name) is not None:
                 raise ValueError(
                     f"`{name}` is set both as a trainer argument ({value!r}) and in `args` "
                     f"({getattr(args, name)!r}). Set it in one place."
                 )
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
-        self._rows_in_loss = getattr(self.advantages, "rows_in_loss", None)
+        drops_rows = getattr(self.advantages, "drops_rows", hasattr(self.advantages, "rows_in_loss"))
+        self._rows_in_loss = self.advantages.rows_in_loss if drops_rows else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
         check_group_size(self.advantages, args.num_generations)
