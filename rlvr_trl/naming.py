@@ -1,21 +1,28 @@
 """Objects by name, for YAML files and the command line."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 
-def build_by_name(spec: str | dict[str, Any], choices: Mapping[str, type], kind: str) -> Any:
+def build_by_name(
+    spec: str | dict[str, Any],
+    choices: Mapping[str, Callable[..., Any]],
+    kind: str,
+    nested: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> Any:
     """
-    Builds one of several dataclasses from its name and fields.
+    Builds one of several objects from its name and fields.
 
     Args:
         spec (`str` or `dict`):
             The name alone, `"group_relative"`, or with fields, `{"name": "pass_at_k", "k": 8}`.
-        choices (`Mapping[str, type]`):
-            The dataclass behind each name.
+        choices (`Mapping[str, Callable]`):
+            The dataclass or function behind each name. Its parameters are the fields.
         kind (`str`):
             What is built, for the errors: `"advantage estimator"`.
+        nested (`Mapping[str, Callable]`, *optional*):
+            For fields that hold objects given by name themselves, the function that builds them.
 
     Raises:
         `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
@@ -26,15 +33,14 @@ def build_by_name(spec: str | dict[str, Any], choices: Mapping[str, type], kind:
     settings = dict(settings)
     name = settings.pop("name")
     if not isinstance(name, str) or name not in choices:
-        raise ValueError(f"Unknown {kind} {name!r}. Valid names: {', '.join(sorted(choices))}.")
-    known = {
-        field.name: field.default is MISSING and field.default_factory is MISSING
-        for field in fields(choices[name])
-        if field.init
-    }
+        raise ValueError(f"Unknown {kind} {name!r}. Valid names: {', '.join(choices)}.")
+    known = signature(choices[name]).parameters
     unknown = [key for key in settings if key not in known]
-    missing = [key for key, required in known.items() if required and key not in settings]
+    missing = [key for key, field in known.items() if field.default is Parameter.empty and key not in settings]
     if unknown or missing:
         problem = f"has no field {unknown[0]!r}" if unknown else f"needs the field {missing[0]!r}"
-        raise ValueError(f"{kind.capitalize()} {name!r} {problem}. Its fields: {', '.join(known)}.")
+        raise ValueError(f"{kind.capitalize()} {name!r} {problem}. Its fields: {', '.join(known) or 'none'}.")
+    for key, build in (nested or {}).items():
+        if key in settings:
+            settings[key] = build(settings[key])
     return choices[name](**settings)

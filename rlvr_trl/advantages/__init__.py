@@ -1,18 +1,37 @@
 """Rewards of a batch of groups to one advantage per completion. Pure torch: no trainer, no TRL."""
 
+from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .combine import combine_rewards
 from .config import ESTIMATORS, build_estimator
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
+from .grpo_lead import GRPOLead
+from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .negative import NegativeOnly, PositiveNegativeReinforce
+from .nesting import NestedEstimator, rows_in_loss
 from .pass_at_k import PassAtK
+from .schedule import Scheduled
 
 
 __all__ = [
+    "AGRAE",
     "ESTIMATORS",
+    "AdaptivePassAtK",
     "AdvantageEstimator",
+    "CombinedPassAtK",
+    "DifficultyFocused",
+    "DominantSide",
+    "ExceedingPassAtK",
+    "GRPOLead",
     "GroupRelative",
+    "NegativeOnly",
+    "NestedEstimator",
     "PassAtK",
+    "PositiveNegativeReinforce",
     "RolloutGroups",
+    "Scheduled",
+    "WithoutEasy",
     "build_estimator",
     "combine_rewards",
+    "rows_in_loss",
 ]

@@ -33,7 +33,7 @@ def combine_rewards(
     correctness_column: int = 0,
     correctness_threshold: float = 0.5,
     normalize: bool = False,
-    **fields: Tensor,
+    **fields: Tensor | int | float | None,
 ) -> RolloutGroups:
     """
     The groups of a batch from the rewards of every function.
@@ -56,8 +56,8 @@ def combine_rewards(
         normalize (`bool`, *optional*, defaults to `False`):
             Standardize each function's rewards within the group before they are summed, TRL's
             `multi_objective_aggregation="normalize_then_sum"` (GDPO, arXiv 2601.05242).
-        fields (`Tensor` of shape `(T,)`):
-            `entropies` and `lengths` of the groups.
+        fields:
+            `entropies`, `lengths`, `seed` and `progress` of the groups.
     """
     unscored = rewards_per_func.isnan().all(dim=1)  # (T,)
     correctness = rewards_per_func[:, correctness_column]  # (T,)

@@ -1,16 +1,35 @@
 """Advantage estimators by name, for YAML files and the command line."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..naming import build_by_name
+from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .groups import AdvantageEstimator
 from .grpo import GroupRelative
+from .grpo_lead import GRPOLead
+from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .negative import NegativeOnly, PositiveNegativeReinforce
 from .pass_at_k import PassAtK
+from .schedule import Scheduled
 
 
-ESTIMATORS: dict[str, type] = {
+ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
     "group_relative": GroupRelative,
     "pass_at_k": PassAtK,
+    "exceeding_pass_at_k": ExceedingPassAtK,
+    "combined_pass_at_k": CombinedPassAtK,
+    "adaptive_pass_at_k": AdaptivePassAtK,
+    "without_easy": WithoutEasy,
+    "scheduled": Scheduled,
+    "a_grae": AGRAE,
+    "dominant_side": DominantSide,
+    "difficulty_focused": DifficultyFocused,
+    "negative_only": NegativeOnly,
+    "psr": PositiveNegativeReinforce.psr,
+    "nsr": PositiveNegativeReinforce.nsr,
+    "w_reinforce": PositiveNegativeReinforce.w_reinforce,
+    "grpo_lead": GRPOLead,
 }
 
 
@@ -18,11 +37,26 @@ def build_estimator(spec: str | dict[str, Any]) -> AdvantageEstimator:
     """
     Builds an advantage estimator from its name and fields.
 
+    A field that holds an estimator is given in the same way, as deep as it goes:
+
+        name: scheduled
+        stages:
+        - [0, {name: a_grae, base: {name: pass_at_k, k: 8}}]
+        - [0.7, a_grae]
+
     Args:
         spec (`str` or `dict`):
             `"group_relative"`, or `{"name": "pass_at_k", "k": 8}`.
 
     Raises:
-        `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
+        `ValueError`: At any level a name or a field is unknown, or a field without a default is missing; lists the
+        valid ones.
     """
-    return build_by_name(spec, ESTIMATORS, "advantage estimator")
+    nested = {"base": build_estimator, "stages": _build_stages}
+    return build_by_name(spec, ESTIMATORS, "advantage estimator", nested)
+
+
+def _build_stages(stages: Any) -> Any:
+    if not isinstance(stages, (list, tuple)) or not all(isinstance(pair, (list, tuple)) for pair in stages):
+        return stages  # refused by Scheduled, in its own words
+    return [(*pair[:1], *map(build_estimator, pair[1:])) for pair in stages]

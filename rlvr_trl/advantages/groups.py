@@ -83,12 +83,24 @@ class RolloutGroups:
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor, Tensor]:
         # group of each row (T,), position of each row within its group (T,), rows per group (P,)
-        _, index, sizes = torch.unique(self.group_ids, return_inverse=True, return_counts=True)
-        order = torch.argsort(index, stable=True)
+        ids, order = torch.sort(self.group_ids, stable=True)
+        _, group, sizes = torch.unique_consecutive(ids, return_inverse=True, return_counts=True)
         first = sizes.cumsum(0) - sizes
-        position = torch.empty_like(index)
-        position[order] = torch.arange(len(index), device=index.device) - first.repeat_interleave(sizes)
+        place = torch.arange(len(order), device=order.device) - first[group]
+        index = torch.empty_like(order).scatter_(0, order, group)
+        position = torch.empty_like(order).scatter_(0, order, place)
         return index, position, sizes
+
+    @cached_property
+    def largest(self) -> int:
+        """Completions of the largest group: the width of the padded view."""
+        return int(self.sizes.max())
+
+    @cached_property
+    def _cells(self) -> Tensor:
+        # place of each row in the flattened padded view (T,)
+        index, position, _ = self._layout
+        return index * self.largest + position
 
     @property
     def index(self) -> Tensor:
@@ -126,8 +138,17 @@ class RolloutGroups:
 
     @cached_property
     def accuracy(self) -> Tensor:
-        """Share of correct completions per group; NaN where none could be judged. Shape `(P,)`."""
-        return self.num_correct.to(self.rewards.dtype) / self.num_judged
+        """Share of correct completions per group; NaN where none could be judged. At least float32, shape `(P,)`."""
+        return self.num_correct.to(torch.promote_types(self.rewards.dtype, torch.float32)) / self.num_judged
+
+    @cached_property
+    def ranking(self) -> tuple[Tensor, Tensor]:
+        """
+        Rewards of each group from best to worst in float64, −inf where unscored or padding, and the positions within
+        the group that they come from. Two tensors of shape `(P, largest group)`.
+        """
+        rewards = self.rewards.double().nan_to_num(nan=-torch.inf)
+        return self.pad(rewards, -torch.inf).sort(dim=1, descending=True)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values`, shape `(T,)`, over each group. Shape `(P,)`."""
@@ -135,26 +156,24 @@ class RolloutGroups:
 
     def pad(self, values: Tensor, fill: float) -> Tensor:
         """`values`, shape `(T,)`, with one group per row. Shape `(P, largest group)`."""
-        index, position, sizes = self._layout
-        padded = values.new_full((self.num_groups, int(sizes.max())), fill)
-        padded[index, position] = values
-        return padded
+        padded = values.new_full((self.num_groups * self.largest,), fill)
+        return padded.scatter_(0, self._cells, values).view(-1, self.largest)
 
     def unpad(self, padded: Tensor) -> Tensor:
         """The inverse of `pad`: shape `(P, largest group)` to `(T,)`."""
-        index, position, _ = self._layout
-        return padded[index, position]
+        return padded.flatten()[self._cells]
 
 
 class AdvantageEstimator(Protocol):
     """
     Turns the rewards of a batch of groups into one advantage per completion, in the same order.
 
-    Any callable with this signature works. It may have three more members, which trainers look for:
+    Any callable with this signature works. It may have more members, which trainers look for:
 
         min_group_size: int                            it cannot work on smaller groups: refused before a model loads
         needs_entropies: bool                          it reads `groups.entropies`, which cost a forward pass
         rows_in_loss(groups) -> Tensor of bool (T,)    completions outside are out of the loss and of its normalizer
+        drops_rows: bool                               whether `rows_in_loss`, if there is one, ever leaves any out
     """
 
     def __call__(self, groups: RolloutGroups) -> Tensor: ...  # (T,)

@@ -15,6 +15,8 @@ the rewards of a group sorted ascending, the i-th is the best one of C(i−1, k�
 
 which costs one sort per group. k = 1 is GRPO with the population standard deviation. The advantages of a group sum to
 0. When every k-subset has the same best reward (all wrong, all right, fewer than k wrong) they are exactly 0.
+
+The two methods that look at some of the subsets only are in `pass_at_k_sampled.py`.
 """
 
 from dataclasses import dataclass
@@ -23,9 +25,10 @@ import torch
 from torch import Tensor
 
 from .groups import RolloutGroups
+from .pass_at_k_sampled import bootstrap, full_sampling, in_a_subset
 
 
-_METHODS = ("analytical",)
+_METHODS = ("analytical", "bootstrap", "full_sampling")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class PassAtK:
         k (`int`):
             Size of the subsets. Large k rewards exploration, k = 1 is GRPO.
         method (`str`, *optional*, defaults to `"analytical"`):
-            `"analytical"` is the exact mean over all subsets.
+            `"analytical"` is the exact mean over all subsets. `"bootstrap"` draws as many random subsets as the group
+            has scored completions and takes the *sum* over those that hold a completion: about k times the analytical
+            scale. `"full_sampling"` cuts the group into consecutive disjoint subsets; the completions left over are
+            out of the loss.
         eps (`float`, *optional*, defaults to `1e-6`):
             Added to the standard deviation, as in the released code.
 
@@ -63,6 +69,16 @@ class PassAtK:
     def min_group_size(self) -> int:
         return self.k
 
+    @property
+    def drops_rows(self) -> bool:
+        return self.method == "full_sampling"
+
+    def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
+        """All completions, but for those that full sampling leaves over. Boolean, shape `(T,)`."""
+        if self.method == "full_sampling":
+            return in_a_subset(groups, self.k) | ~groups.scored
+        return torch.ones_like(groups.scored)
+
     def __call__(self, groups: RolloutGroups) -> Tensor:
         smallest = int(groups.sizes.min())
         if smallest < self.k:
@@ -70,36 +86,34 @@ class PassAtK:
                 f"PassAtK needs groups of at least k={self.k} completions, but the smallest group has {smallest}. "
                 f"Lower `k` or raise `num_generations`."
             )
-        # Sorted ascending, unscored and padding first: the scored rewards of a group end in the last column.
-        rewards = groups.pad(groups.rewards.double(), torch.nan)
-        rewards = torch.where(rewards.isnan(), -torch.inf, rewards)
-        rewards, order = rewards.sort(dim=1)  # (P, n)
-        advantages = self._analytical(rewards, groups.num_scored)
-        advantages = torch.empty_like(advantages).scatter_(1, order, advantages)
-        return groups.unpad(advantages).to(groups.rewards.dtype)
+        estimate = {"analytical": _analytical, "bootstrap": bootstrap, "full_sampling": full_sampling}[self.method]
+        return estimate(groups, self.k, self.eps).to(groups.rewards.dtype)
 
-    def _analytical(self, rewards: Tensor, num_scored: Tensor) -> Tensor:
-        k, width = self.k, rewards.shape[1]
-        sizes, row = torch.unique(num_scored, return_inverse=True)  # the weights depend on the size alone
-        n = sizes.double().unsqueeze(1)  # (U, 1)
-        rank = torch.arange(1, width + 1, device=rewards.device) - width + n  # (U, width): 1…n in the last n columns
 
-        # w_n = 1 and w_{i−1} = w_i (i−k)/(i−1): a product of n factors, where binomials would overflow. The factor is
-        # 0 at i = k, below which no subset has its best completion.
-        factor = ((rank - k) / (rank - 1)).clamp(min=0.0).nan_to_num(0.0, posinf=0.0)
-        w = torch.cat([factor[:, 1:].flip(1).cumprod(1).flip(1), torch.ones_like(n)], dim=1)
-        w = w * ((rank >= k) & (n >= k))  # (U, width)
-        q = w * k / n.clamp(min=1.0)
-        v = w * (k - 1) / (rank - 1).clamp(min=1.0)
-        w, q, v = w[row], q[row], v[row]  # (P, width)
+def _analytical(groups: RolloutGroups, k: int, eps: float) -> Tensor:
+    rewards, position = groups.ranking  # (P, n), best first
+    w, v = _weights(groups, k)  # (P, n)
+    # Shifted by the best reward of the group: where all subsets share it, every weighted term is then exactly 0.
+    rewards = (rewards - rewards[:, :1]).nan_to_num_(nan=0.0, neginf=0.0)
+    per_subset = k / groups.num_scored.double().clamp(min=1.0).unsqueeze(1)  # q = w k / n
+    mean = (w * rewards).sum(1, keepdim=True) * per_subset
+    std = ((rewards - mean).square_().mul_(w).sum(1, keepdim=True) * per_subset).sqrt_()
+    from_best = (v * rewards).cumsum(1)  # Σ over j >= i
+    expected = from_best.addcmul_(w - v, rewards)
+    advantages = expected.sub_(mean).div_(std + eps)
+    advantages = groups.unpad(torch.empty_like(advantages).scatter_(1, position, advantages))
+    return advantages.masked_fill_(~groups.scored, 0.0)
 
-        # Shifted by the best reward of the group: where all subsets share it, every weighted term is then exactly 0.
-        scored = rewards.isfinite()
-        rewards = torch.where(scored, rewards - rewards[:, -1:], 0.0)
-        mean = (q * rewards).sum(1, keepdim=True)
-        std = (q * (rewards - mean) ** 2).sum(1, keepdim=True).sqrt()
-        from_here = (v * rewards).flip(1).cumsum(1).flip(1)  # Σ over j >= i
-        above = torch.cat([from_here[:, 1:], torch.zeros_like(mean)], dim=1)
-        expected = w * rewards + above
-        has_subset = scored & (num_scored >= k).unsqueeze(1)
-        return torch.where(has_subset, (expected - mean) / (std + self.eps), 0.0)
+
+def _weights(groups: RolloutGroups, k: int) -> tuple[Tensor, Tensor]:
+    """`w` and `v` of each rank, best first; 0 for groups with fewer than k scored. Two of shape `(P, n)`."""
+    sizes, row = torch.unique(groups.num_scored, return_inverse=True)  # they depend on the size alone
+    n = sizes.double().unsqueeze(1)  # (U, 1)
+    rank = n - torch.arange(groups.largest, device=n.device)  # (U, width): n, n−1, …
+    # w_n = 1 and w_{i−1} = w_i (i−k)/(i−1): a product of n factors, where binomials would overflow. The factor is 0 at
+    # i = k, below which no subset has its best completion.
+    below = (rank - 1).clamp(min=1.0)
+    factor = (rank - k).clamp(min=0.0) / below
+    w = torch.cat([(n >= k).double(), factor[:, :-1]], dim=1).cumprod(1)
+    v = w * ((k - 1) / below)
+    return w[row], v[row]

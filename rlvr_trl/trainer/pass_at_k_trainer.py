@@ -49,13 +49,12 @@ class PassAtKConfig(RLVRConfig):
             return PassAtK(self.k, self.method)
         try:
             pairs = self.k_schedule.items() if isinstance(self.k_schedule, dict) else self.k_schedule
-            stages = [(float(start), PassAtK(k, self.method)) for start, k in pairs]
+            return Scheduled([(float(start), PassAtK(k, self.method)) for start, k in pairs])
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`k_schedule` must say which k begins at which share of training, as {{0: 8, 0.7: 1}}, got "
                 f"{self.k_schedule!r}: {error}"
             ) from error
-        return Scheduled(stages)
 
 
 class PassAtKTrainer(RLVRTrainer):

@@ -6,6 +6,7 @@ from trl.trainer.utils import get_config_model_id
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
+from ..advantages.nesting import drops_rows
 from ..rollouts import RolloutAllocator
 from . import metrics
 from .checkpoint import ResumableState
@@ -110,8 +111,7 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
                 )
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
-        drops_rows = getattr(self.advantages, "drops_rows", hasattr(self.advantages, "rows_in_loss"))
-        self._rows_in_loss = self.advantages.rows_in_loss if drops_rows else None
+        self._rows_in_loss = self.advantages.rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
         check_group_size(self.advantages, args.num_generations)

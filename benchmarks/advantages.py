@@ -1,0 +1,180 @@
+"""Milliseconds that each advantage estimator takes for one batch, and a plain loop over its groups for some of them.
+
+A batch is made of new groups every time, so sorting them out is part of the figure. 0/1 rewards, sizes drawn evenly.
+
+python benchmarks/advantages.py --output benchmarks/results/advantages.json
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from math import comb, sqrt
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from rlvr_trl.advantages import (
+    AGRAE,
+    AdaptivePassAtK,
+    CombinedPassAtK,
+    DifficultyFocused,
+    DominantSide,
+    ExceedingPassAtK,
+    GroupRelative,
+    GRPOLead,
+    NegativeOnly,
+    PassAtK,
+    PositiveNegativeReinforce,
+    RolloutGroups,
+    Scheduled,
+    WithoutEasy,
+)
+
+
+K = 8
+
+
+def group_relative_loop(rewards: Tensor) -> Tensor:
+    return (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+
+
+def pass_at_k_loop(rewards: Tensor) -> Tensor:
+    """The closed form of the paper, for rewards of 0 and 1."""
+    n, c = len(rewards), int(rewards.sum())
+    fail = comb(n - c, K) / comb(n, K)  # 1 − ρ
+    sigma = sqrt(fail * (1 - fail)) + 1e-6
+    wrong = fail - comb(n - c - 1, K - 1) / comb(n - 1, K - 1) if c < n else 0.0
+    return torch.where(rewards > 0.5, fail / sigma, wrong / sigma)
+
+
+def full_sampling_loop(rewards: Tensor) -> Tensor:
+    chunks = rewards[: len(rewards) // K * K].view(-1, K)
+    best = chunks.amax(1)
+    scores = (best - best.mean()) / (best.std(correction=0) + 1e-6)
+    return torch.cat([scores.repeat_interleave(K), torch.zeros(len(rewards) % K)])
+
+
+def bootstrap_loop(rewards: Tensor) -> Tensor:
+    """Draws other subsets than the estimator: timed, not compared."""
+    subsets = torch.stack([torch.randperm(len(rewards))[:K] for _ in range(len(rewards))])
+    best = rewards[subsets].amax(1)
+    scores = (best - best.mean()) / (best.std(correction=0) + 1e-6)
+    return torch.zeros_like(rewards).index_add_(0, subsets.flatten(), scores.repeat_interleave(K))
+
+
+# name: estimator, the same for one group, whether the two must agree
+ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
+    "GRPO": (GroupRelative(), group_relative_loop, True),
+    "Dr. GRPO": (GroupRelative("none"), None, False),
+    "Pass@k, analytical": (PassAtK(K), pass_at_k_loop, True),
+    "Pass@k, bootstrap": (PassAtK(K, "bootstrap"), bootstrap_loop, False),
+    "Pass@k, full sampling": (PassAtK(K, "full_sampling"), full_sampling_loop, True),
+    "exceeding Pass@k": (ExceedingPassAtK(K), None, False),
+    "combined Pass@k": (CombinedPassAtK(K), None, False),
+    "adaptive Pass@k": (AdaptivePassAtK(K), None, False),
+    "Pass@k without easy": (WithoutEasy(PassAtK(K)), None, False),
+    "Pass@k, then Pass@1": (Scheduled([(0, PassAtK(K)), (0.7, PassAtK(1))]), None, False),
+    "A-GRAE": (AGRAE(), None, False),
+    "A-GRAE on Pass@k": (AGRAE(PassAtK(K)), None, False),
+    "positive-dominant": (DominantSide(), None, False),
+    "hard-focused": (DifficultyFocused(), None, False),
+    "GRPO-N": (NegativeOnly(), None, False),
+    "PSR": (PositiveNegativeReinforce.psr(), None, False),
+    "NSR": (PositiveNegativeReinforce.nsr(), None, False),
+    "W-REINFORCE": (PositiveNegativeReinforce.w_reinforce(), None, False),
+    "GRPO-LEAD": (GRPOLead(), None, False),
+}
+
+
+def draw_batch(args: argparse.Namespace) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(args.seed)
+    sizes = torch.randint(args.smallest, args.largest + 1, (args.groups,), generator=generator)
+    ids = torch.arange(args.groups).repeat_interleave(sizes)
+    difficulty = torch.rand(args.groups, generator=generator)
+    order = torch.randperm(len(ids), generator=generator)
+    return {
+        "rewards": (torch.rand(len(ids), generator=generator) < difficulty[ids]).float()[order],
+        "group_ids": ids[order],
+        "entropies": torch.rand(len(ids), generator=generator),
+    }
+
+
+def loop(one_group: Callable[[Tensor], Tensor], batch: dict[str, Tensor]) -> Tensor:
+    """The groups of a batch one after the other."""
+    rewards, ids = batch["rewards"], batch["group_ids"]
+    ids, order = ids.sort(stable=True)
+    advantages = torch.empty_like(rewards)
+    for rows in order.split(ids.unique_consecutive(return_counts=True)[1].tolist()):
+        advantages[rows] = one_group(rewards[rows])
+    return advantages
+
+
+def milliseconds(call: Callable[[], Tensor], repeats: int) -> dict[str, float]:
+    call()
+    wall, cpu = [], []
+    for _ in range(repeats):
+        started, processor = time.perf_counter(), time.process_time()
+        call()
+        wall.append(1e3 * (time.perf_counter() - started))
+        cpu.append(1e3 * (time.process_time() - processor))
+    return {"wall_ms": round(statistics.median(wall), 2), "cpu_ms": round(statistics.median(cpu), 2)}
+
+
+def measure(args: argparse.Namespace) -> tuple[list[dict], bool]:
+    batch, rows, agree = draw_batch(args), [], True
+    for name, (estimator, one_group, comparable) in ESTIMATORS.items():
+        row = {"name": name, **milliseconds(lambda e=estimator: e(RolloutGroups(**batch)), args.repeats)}
+        if one_group is not None:
+            row["loop"] = milliseconds(lambda f=one_group: loop(f, batch), args.loop_repeats)
+            row["times_faster"] = round(row["loop"]["wall_ms"] / row["wall_ms"], 1)
+        if comparable:
+            row["difference"] = (estimator(RolloutGroups(**batch)) - loop(one_group, batch)).abs().max().item()
+            agree = agree and row["difference"] < 1e-4
+        rows.append(row)
+    return rows, agree
+
+
+def print_table(rows: list[dict], goal: float) -> None:
+    table = Table("estimator", "ms", "CPU ms", "loop, ms", "times faster", "largest difference")
+    for row in rows:
+        extra = [f"{row['loop']['wall_ms']:.0f}", f"{row['times_faster']:.0f}"] if "loop" in row else ["", ""]
+        difference = f"{row['difference']:.0e}" if "difference" in row else ""
+        table.add_row(row["name"], f"{row['wall_ms']:.1f}", f"{row['cpu_ms']:.1f}", *extra, difference)
+    Console(width=100).print(table)
+    slowest = max(rows, key=lambda row: row["wall_ms"])
+    print(f"slowest: {slowest['name']}, {slowest['wall_ms']:.1f} ms (goal: {goal:.0f} ms)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=3072, help="prompts in the batch")
+    parser.add_argument("--smallest", type=int, default=K, help=f"completions of a group, at least {K}")
+    parser.add_argument("--largest", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=31, help="repeats of an estimator; their median counts")
+    parser.add_argument("--loop-repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    rows, agree = measure(args)
+    print_table(rows, goal=20.0)
+    print(f"loops agree: {'yes' if agree else 'NO'}")
+    if args.output:
+        settings = {key: value for key, value in vars(args).items() if key != "output"}
+        machine = {"torch": torch.__version__, "machine": platform.machine(), "python": platform.python_version()}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps({**settings, **machine, "estimators": rows}, indent=2) + "\n")
+    sys.exit(0 if agree else 1)
+
+
+if __name__ == "__main__":
+    main()

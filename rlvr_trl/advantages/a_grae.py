@@ -1,0 +1,145 @@
+"""A-GRAE (Asymmetric Group Relative Advantage Estimation, arXiv 2602.05548) and its control groups.
+
+With p the accuracy of a group and ω that of the whole batch, both over the completions that could be judged:
+
+    Eq. 12   A = (ω/2) · A₀ / sqrt(p) + ((1 − ω)/2) · A₀ / sqrt(1 − p)      attention shifts from easy to hard with ω
+    Eq. 13   A > 0:  A · min(1, ω/α)                                        positives count less while ω is low
+
+Groups with p = 0 or p = 1 get 0 wherever p divides, also where another reward than correctness tells their completions
+apart. A group of which nothing is judged has no p: where p divides, its advantages stay as they are. In a batch of
+which nothing is judged, all of them do.
+"""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from .groups import AdvantageEstimator, RolloutGroups
+from .grpo import GroupRelative
+from .nesting import NestedEstimator, scale_groups
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not isinstance(value, Real) or not value > 0:
+        raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
+
+
+def _where_mixed(factor: Tensor, p: Tensor) -> Tensor:
+    """`factor` for groups with right and wrong completions, 0 for p of 0 or 1, 1 for unknown p. Shape `(P,)`."""
+    return factor.masked_fill((p == 0) | (p == 1), 0.0).masked_fill_(p.isnan(), 1.0)
+
+
+@dataclass(frozen=True)
+class AGRAE(NestedEstimator):
+    """
+    Asymmetric advantages: by difficulty, as the batch gets better, and with weaker positives while it is bad.
+
+    arXiv 2602.05548, Eq. 12 and 13, on top of any advantage.
+
+    Args:
+        base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
+            A₀: GRPO, Dr. GRPO, or any other.
+        alpha (`float`, *optional*, defaults to `1.0`):
+            α, the batch accuracy from which positives count in full. 1 for mathematics, 0.5 for multimodal tasks.
+        difficulty_shift (`bool`, *optional*, defaults to `True`):
+            Eq. 12.
+        suppression (`bool`, *optional*, defaults to `True`):
+            Eq. 13, applied to the result of Eq. 12.
+        released_code (`bool`, *optional*, defaults to `False`):
+            Divide by `1 − sqrt(p)`, as the code published with the paper, where Eq. 12 has `sqrt(1 − p)`.
+
+    Raises:
+        `ValueError`: `alpha` is not positive, or `released_code` is set without `difficulty_shift`.
+    """
+
+    base: AdvantageEstimator = GroupRelative()
+    alpha: float = 1.0
+    difficulty_shift: bool = True
+    suppression: bool = True
+    released_code: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive("alpha", self.alpha)
+        if self.released_code and not self.difficulty_shift:
+            raise ValueError("`released_code` changes Eq. 12 only, but `difficulty_shift` is False. Set it to True.")
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        advantages = self.base(groups)
+        p = groups.accuracy  # (P,)
+        omega = groups.num_correct.sum().to(p.dtype) / groups.num_judged.sum()  # NaN where nothing is judged
+        factor = torch.ones_like(p)
+        if self.difficulty_shift:
+            hard = 1 - p.sqrt() if self.released_code else (1 - p).sqrt()
+            factor = _where_mixed(omega / 2 / p.sqrt() + (1 - omega) / 2 / hard, p)
+        attenuation = (omega / self.alpha).clamp(max=1.0).nan_to_num(nan=1.0) if self.suppression else 1.0
+        positive = factor * attenuation
+        return torch.where(
+            advantages > 0, scale_groups(advantages, positive, groups), scale_groups(advantages, factor, groups)
+        )
+
+
+@dataclass(frozen=True)
+class DominantSide(NestedEstimator):
+    """
+    Positive advantages times β: the control groups of arXiv 2602.05548.
+
+    `beta=10` is positive-dominant; `beta=0.1`, which is `A / β` for a β of 10, is negative-dominant.
+
+    Args:
+        beta (`float`, *optional*, defaults to `10.0`):
+            Factor on the positive advantages.
+        base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
+            The advantage.
+
+    Raises:
+        `ValueError`: `beta` is not positive.
+    """
+
+    beta: float = 10.0
+    base: AdvantageEstimator = GroupRelative()
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive("beta", self.beta)
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        advantages = self.base(groups)
+        return torch.where(advantages > 0, advantages * self.beta, advantages)
+
+
+@dataclass(frozen=True)
+class DifficultyFocused(NestedEstimator):
+    """
+    Advantages that always favour hard or easy prompts: `γ · A / sqrt(p)` or `γ · A / sqrt(1 − p)`.
+
+    The other control groups of arXiv 2602.05548.
+
+    Args:
+        focus (`str`, *optional*, defaults to `"hard"`):
+            `"hard"` divides by `sqrt(p)`, `"easy"` by `sqrt(1 − p)`.
+        gamma (`float`, *optional*, defaults to `0.5`):
+            γ.
+        base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
+            The advantage.
+
+    Raises:
+        `ValueError`: `focus` is neither, or `gamma` is not positive.
+    """
+
+    focus: str = "hard"
+    gamma: float = 0.5
+    base: AdvantageEstimator = GroupRelative()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.focus not in ("hard", "easy"):
+            raise ValueError(f"`focus` must be one of 'hard', 'easy', got {self.focus!r}.")
+        _check_positive("gamma", self.gamma)
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        p = groups.accuracy  # (P,)
+        share = p if self.focus == "hard" else 1 - p
+        return scale_groups(self.base(groups), _where_mixed(self.gamma / share.sqrt(), p), groups)

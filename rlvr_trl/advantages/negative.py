@@ -1,0 +1,88 @@
+"""Advantages that learn from wrong completions alone, or weigh right and wrong ones without a baseline."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from .groups import AdvantageEstimator, RolloutGroups
+from .grpo import GroupRelative
+from .nesting import NestedEstimator
+
+
+@dataclass(frozen=True)
+class NegativeOnly(NestedEstimator):
+    """
+    The negative advantages of another estimator, `A · 1[A < 0]`: GRPO-N and GSPO-N (arXiv 2510.04028).
+
+    The other completions get 0 and stay in the loss: its normalizer counts them.
+
+    Args:
+        base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
+            The advantage.
+    """
+
+    base: AdvantageEstimator = GroupRelative()
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        return self.base(groups).clamp(max=0.0)
+
+
+@dataclass(frozen=True)
+class PositiveNegativeReinforce:
+    """
+    A constant for correct completions and one for wrong ones, without a baseline (arXiv 2506.01347).
+
+        psr()           +1 / −     positive sample reinforcement: correct completions only
+        nsr()            − / −1    negative sample reinforcement: wrong completions only
+        w_reinforce()   +λ / −1    W-REINFORCE, λ = 0.1
+
+    Where one of the two weights is 0, only the completions that get an advantage are in the loss and its normalizer.
+    A completion that could not be judged gets 0.
+
+    Args:
+        positive (`float`):
+            Advantage of a correct completion.
+        negative (`float`):
+            A wrong one gets this with a minus.
+
+    Raises:
+        `ValueError`: A weight is negative, or both are 0.
+    """
+
+    positive: float
+    negative: float
+
+    def __post_init__(self):
+        for name in ("positive", "negative"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not value >= 0:
+                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+        if self.positive == self.negative == 0:
+            raise ValueError("`positive` and `negative` are both 0: nothing would be trained. Raise one of them.")
+
+    @classmethod
+    def psr(cls) -> "PositiveNegativeReinforce":
+        return cls(1.0, 0.0)
+
+    @classmethod
+    def nsr(cls) -> "PositiveNegativeReinforce":
+        return cls(0.0, 1.0)
+
+    @classmethod
+    def w_reinforce(cls, weight: float = 0.1) -> "PositiveNegativeReinforce":
+        return cls(weight, 1.0)
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        advantages = torch.full_like(groups.rewards, -self.negative).masked_fill_(groups.correct, self.positive)
+        return advantages.masked_fill_(~groups.judged, 0.0)
+
+    @property
+    def drops_rows(self) -> bool:
+        return not (self.positive and self.negative)
+
+    def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
+        if not self.drops_rows:
+            return torch.ones_like(groups.judged)
+        return groups.judged & (groups.correct if self.positive else ~groups.correct)

@@ -1,0 +1,58 @@
+"""What estimators that reshape others have in common: they pass on the optional members of what they hold."""
+
+import torch
+from torch import Tensor
+
+from .groups import AdvantageEstimator, RolloutGroups
+
+
+def drops_rows(estimator: AdvantageEstimator) -> bool:
+    """Whether `estimator` ever leaves a completion out of the loss."""
+    return getattr(estimator, "drops_rows", hasattr(estimator, "rows_in_loss"))
+
+
+def rows_in_loss(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
+    """The completions that `estimator` leaves in the loss: all, unless it says otherwise. Boolean, shape `(T,)`."""
+    own = getattr(estimator, "rows_in_loss", None)
+    return torch.ones_like(groups.scored) if own is None else own(groups)
+
+
+class NestedEstimator:
+    """
+    An estimator that holds others in `parts`, by default the one in its field `base`.
+
+    It works on groups that all of them can work on, reads entropies when one of them does, and leaves a completion out
+    of the loss when one of them does.
+
+    Raises:
+        `ValueError`: A part cannot be called; names the estimator and what it was given.
+    """
+
+    def __post_init__(self):
+        for part in self.parts:
+            if not callable(part):
+                raise ValueError(f"{type(self).__name__} takes an advantage estimator, got {part!r}.")
+
+    @property
+    def parts(self) -> tuple[AdvantageEstimator, ...]:
+        return (self.base,)
+
+    @property
+    def min_group_size(self) -> int:
+        return max(getattr(part, "min_group_size", 1) for part in self.parts)
+
+    @property
+    def needs_entropies(self) -> bool:
+        return any(getattr(part, "needs_entropies", False) for part in self.parts)
+
+    @property
+    def drops_rows(self) -> bool:
+        return any(drops_rows(part) for part in self.parts)
+
+    def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
+        return torch.stack([rows_in_loss(part, groups) for part in self.parts]).all(0)
+
+
+def scale_groups(advantages: Tensor, factor: Tensor, groups: RolloutGroups) -> Tensor:
+    """`advantages`, shape `(T,)`, times the factor of their group, shape `(P,)`; in the dtype of the advantages."""
+    return (advantages * factor[groups.index]).to(advantages.dtype)

@@ -1,0 +1,57 @@
+"""Another advantage for each part of training, such as Pass@k first and Pass@1 after it (arXiv 2508.10751, §4)."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+from torch import Tensor
+
+from .groups import AdvantageEstimator, RolloutGroups
+from .nesting import NestedEstimator, rows_in_loss
+
+
+@dataclass(frozen=True)
+class Scheduled(NestedEstimator):
+    """
+    Advantage estimators that take turns: each from its share of training on, until the next begins.
+
+    Args:
+        stages (`list[tuple[float, AdvantageEstimator]]`):
+            Share of training at which each begins, and the estimator: `[(0, PassAtK(8)), (0.7, PassAtK(1))]`. The
+            first begins at 0; the others later and later, before 1. `groups.progress` says where training is.
+
+    Groups must be large enough for every stage from the beginning, and entropies are there throughout when one of the
+    stages reads them.
+
+    Raises:
+        `ValueError`: `stages` is empty, holds something else than pairs, or its shares are not as above.
+    """
+
+    stages: tuple[tuple[float, AdvantageEstimator], ...]
+
+    def __post_init__(self):
+        try:
+            stages = tuple((start, estimator) for start, estimator in self.stages)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"`stages` must be a list of pairs of a share of training and an estimator, got {self.stages!r}."
+            ) from None
+        object.__setattr__(self, "stages", stages)
+        starts = [start for start, _ in stages]
+        numbers = all(isinstance(start, Real) and not isinstance(start, bool) for start in starts)
+        if not numbers or starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
+            raise ValueError(f"`stages` must begin at 0 and then later and later, before 1, got {starts}.")
+        super().__post_init__()
+
+    @property
+    def parts(self) -> tuple[AdvantageEstimator, ...]:
+        return tuple(estimator for _, estimator in self.stages)
+
+    def current(self, progress: float) -> AdvantageEstimator:
+        """The estimator in use when the share `progress` of training is done."""
+        return [estimator for start, estimator in self.stages if start <= progress][-1]
+
+    def __call__(self, groups: RolloutGroups) -> Tensor:
+        return self.current(groups.progress)(groups)
+
+    def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
+        return rows_in_loss(self.current(groups.progress), groups)

@@ -1,0 +1,252 @@
+"""Every estimator in the trainer: alone, reshaped, with extra rollouts; rows out of the loss; entropies."""
+
+import pytest
+import torch
+
+from rlvr_trl import (
+    AGRAEConfig,
+    AGRAETrainer,
+    NegativeGRPOConfig,
+    NegativeGRPOTrainer,
+    PassAtKConfig,
+    PassAtKTrainer,
+    RLVRConfig,
+    RLVRTrainer,
+)
+from rlvr_trl.advantages import (
+    AGRAE,
+    AdaptivePassAtK,
+    CombinedPassAtK,
+    DifficultyFocused,
+    DominantSide,
+    ExceedingPassAtK,
+    GroupRelative,
+    GRPOLead,
+    NegativeOnly,
+    PassAtK,
+    PositiveNegativeReinforce,
+    RolloutGroups,
+    Scheduled,
+    WithoutEasy,
+)
+from rlvr_trl.rollouts import DARS
+from rlvr_trl.testbed import build_model
+
+
+def right_moves(completions, **kwargs):
+    return [float("R" in completion) for completion in completions]
+
+
+BASES = [
+    GroupRelative("group"),
+    GroupRelative("none"),
+    PassAtK(2),
+    PassAtK(2, "bootstrap"),
+    PassAtK(2, "full_sampling"),
+    ExceedingPassAtK(2),
+    CombinedPassAtK(2),
+    AdaptivePassAtK(2),
+    PositiveNegativeReinforce.psr(),
+    PositiveNegativeReinforce.nsr(),
+    PositiveNegativeReinforce.w_reinforce(),
+]
+RESHAPERS = {
+    "alone": lambda base: base,
+    "a_grae": lambda base: AGRAE(base),
+    "dominant_side": lambda base: DominantSide(base=base),
+    "difficulty_focused": lambda base: DifficultyFocused(base=base),
+    "negative_only": lambda base: NegativeOnly(base),
+    "grpo_lead": lambda base: GRPOLead(base),
+    "without_easy": lambda base: WithoutEasy(base),
+    "scheduled": lambda base: Scheduled([(0, base), (0.5, GroupRelative())]),
+}
+
+
+@pytest.fixture
+def settings(cpu_settings):
+    return cpu_settings | {"per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 3}
+
+
+def build(settings, mazes, tokenizer, trainer_class=RLVRTrainer, config_class=RLVRConfig, **kwargs):
+    model = build_model(tokenizer, seed=0)
+    return trainer_class(model, right_moves, config_class(**settings), mazes, processing_class=tokenizer, **kwargs)
+
+
+def flat(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("rollouts", [None, DARS("hardness_weighted", 8)], ids=["fixed", "dars"])
+@pytest.mark.parametrize("reshape", RESHAPERS)
+@pytest.mark.parametrize("base", BASES, ids=lambda base: repr(base).replace("PositiveNegativeReinforce", "PNR"))
+def test_every_base_under_every_reshaper_trains(settings, mazes, tokenizer, base, reshape, rollouts):
+    trainer = build(settings, mazes, tokenizer, advantages=RESHAPERS[reshape](base), rollouts=rollouts)
+    before = flat(trainer.model).clone()
+    trainer.train()
+    after = flat(trainer.model)
+    assert trainer.state.global_step == 3 and after.isfinite().all()
+    logged = [entry["advantages/abs_sum_max"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 3
+    # PSR has positive advantages alone: nothing is left of them under NegativeOnly, until the schedule's turn
+    nothing = reshape == "negative_only" and base == PositiveNegativeReinforce.psr()
+    assert (max(logged) == 0) == nothing and torch.equal(before, after) == nothing
+
+
+def gradient_of(trainer, batch):
+    trainer.model.zero_grad()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._start_window(batch)
+    trainer._train_block(trainer.model, trainer._window.blocks[0], None)
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
+@pytest.mark.parametrize(
+    ("estimator", "keeps"),
+    [
+        (PositiveNegativeReinforce.psr(), lambda rewards: rewards == 1),
+        (PositiveNegativeReinforce.nsr(), lambda rewards: rewards == 0),
+        (PassAtK(2, "full_sampling"), lambda rewards: torch.arange(len(rewards)) % 5 < 4),
+    ],
+    ids=["psr", "nsr", "full_sampling"],
+)
+def test_rows_out_of_the_loss_are_out_of_its_normalizer(settings, mazes, tokenizer, loss_type, estimator, keeps):
+    settings |= {"loss_type": loss_type, "beta": 0.0, "num_generations": 5, "per_device_train_batch_size": 20}
+    trainer = build(settings, mazes, tokenizer, advantages=estimator)
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(5)])
+    rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
+    kept = keeps(rewards)
+    assert batch["in_loss"].tolist() == kept.tolist() and 0 < kept.sum() < 20
+    assert batch["num_items_in_batch"] == batch["completion_mask"][kept].sum()
+    gradient = gradient_of(trainer, batch)
+    # the same gradient as of a batch that never had the other rows
+    alone = {name: value[kept] if value.dim() else value for name, value in batch.items() if name != "in_loss"}
+    expected = gradient_of(trainer, alone)
+    assert expected.norm() > 0
+    assert (gradient - expected).norm() / expected.norm() < 1e-5
+
+
+class Recording:
+    """An estimator that keeps what it was given."""
+
+    needs_entropies = True
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, groups: RolloutGroups):
+        self.seen.append(groups)
+        return GroupRelative()(groups)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"trim_padding": True},
+        {"num_iterations": 2},
+        {"num_iterations": 2, "trim_padding": True, "per_device_train_batch_size": 4, "steps_per_generation": 4},
+        {"rollouts": {"name": "dars", "max_generations": 8}},
+    ],
+    ids=str,
+)
+def test_entropies_are_those_of_the_completions(settings, mazes, tokenizer, extra):
+    estimator = Recording()
+    trainer = build(settings | extra | {"max_steps": 1}, mazes, tokenizer, advantages=estimator)
+    with torch.no_grad():  # away from a uniform distribution
+        trainer.model.model.norm.weight.mul_(4.0)
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    entropies = estimator.seen[-1].entropies
+    assert len(entropies) == len(batch["prompt_ids"]) and entropies.std() > 0.01
+    for row, entropy in enumerate(entropies):
+        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+        completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
+        with torch.no_grad():
+            logits = trainer.model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
+        of_tokens = torch.distributions.Categorical(logits=logits[len(prompt) - 1 : -1]).entropy()
+        torch.testing.assert_close(entropy, of_tokens.mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_no_forward_pass_is_spent_on_entropies_nobody_reads(settings, mazes, tokenizer):
+    trainer = build(settings, mazes, tokenizer, advantages=PassAtK(2))
+    trainer.model.train()
+    passes = []
+    trainer.model.register_forward_pre_hook(lambda *args: passes.append(1))
+    trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    sampling = len(passes)
+    adaptive = build(settings, mazes, tokenizer, advantages=AdaptivePassAtK(2))
+    adaptive.model.train()
+    passes.clear()
+    adaptive.model.register_forward_pre_hook(lambda *args: passes.append(1))
+    adaptive._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    assert len(passes) == sampling + 1
+
+
+@pytest.mark.parametrize("schedule", [{0: 3, 0.5: 1}, [(0, 3), (0.5, 1)], {"0": 3, "0.5": 1}], ids=str)
+def test_k_switches_during_the_run(settings, mazes, tokenizer, schedule):
+    settings |= {"max_steps": 4, "k_schedule": schedule}
+    trainer = build(settings, mazes, tokenizer, PassAtKTrainer, PassAtKConfig)
+    used = []
+    sample = trainer._generate_and_score_completions
+
+    def keep(inputs):
+        batch = sample(inputs)
+        rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
+        used.append((rewards, torch.tensor(list(trainer._logs["advantages"]))))
+        return batch
+
+    trainer._generate_and_score_completions = keep
+    trainer.train()
+    for step, (rewards, advantages) in enumerate(used):
+        groups = RolloutGroups(rewards, torch.arange(16) // 4)
+        torch.testing.assert_close(advantages, PassAtK(3 if step < 2 else 1)(groups))
+    assert len(used) == 4
+
+
+def test_bootstrap_draws_anew_for_every_batch_and_again_after_a_resume(settings, mazes, tokenizer):
+    seeds = []
+
+    class Seeds(Recording):
+        needs_entropies = False
+
+        def __call__(self, groups):
+            seeds.append(groups.seed)
+            return super().__call__(groups)
+
+    for _ in range(2):
+        build(settings, mazes, tokenizer, advantages=Seeds()).train()
+    assert len(set(seeds[:3])) == 3 and seeds[:3] == seeds[3:]
+
+
+def test_named_trainers_bind_their_estimator(settings):
+    assert AGRAEConfig(**settings).build_advantages() == AGRAE(GroupRelative("group"))
+    nested = AGRAEConfig(**settings, base={"name": "pass_at_k", "k": 2}, alpha=0.5, suppression=False)
+    assert nested.build_advantages() == AGRAE(PassAtK(2), alpha=0.5, suppression=False)
+    assert NegativeGRPOConfig(**settings, scale_rewards="none").build_advantages() == NegativeOnly(
+        GroupRelative("none")
+    )
+    config = RLVRConfig(**settings, advantages={"name": "a_grae", "base": {"name": "pass_at_k", "k": 2}})
+    assert config.build_advantages() == AGRAE(PassAtK(2))
+    with pytest.raises(ValueError, match="makes its advantages from `base`"):
+        NegativeGRPOConfig(**settings, advantages="psr")
+    with pytest.raises(ValueError, match="at least 9 completions.*is 4"):
+        AGRAEConfig(**settings, base={"name": "pass_at_k", "k": 9})
+    for schedule in ({0.2: 3}, {0: 3, 0.5: 0}, "8 then 1", [1, 2]):
+        with pytest.raises(ValueError, match="k_schedule"):
+            PassAtKConfig(**settings, k_schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("trainer_class", "config_class", "extra"),
+    [
+        (AGRAETrainer, AGRAEConfig, {}),
+        (NegativeGRPOTrainer, NegativeGRPOConfig, {"importance_sampling_level": "sequence"}),
+    ],
+)
+def test_named_trainers_train(settings, mazes, tokenizer, trainer_class, config_class, extra):
+    trainer = build(settings | extra, mazes, tokenizer, trainer_class, config_class)
+    before = flat(trainer.model).clone()
+    trainer.train()
+    assert not torch.equal(flat(trainer.model), before)

@@ -1,0 +1,636 @@
+"""Every estimator against published tables, plain loops and a second route, and what all of them have in common."""
+
+import asyncio
+import json
+import math
+import pickle
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+
+import pytest
+import torch
+
+from rlvr_trl.advantages import (
+    AGRAE,
+    ESTIMATORS,
+    AdaptivePassAtK,
+    CombinedPassAtK,
+    DifficultyFocused,
+    DominantSide,
+    ExceedingPassAtK,
+    GroupRelative,
+    GRPOLead,
+    NegativeOnly,
+    PassAtK,
+    PositiveNegativeReinforce,
+    RolloutGroups,
+    Scheduled,
+    WithoutEasy,
+    build_estimator,
+    rows_in_loss,
+)
+from rlvr_trl.advantages.pass_at_k_sampled import draw_subsets
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.rewards import LengthReward, NoisyReward, maze_reward
+from rlvr_trl.rewards.wrapper import content_digest
+
+
+def binary(counts, n=8, dtype=torch.float64, **fields):
+    """Groups of n with the given numbers of correct completions, correct ones first."""
+    rewards = torch.cat([(torch.arange(n) < c).to(dtype) for c in counts])
+    return RolloutGroups(rewards, torch.arange(len(counts)).repeat_interleave(n), **fields)
+
+
+def ragged(sizes, seed=0, real=False, dtype=torch.float64):
+    """Groups of the given sizes with rows in random order, entropies, and rewards 0/1 or real."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) * 3 + 7
+    rewards = torch.rand(len(ids), generator=generator, dtype=torch.float64)
+    rewards = rewards if real else (rewards < 0.4).double()
+    entropies = torch.rand(len(ids), generator=generator, dtype=torch.float64)
+    order = torch.randperm(len(ids), generator=generator)
+    return RolloutGroups(rewards.to(dtype), ids[order], entropies=entropies, seed=seed)
+
+
+def subset(groups, rows):
+    """The groups with some of the rows, in the order given."""
+    fields = {name: getattr(groups, name)[rows] for name in ("rewards", "group_ids", "correct", "judged", "entropies")}
+    return RolloutGroups(**fields, seed=groups.seed, progress=groups.progress)
+
+
+BOOTSTRAP, FULL = PassAtK(3, "bootstrap"), PassAtK(3, "full_sampling")
+PSR, NSR, W = (getattr(PositiveNegativeReinforce, name)() for name in ("psr", "nsr", "w_reinforce"))
+ALL = [
+    BOOTSTRAP, FULL, ExceedingPassAtK(3), CombinedPassAtK(3), AdaptivePassAtK(3), WithoutEasy(PassAtK(3)), AGRAE(),
+    AGRAE(PassAtK(3), released_code=True), DominantSide(), DifficultyFocused(), DifficultyFocused("easy"),
+    NegativeOnly(), PSR, NSR, W, GRPOLead(), Scheduled([(0, PassAtK(3)), (0.5, GroupRelative())]),
+]  # fmt: skip
+REINFORCE = [PSR, NSR, W]
+OVER_THE_BATCH = [BOOTSTRAP, AdaptivePassAtK(3), *(e for e in ALL if isinstance(e, AGRAE))]
+
+
+# --- Pass@k from some of the subsets
+
+
+def standardized(best, eps=1e-6):
+    if len(set(best)) <= 1:
+        return [0.0] * len(best)
+    mean, std = statistics.fmean(best), statistics.pstdev(best)
+    return [(value - mean) / (std + eps) for value in best]
+
+
+def rows_by_group(groups):
+    for group_id in groups.group_ids.unique():
+        yield [i for i in (groups.group_ids == group_id).nonzero().flatten().tolist() if groups.scored[i]]
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
+def test_full_sampling_is_a_plain_loop(k, real):
+    groups = ragged([8, 9, 13, 16, 31], seed=k, real=real)
+    groups.rewards[[5, 20, 60]] = torch.nan
+    groups = replace(groups, correct=None, judged=None)
+    estimator = PassAtK(k, "full_sampling")
+    advantages, in_loss = estimator(groups), estimator.rows_in_loss(groups)
+    for rows in rows_by_group(groups):
+        chunks = [rows[i : i + k] for i in range(0, len(rows) - k + 1, k)]
+        scores = standardized([max(groups.rewards[chunk].tolist()) for chunk in chunks])
+        for chunk, score in zip(chunks, scores, strict=True):
+            torch.testing.assert_close(advantages[chunk], torch.full((k,), score, dtype=torch.float64))
+            assert in_loss[chunk].all()
+        left_over = rows[len(chunks) * k :]
+        assert (advantages[left_over] == 0).all() and not in_loss[left_over].any()
+    assert (advantages[~groups.scored] == 0).all() and in_loss[~groups.scored].all()
+    assert rows_in_loss(PassAtK(k), groups).all() and rows_in_loss(PassAtK(k, "bootstrap"), groups).all()
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
+def test_bootstrap_is_a_plain_loop_over_the_same_subsets(k, real):
+    groups = ragged([8, 9, 13, 16, 31], seed=k, real=real)
+    groups.rewards[[5, 20, 60]] = torch.nan
+    groups = replace(groups, correct=None, judged=None)
+    sizes = [n for n in groups.num_scored.tolist() if n >= k]  # one subset for each scored completion, group by group
+    drawn = iter(draw_subsets(torch.tensor([n for n in sizes for _ in range(n)]), k, groups.seed).T.tolist())
+    expected = torch.zeros_like(groups.rewards)
+    for rows in rows_by_group(groups):
+        mine = [[rows[i] for i in next(drawn)] for _ in rows] if len(rows) >= k else []
+        scores = standardized([max(groups.rewards[s].tolist()) for s in mine])
+        for s, score in zip(mine, scores, strict=True):
+            expected[s] += score
+    assert next(drawn, None) is None
+    estimator = PassAtK(k, "bootstrap")
+    torch.testing.assert_close(estimator(groups), expected, rtol=0, atol=1e-9)
+    assert torch.equal(estimator(groups), estimator(replace(groups)))  # the seed decides
+    if real:
+        assert not torch.equal(estimator(groups), estimator(replace(groups, seed=groups.seed + 1)))
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 1), (6, 3), (7, 5), (5, 5)])
+def test_every_subset_is_equally_likely(n, k):
+    # Fixed seed, so that this passes or fails for good. With another seed it would fail with probability 1e-6: chi²
+    # of df degrees is above df + 2 sqrt(df x) + 2 x with probability below exp(−x) (Laurent & Massart 2000, Lemma 1).
+    draws = 20_000
+    members = draw_subsets(torch.full((draws,), n), k, seed=3).sort(0).values
+    subsets = list(combinations(range(n), k))
+    counts = torch.tensor([members.T.eq(torch.tensor(s)).all(1).sum() for s in subsets])
+    assert counts.sum() == draws  # k different items of range(n), always
+    expected, df, x = draws / len(subsets), len(subsets) - 1, -math.log(1e-6)
+    chi2 = ((counts - expected) ** 2 / expected).sum().item()
+    assert chi2 <= df + 2 * math.sqrt(df * x) + 2 * x
+
+
+def test_bootstrap_is_about_k_times_the_analytical_scale():
+    # the mean over seeds against k times the exact value; few subsets bias their std, so "about" is 10 %
+    groups, k = binary([3], n=32), 4
+    groups = RolloutGroups(groups.rewards.repeat(400), torch.arange(400).repeat_interleave(32))
+    advantages = PassAtK(k, "bootstrap")(groups).view(400, 32)
+    exact = k * PassAtK(k)(binary([3], n=32))
+    right, wrong = advantages[:, :3].mean(), advantages[:, 3:].mean()
+    assert abs(right / exact[0] - 1) < 0.1 and abs(wrong / exact[-1] - 1) < 0.1
+    torch.testing.assert_close(advantages.sum(1), torch.zeros(400, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_full_sampling_sums_to_zero():
+    groups = ragged([9, 12, 30], real=True)
+    torch.testing.assert_close(groups.sum(FULL(groups)), torch.zeros(3, dtype=torch.float64))
+
+
+# --- Implicit rewards
+
+
+def test_exceeding_pass_at_k_is_pass_at_k_times_f():
+    table = {1: 0.987, 2: 0.437, 3: 0.319, 4: 0.266, 5: 0.235}
+    groups = binary([0, 1, 2, 3, 4, 5, 8])
+    ratio = ExceedingPassAtK(2)(groups) / PassAtK(2)(groups)
+    for i, c in enumerate([0, 1, 2, 3, 4, 5, 8]):
+        if c in table:
+            expected = torch.full((8,), 4 / (10 * math.log(c + 0.5)), dtype=torch.float64)
+            torch.testing.assert_close(ratio[8 * i : 8 * i + 8], expected)
+            assert expected[0].item() == pytest.approx(table[c], abs=6e-4)
+        else:
+            assert (ExceedingPassAtK(2)(groups)[8 * i : 8 * i + 8] == 0).all()
+
+
+def test_exceeding_pass_at_k_is_0_without_a_correct_completion_and_pass_at_k_without_a_judged_one():
+    rewards, ids = torch.arange(8.0) / 10, torch.zeros(8, dtype=torch.long)
+    none = torch.zeros(8, dtype=torch.bool)
+    assert (ExceedingPassAtK(2)(RolloutGroups(rewards, ids, correct=none)) == 0).all()
+    unjudged = RolloutGroups(rewards, ids, correct=none, judged=none)
+    assert torch.equal(ExceedingPassAtK(2)(unjudged), PassAtK(2)(unjudged))
+
+
+def test_combined_pass_at_k_weighs_by_accuracy():
+    for c in range(9):
+        groups = binary([c])
+        expected = c / 8 * PassAtK(4)(groups) + (1 - c / 8) * PassAtK(1)(groups)
+        torch.testing.assert_close(CombinedPassAtK(4)(groups), expected)
+
+
+def test_adaptive_pass_at_k_gives_pass_at_1_to_the_half_with_the_most_entropy():
+    for entropies, explored in {(0.1, 0.9, 0.5, 0.7, 0.2): [1, 3], (0.5,) * 5: [0, 1], (0.3,) * 4: [0, 1]}.items():
+        groups = binary([2] * len(entropies))
+        # only the mean of a group matters
+        spread = torch.tensor(entropies).repeat_interleave(8) + torch.tensor([-0.05, 0.05]).repeat(4 * len(entropies))
+        groups = replace(groups, entropies=spread.double())
+        advantages, at_1, at_4 = AdaptivePassAtK(4)(groups), PassAtK(1)(groups), PassAtK(4)(groups)
+        chosen = torch.isin(groups.group_ids, torch.tensor(explored))
+        assert torch.equal(advantages, torch.where(chosen, at_1, at_4))
+    assert AdaptivePassAtK(4).needs_entropies and NegativeOnly(AdaptivePassAtK(4)).needs_entropies
+    assert not AGRAE().needs_entropies
+    with pytest.raises(ValueError, match="AdaptivePassAtK.*entropies"):
+        AdaptivePassAtK(4)(binary([2]))
+
+
+def test_adaptive_pass_at_k_ranks_prompts_without_entropy_last():
+    groups = replace(binary([2, 2]), entropies=torch.tensor([torch.nan] * 8 + [0.1] * 7 + [torch.nan]))
+    expected = torch.cat([PassAtK(4)(groups)[:8], PassAtK(1)(groups)[8:]])
+    assert torch.equal(AdaptivePassAtK(4)(groups), expected)
+
+
+def test_without_easy_zeroes_prompts_above_the_threshold():
+    groups = binary([2, 4, 5, 8])
+    base = GroupRelative()(groups)
+    assert torch.equal(WithoutEasy(GroupRelative())(groups), torch.cat([base[:16], torch.zeros_like(base[16:])]))
+    kept = WithoutEasy(GroupRelative(), threshold=0.625)(groups)
+    assert torch.equal(kept[:24], base[:24]) and (kept[24:] == 0).all()
+
+
+def test_scheduled_switches_at_its_shares_of_training():
+    a, b, c = PassAtK(8), FULL, GroupRelative()
+    schedule = Scheduled([(0, a), (0.25, b), (0.7, c)])
+    groups = binary([2, 3])
+    for progress, current in {0.0: a, 0.2499: a, 0.25: b, 0.69: b, 0.7: c, 1.0: c}.items():
+        now = replace(groups, progress=progress)
+        assert torch.equal(schedule(now), current(now))
+        assert torch.equal(schedule.rows_in_loss(now), rows_in_loss(current, now))
+    assert schedule.min_group_size == 8
+    assert not schedule.needs_entropies and Scheduled([(0, a), (0.5, AdaptivePassAtK(2))]).needs_entropies
+
+
+# --- A-GRAE and its control groups
+
+AGRAE_TABLE = {1: (1.205716, -0.344490), 4: (0.330718, -0.661437), 7: (0.172245, -2.411431)}
+
+
+@pytest.mark.parametrize("c", AGRAE_TABLE)
+def test_a_grae_table_for_8_samples_and_half_of_the_batch_correct(c):
+    groups = binary([c, 8 - c])  # ω = 1/2
+    advantages = AGRAE(GroupRelative(eps=1e-6))(groups)[:8].tolist()
+    assert advantages == pytest.approx([AGRAE_TABLE[c][0]] * c + [AGRAE_TABLE[c][1]] * (8 - c), abs=1e-6)
+
+
+@pytest.mark.parametrize("released_code", [False, True])
+@pytest.mark.parametrize(("shift", "suppression"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_grae_is_a_plain_loop(shift, suppression, released_code):
+    if released_code and not shift:
+        with pytest.raises(ValueError, match="difficulty_shift"):
+            AGRAE(difficulty_shift=False, released_code=True)
+        return
+    groups = ragged([5, 9, 8, 12, 3], real=True)
+    base, alpha = PassAtK(2), 0.8
+    a0 = base(groups).tolist()
+    omega = groups.correct.double().mean().item()
+    expected = []
+    for i, group in enumerate(groups.index.tolist()):
+        p, a = groups.accuracy[group].item(), a0[i]
+        if shift:
+            easy = 1 - math.sqrt(p) if released_code else math.sqrt(1 - p)
+            a = omega / 2 * a / math.sqrt(p) + (1 - omega) / 2 * a / easy if 0 < p < 1 else 0.0
+        if suppression and a > 0:
+            a *= min(1, omega / alpha)
+        expected.append(a)
+    estimator = AGRAE(base, alpha, shift, suppression, released_code)
+    torch.testing.assert_close(estimator(groups), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_grae_without_judged_completions_is_its_base():
+    groups = ragged([5, 9], real=True)
+    groups = replace(groups, judged=torch.zeros_like(groups.judged))
+    for estimator in (AGRAE(), DifficultyFocused(gamma=0.3), WithoutEasy(GroupRelative())):
+        assert torch.equal(estimator(groups), GroupRelative()(groups))
+    half = (PassAtK(3)(groups) + PassAtK(1)(groups)) / 2
+    torch.testing.assert_close(CombinedPassAtK(3)(groups), half)
+
+
+def test_control_groups_of_a_grae():
+    groups = binary([2, 6])
+    base = GroupRelative()(groups)
+    positive_dominant, negative_dominant = DominantSide(10.0)(groups), DominantSide(0.1)(groups)
+    torch.testing.assert_close(positive_dominant, torch.where(base > 0, base * 10, base))
+    torch.testing.assert_close(negative_dominant, torch.where(base > 0, base / 10, base))
+    p = torch.tensor([0.25, 0.75]).double().repeat_interleave(8)
+    torch.testing.assert_close(DifficultyFocused("hard")(groups), 0.5 * base / p.sqrt())
+    torch.testing.assert_close(DifficultyFocused("easy", 0.7)(groups), 0.7 * base / (1 - p).sqrt())
+
+
+# --- Negative gradients, GRPO-LEAD
+
+
+def test_negative_only_zeroes_positives_and_keeps_them_in_the_loss():
+    groups = ragged([5, 9], real=True)
+    base = GroupRelative()(groups)
+    assert torch.equal(NegativeOnly()(groups), torch.where(base < 0, base, 0.0))
+    assert NegativeOnly().rows_in_loss(groups).all()
+
+
+def test_reinforce_with_positives_negatives_or_both():
+    rewards = torch.tensor([1.0, 0.0, torch.nan, 1.0, 0.0])
+    groups = RolloutGroups(rewards, torch.tensor([0, 0, 0, 1, 1]))
+    assert PSR(groups).tolist() == [1, 0, 0, 1, 0]
+    assert PSR.rows_in_loss(groups).tolist() == [True, False, False, True, False]
+    assert NSR(groups).tolist() == [0, -1, 0, 0, -1]
+    assert NSR.rows_in_loss(groups).tolist() == [False, True, False, False, True]
+    torch.testing.assert_close(W(groups), torch.tensor([0.1, -1, 0, 0.1, -1]))
+    assert W.rows_in_loss(groups).all()
+    # correctness decides, not the reward
+    other = RolloutGroups(rewards, groups.group_ids, correct=~groups.correct, judged=groups.judged)
+    assert PSR(other).tolist() == [0, 1, 0, 0, 1]
+
+
+def test_grpo_lead_weighs_by_the_share_of_positive_rewards():
+    def weight(x):
+        return 0.4 + 1.1 / (1 + math.exp(10 * (x - 0.75)))
+
+    assert weight(0) == pytest.approx(1.5, abs=1e-3)
+    groups = RolloutGroups(torch.tensor([1, 0.2, 0, 0, 0, 0, 0, -1]).double(), torch.zeros(8, dtype=torch.long))
+    base, advantages = GroupRelative()(groups), GRPOLead()(groups)
+    expected = [a * (weight(0.25) if a > 0 else weight(0.75)) for a in base.tolist()]
+    torch.testing.assert_close(advantages, torch.tensor(expected, dtype=torch.float64))
+
+
+# --- What all of them have in common
+
+
+@pytest.mark.parametrize("estimator", [e for e in ALL if e not in (BOOTSTRAP, FULL)], ids=repr)
+def test_row_order_moves_with_the_rows(estimator):
+    groups = ragged([5, 3, 8, 4])
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(estimator(subset(groups, order)), estimator(groups)[order], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", [e for e in ALL if e not in OVER_THE_BATCH], ids=repr)
+def test_a_group_does_not_see_the_others(estimator):
+    groups = ragged([5, 3, 8, 4], real=True)
+    together = estimator(groups)
+    for group_id in groups.group_ids.unique():
+        rows = groups.group_ids == group_id
+        torch.testing.assert_close(together[rows], estimator(subset(groups, rows)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", [e for e in ALL if e != BOOTSTRAP], ids=repr)
+def test_unscored_completions_are_outside_the_statistics(estimator):
+    groups = ragged([5, 6, 8], real=True)
+    dropped = torch.zeros(19, dtype=torch.bool)
+    dropped[[0, 7, 13]] = True
+    rewards = groups.rewards.masked_fill(dropped, torch.nan)
+    # NaN entropy as well: the entropy of a completion counts whether or not it is scored
+    entropies = groups.entropies.masked_fill(dropped, torch.nan)
+    advantages = estimator(RolloutGroups(rewards, groups.group_ids, entropies=entropies))
+    assert (advantages[dropped] == 0).all()
+    torch.testing.assert_close(advantages[~dropped], estimator(subset(groups, ~dropped)))
+
+
+@pytest.mark.parametrize("estimator", [e for e in ALL if e not in REINFORCE], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_degenerate_groups_get_zero(estimator, dtype):
+    rewards = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, -1] + [torch.nan] * 4 + [0.5] * 3, dtype=dtype)
+    groups = RolloutGroups(rewards, torch.arange(19) // 4, entropies=torch.ones(19))
+    advantages = estimator(groups)
+    assert advantages.dtype == dtype and advantages.shape == (19,)
+    assert (advantages == 0).all()
+    assert rows_in_loss(estimator, groups).dtype == torch.bool
+
+
+@pytest.mark.parametrize("method", ["analytical", "bootstrap", "full_sampling"])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_pass_at_k_of_equal_rewards_is_exactly_zero(method, k):
+    rewards = torch.tensor([0.7] * 3 + [-0.1] * 7, dtype=torch.float64)  # their mean differs from them in the last bit
+    groups = RolloutGroups(rewards, torch.tensor([0] * 3 + [1] * 7))
+    assert (PassAtK(k, method)(groups) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "estimator", [AGRAE(), DominantSide(), DifficultyFocused(), NegativeOnly(), GRPOLead(), BOOTSTRAP], ids=repr
+)
+def test_groups_of_one_get_zero(estimator):
+    estimator = PassAtK(1, "bootstrap") if estimator is BOOTSTRAP else estimator
+    assert (estimator(binary([1, 0, 1], n=1)) == 0).all()
+
+
+@pytest.mark.parametrize("estimator", ALL, ids=repr)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-4), (torch.bfloat16, 3e-2)])
+def test_lower_precision_is_close_to_float64(estimator, dtype, tolerance):
+    groups = ragged([5, 3, 8, 4, 33], seed=4)
+    low = replace(groups, rewards=groups.rewards.to(dtype))  # 0 and 1 are exact in all of them
+    advantages = estimator(low)
+    assert advantages.dtype == dtype
+    torch.testing.assert_close(advantages.double(), estimator(groups), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("estimator", ALL, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_cuda_agrees_with_the_cpu(estimator, dtype):
+    groups = ragged([5, 3, 8, 4, 33], real=True, dtype=dtype)
+    groups.rewards[3] = torch.nan
+    groups = replace(groups, correct=None, judged=None)
+    names = ("rewards", "group_ids", "correct", "judged", "entropies")
+    cuda = RolloutGroups(**{name: getattr(groups, name).cuda() for name in names}, seed=groups.seed)
+    advantages = estimator(cuda)
+    assert advantages.is_cuda and rows_in_loss(estimator, cuda).is_cuda
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(advantages.cpu(), estimator(groups), rtol=tolerance, atol=tolerance)
+    assert torch.equal(rows_in_loss(estimator, cuda).cpu(), rows_in_loss(estimator, groups))
+
+
+def test_three_deep():
+    groups = ragged([9, 12, 30])
+    nested = NegativeOnly(DominantSide(3.0, AGRAE(PassAtK(4, "full_sampling"))))
+    inner = AGRAE(PassAtK(4, "full_sampling"))(groups)
+    assert torch.equal(nested(groups), inner.clamp(max=0.0))
+    assert nested.min_group_size == 4
+    assert torch.equal(nested.rows_in_loss(groups), PassAtK(4, "full_sampling").rows_in_loss(groups))
+    assert not nested.rows_in_loss(groups).all()
+    with pytest.raises(ValueError, match=r"k=4.*smallest group has 3"):
+        nested(ragged([3, 8]))
+
+
+def test_a_plain_function_is_as_good_as_an_estimator():
+    nested = NegativeOnly(lambda groups: groups.rewards - 0.5)
+    groups = binary([2])
+    assert nested(groups).tolist() == [0, 0] + [-0.5] * 6
+    assert (nested.min_group_size, nested.needs_entropies) == (1, False)
+    assert nested.rows_in_loss(groups).all()
+
+
+# --- By name
+
+SPECS = {
+    "group_relative": ({"scale": "none"}, GroupRelative("none")),
+    "pass_at_k": ({"k": 8, "method": "bootstrap"}, PassAtK(8, "bootstrap")),
+    "exceeding_pass_at_k": ({"k": 4}, ExceedingPassAtK(4)),
+    "combined_pass_at_k": ({"k": 4}, CombinedPassAtK(4)),
+    "adaptive_pass_at_k": ({"k": 4}, AdaptivePassAtK(4)),
+    "without_easy": ({"base": "negative_only", "threshold": 0.3}, WithoutEasy(NegativeOnly(), 0.3)),
+    "scheduled": (
+        {"stages": [[0, {"name": "a_grae", "base": {"name": "pass_at_k", "k": 8}}], [0.7, "group_relative"]]},
+        Scheduled([(0, AGRAE(PassAtK(8))), (0.7, GroupRelative())]),
+    ),
+    "a_grae": ({"base": {"name": "pass_at_k", "k": 8}, "alpha": 0.5}, AGRAE(PassAtK(8), 0.5)),
+    "dominant_side": ({"beta": 0.1}, DominantSide(0.1)),
+    "difficulty_focused": ({"focus": "easy", "gamma": 1}, DifficultyFocused("easy", 1)),
+    "negative_only": ({"base": {"name": "group_relative", "scale": "none"}}, NegativeOnly(GroupRelative("none"))),
+    "psr": ({}, PSR),
+    "nsr": ({}, NSR),
+    "w_reinforce": ({"weight": 0.2}, PositiveNegativeReinforce(0.2, 1.0)),
+    "grpo_lead": ({"base": "group_relative"}, GRPOLead()),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_name_builds_and_refuses_unknown_fields(name):
+    fields, expected = SPECS[name]
+    built = build_estimator(json.loads(json.dumps({"name": name, **fields})))
+    assert built == expected and pickle.loads(pickle.dumps(built)) == expected and hash(built) == hash(expected)
+    assert repr(built).startswith(type(built).__name__ + "(")
+    with pytest.raises(ValueError, match=f"'{name}' has no field 'colour'. Its fields: "):
+        build_estimator({"name": name, **fields, "colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: build_estimator({"name": "psr", "weight": 1}), "'psr' has no field 'weight'. Its fields: none."),
+        (
+            lambda: build_estimator("grae"),
+            "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, grpo_lead",
+        ),
+        (lambda: build_estimator({"name": "a_grae", "base": "grae"}), "estimator 'grae'. Valid names: group_relative"),
+        (
+            lambda: build_estimator({"name": "a_grae", "base": {"name": "pass_at_k"}}),
+            "'pass_at_k' needs the field 'k'",
+        ),
+        (lambda: build_estimator({"name": "a_grae", "base": 3}), "must be a name or a dict.*got 3"),
+        (
+            lambda: build_estimator({"name": "scheduled", "stages": [[0, {"name": "pass_at_k", "k": 2, "q": 1}]]}),
+            "'pass_at_k' has no field 'q'.*k, method, eps",
+        ),
+        (lambda: build_estimator({"name": "scheduled", "stages": "pass_at_k"}), "pairs.*'pass_at_k'"),
+        (lambda: build_estimator({"name": "scheduled", "stages": [[0, "psr", "nsr"]]}), "pairs"),
+        (lambda: Scheduled([]), r"begin at 0.*got \[\]"),
+        (lambda: Scheduled([(0.1, PSR)]), r"\[0.1\]"),
+        (lambda: Scheduled([(0, PSR), (0.5, NSR), (0.5, W)]), r"\[0, 0.5, 0.5\]"),
+        (lambda: Scheduled([(0, PSR), (1, NSR)]), r"before 1, got \[0, 1\]"),
+        (lambda: Scheduled([(0, PSR), ("1/2", NSR)]), "'1/2'"),
+        (lambda: Scheduled([(0, "psr")]), "Scheduled takes an advantage estimator, got 'psr'"),
+        (lambda: NegativeOnly("pass_at_k"), "NegativeOnly takes an advantage estimator, got 'pass_at_k'"),
+        (lambda: ExceedingPassAtK(0), "`k`.*got 0"),
+        (lambda: CombinedPassAtK(0), "`k`.*got 0"),
+        (lambda: AdaptivePassAtK(0), "`k`.*got 0"),
+        (lambda: WithoutEasy(PSR, 1.5), "`threshold`.*1.5"),
+        (lambda: AGRAE(alpha=0), "`alpha`.*got 0"),
+        (lambda: AGRAE(alpha="1"), "`alpha`.*got '1'"),
+        (lambda: DominantSide(-1), "`beta`.*got -1"),
+        (lambda: DifficultyFocused("soft"), "'hard', 'easy', got 'soft'"),
+        (lambda: DifficultyFocused(gamma=0), "`gamma`.*got 0"),
+        (lambda: PositiveNegativeReinforce(-1, 1), "`positive`.*got -1"),
+        (lambda: PositiveNegativeReinforce(0, 0), "both 0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# --- Reward functions around reward functions
+
+
+def right_or_wrong(prompts, completions, completion_ids, **kwargs):
+    """1 for "right", 0 for "wrong…", None for "?"."""
+    return [None if text == "?" else float(text.startswith("right")) for text in completions]
+
+
+async def right_or_wrong_later(**kwargs):
+    await asyncio.sleep(0)
+    return right_or_wrong(**kwargs)
+
+
+class RightOrWrong:
+    async def __call__(self, **kwargs):
+        return right_or_wrong(**kwargs)
+
+
+def call(reward_func, completions, prompts=None, lengths=None):
+    prompts = ["1 + 1?"] * len(completions) if prompts is None else prompts
+    ids = [[0] * length for length in lengths or map(len, completions)]
+    return reward_func(prompts=prompts, completions=completions, completion_ids=ids, trainer_state=None)
+
+
+def test_noise_flips_a_share_of_the_wrong_ones():
+    wrong = [f"wrong {i}" for i in range(10_000)]
+    for share in (0.1, 0.3, 0.5):
+        rewards = call(NoisyReward(right_or_wrong, share), wrong)
+        # fixed hashes; of other texts, 1 in 10^6 would be outside 4.9 standard deviations
+        assert abs(sum(rewards) - share * 10_000) < 4.9 * math.sqrt(10_000 * share * (1 - share))
+    assert call(NoisyReward(right_or_wrong, 0.0), wrong[:9]) == [0.0] * 9
+    assert call(NoisyReward(right_or_wrong, 1.0), ["wrong", "right", "?"]) == [1.0, 1.0, None]
+
+
+def test_noise_depends_on_seed_prompt_and_completion_alone():
+    wrong = [f"wrong {i}" for i in range(64)]
+    noisy = NoisyReward(right_or_wrong, 0.5)
+    rewards = call(noisy, wrong)
+    assert call(noisy, wrong[::-1]) == rewards[::-1]  # whatever else is in the call
+    assert [call(noisy, [text])[0] for text in wrong] == rewards
+    assert call(NoisyReward(right_or_wrong, 0.5, seed=1), wrong) != rewards
+    assert call(noisy, wrong, prompts=["2 + 2?"] * 64) != rewards
+    # in another process too, where Python's own hash is salted anew
+    code = "from rlvr_trl.rewards.wrapper import content_digest; print(content_digest(0, 'a', [{'b': 1}]).hex())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == content_digest(0, "a", [{"b": 1}]).hex()
+
+
+def test_noise_reads_conversations_and_images():
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    def ask(colour):
+        return [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (2, 2), colour)}]}]
+
+    answers = [[{"role": "assistant", "content": f"wrong {i}"}] for i in range(64)]
+    noisy = NoisyReward(lambda completions, **kwargs: [0.0] * len(completions), 0.5)
+    red = call(noisy, answers, prompts=[ask("red") for _ in answers])
+    assert 0 < sum(red) < 64 and red == call(noisy, answers, prompts=[ask("red") for _ in answers])
+    assert red != call(noisy, answers, prompts=[ask("blue") for _ in answers])
+
+
+@pytest.mark.parametrize("wrap", [partial(NoisyReward, share=1.0), LengthReward])
+def test_wrappers_keep_the_form_of_what_they_wrap(wrap):
+    from trl.trainer.utils import get_callable_name, is_async_callable
+
+    suffix = "length" if wrap is LengthReward else "noisy"
+    texts, expected = ["wrong", "right", "?"], [-1.0 if wrap is LengthReward else 1.0, 1.0, None]
+    for func, name in {
+        right_or_wrong: "right_or_wrong",
+        partial(right_or_wrong, extra=1): "right_or_wrong",
+        right_or_wrong_later: "right_or_wrong_later",
+        partial(right_or_wrong_later, extra=1): "right_or_wrong_later",
+        RightOrWrong(): "RightOrWrong",
+    }.items():
+        wrapped = pickle.loads(pickle.dumps(wrap(func)))
+        assert get_callable_name(wrapped) == f"{name}_{suffix}"
+        assert is_async_callable(wrapped) == is_async_callable(func)
+        rewards = call(wrapped, texts)
+        assert (asyncio.run(rewards) if is_async_callable(wrapped) else rewards) == expected
+    assert call(wrap(lambda completions, **kwargs: torch.tensor([0.0, math.nan])), ["a", "b"])[1] is None
+    with pytest.raises(ValueError, match="'reward/model'"):
+        wrap("reward/model")
+
+
+def test_noise_on_mazes():
+    mazes = make_maze_dataset(20, prompt_style="bare", seed=1)
+    noisy = NoisyReward(maze_reward, 0.5)
+    completions = ["<answer>U</answer>"] * 20
+    rewards = noisy(prompts=mazes["prompt"], completions=completions, completion_ids=None, maze=mazes["maze"])
+    assert set(rewards) == {0.0, 1.0} and noisy.__name__ == "maze_reward_noisy"
+
+
+def test_length_reward_is_a_plain_loop_over_the_prompts():
+    texts = ["right", "right", "wrong", "right", "right", "right", "?", "right", "wrong", "right", "right"]
+    prompts = ["a", "a", "a", "b", "a", "b", "b", "c", "c", "d", "d"]
+    lengths = [4100, 5000, 9000, 3000, 6000, 8900, 10, 5000, 5000, 5000, 5000]
+    rewards = call(LengthReward(right_or_wrong), texts, prompts, lengths)
+    expected = [-1.0 if text == "wrong" else None if text == "?" else 1.0 for text in texts]
+    for rows in ([0, 1, 4], [3, 5]):  # of c there is one, those of d are equally long
+        correct = [lengths[i] for i in rows]
+        mean, std = statistics.fmean(correct), statistics.stdev(correct)
+        for i in rows:
+            expected[i] = math.exp(-0.05 * (lengths[i] - mean) / std)
+    assert rewards == pytest.approx(expected)
+    assert rewards[0] > 1 > rewards[4]
+
+
+@pytest.mark.parametrize(("lengths", "shortened"), [([4000] * 3 + [9000], False), ([4000] * 2 + [4001, 9000], True)])
+def test_length_reward_leaves_short_completions_alone(lengths, shortened):
+    rewards = call(LengthReward(right_or_wrong), ["right"] * 4, lengths=lengths)
+    assert (rewards != [1.0] * 4) == shortened
+    assert call(LengthReward(right_or_wrong, min_tokens=5000), ["right"] * 4, lengths=lengths) == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NoisyReward(right_or_wrong, 1.5), "`share`.*1.5"),
+        (lambda: NoisyReward(right_or_wrong, "a third"), "`share`.*'a third'"),
+        (lambda: LengthReward(right_or_wrong, min_tokens=-1), "`min_tokens`.*-1"),
+        (lambda: LengthReward(right_or_wrong, decay=-0.05), "`decay`.*-0.05"),
+    ],
+)
+def test_bad_settings_of_wrappers_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
