@@ -14,7 +14,7 @@ demo: $(READY)
 	$(VENV)/bin/rlvr-trl demo $(ARGS)
 
 test: $(READY) lint
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/python -m pytest $(ARGS)
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
