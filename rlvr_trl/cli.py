@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from .analysis.cli import add_plot
+
 
 def _add_demo(commands) -> None:
     demo = commands.add_parser(
@@ -36,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="rlvr-trl", description="Reinforcement learning with verifiable rewards on TRL. Start with: rlvr-trl demo"
     )
-    _add_demo(parser.add_subparsers(metavar="COMMAND", required=True))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    add_plot(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)

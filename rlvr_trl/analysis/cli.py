@@ -1,0 +1,145 @@
+"""The `plot` command. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_plot(commands) -> None:
+    """Adds `plot curves` and `plot bandit` to the subparsers of `rlvr-trl`."""
+    plot = commands.add_parser("plot", help="draw advantages over accuracy, or the softmax bandit, with their numbers")
+    kinds = plot.add_subparsers(metavar="KIND", required=True)
+    _add_curves(kinds)
+    _add_bandit(kinds)
+
+
+def _add_curves(kinds) -> None:
+    curves = kinds.add_parser(
+        "curves",
+        help="sum of |A| of a group, and its advantages, over accuracy",
+        description="Draws what a group of each accuracy gets: the figures of the papers, or any estimator.",
+    )
+    what = curves.add_mutually_exclusive_group()
+    what.add_argument("--figure", default="all", metavar="NAME", help="a figure of the papers, or all (default: all)")
+    what.add_argument(
+        "--estimator",
+        metavar="SPEC",
+        help='an advantage estimator: its name, or JSON such as \'{"name": "a_grae", "base": {"name": "pass_at_k", '
+        '"k": 8}}\'',
+    )
+    curves.add_argument(
+        "--rollouts",
+        metavar="SPEC",
+        help="with --estimator, also draw it after an extra stage of sampling: dars, or "
+        '\'{"name": "dars", "schedule": "hardness_weighted"}\'',
+    )
+    curves.add_argument(
+        "--batch-accuracy", type=float, metavar="SHARE", help="with --estimator, accuracy of the batch (default: 0.5)"
+    )
+    curves.add_argument(
+        "--num-samples", type=int, metavar="N", help="completions of a group (default: the figure's own; 32)"
+    )
+    _add_output(curves)
+    curves.set_defaults(run=_run_curves)
+
+
+def _add_bandit(kinds) -> None:
+    bandit = kinds.add_parser(
+        "bandit",
+        help="exploitation, then exploration, in a softmax bandit",
+        description="Trains a softmax bandit with group-relative advantages over many seeds.",
+    )
+    bandit.add_argument("--preset", default="all", metavar="NAME", help="which comparison, or all (default: all)")
+    bandit.add_argument("--seeds", type=int, default=200, metavar="N", help="independent runs (default: 200)")
+    bandit.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default: the preset's own)")
+    _add_output(bandit)
+    bandit.set_defaults(run=_run_bandit)
+
+
+def _add_output(parser) -> None:
+    parser.add_argument("--output-dir", default="rlvr-plots", help="folder for pictures and CSV (default: rlvr-plots)")
+    parser.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
+
+
+def _run_curves(args: argparse.Namespace) -> None:
+    from .curves import FIGURES
+    from .plots import plot_curves
+
+    if args.estimator is None:
+        for option, value in (("--rollouts", args.rollouts), ("--batch-accuracy", args.batch_accuracy)):
+            if value is not None:
+                raise ValueError(f"{option} needs --estimator: the figures have their own.")
+        figures = _choose(args.figure, FIGURES, "figure")
+    else:
+        figures = {"curves": _figure_of(args)}
+    for name, figure in figures.items():
+        curves = figure.compute(args.num_samples)
+        last = list(curves.values())[-1]
+        n = len(last.accuracy) - 1
+        if args.rollouts and (last.group_size == n).all():
+            raise ValueError(
+                f"--rollouts {args.rollouts} adds nothing to groups of {n}. Raise its max_generations or lower "
+                f"--num-samples."
+            )
+        path = _path(args, name)
+        plot_curves(curves, path, f"{figure.title} (n = {n})", figure.panels)
+        _report(path)
+
+
+def _figure_of(args: argparse.Namespace) -> Any:
+    from ..advantages import build_estimator
+    from ..rollouts import build_allocator
+    from .curves import Curve, Figure
+
+    estimator = build_estimator(_parse(args.estimator, "--estimator"))
+    batch_accuracy = 0.5 if args.batch_accuracy is None else args.batch_accuracy
+    lines = [Curve("first stage" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
+    if args.rollouts:
+        allocator = build_allocator(_parse(args.rollouts, "--rollouts"))
+        lines.append(Curve("with the extra stage", estimator, allocator, batch_accuracy))
+    return Figure(args.estimator, tuple(lines))
+
+
+def _run_bandit(args: argparse.Namespace) -> None:
+    from .bandit import PRESETS, crossing_step
+    from .plots import plot_bandit
+
+    for name, panels in _choose(args.preset, PRESETS, "preset").items():
+        runs = {label: (bandit.simulate(args.seeds, args.steps), bandit.actions) for label, bandit in panels.items()}
+        path = _path(args, f"bandit_{name}")
+        plot_bandit(runs, path, "Softmax bandit: mean over seeds and 5–95 % band")
+        for label, (probabilities, _) in runs.items():
+            mean, each = crossing_step(probabilities)
+            crossed = int((~each.isnan()).sum())
+            step = "never" if mean != mean else f"at step {mean:.0f}"
+            print(f"{name}, {label}: the mean crosses {step}; {crossed} of {len(each)} seeds do")
+        _report(path)
+
+
+def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:
+    if name == "all":
+        return choices
+    if name not in choices:
+        raise ValueError(f"Unknown {kind} {name!r}. Valid {kind}s: {', '.join(choices)}, all.")
+    return {name: choices[name]}
+
+
+def _parse(spec: str, option: str) -> Any:
+    """The name as it is, or what the JSON says."""
+    if not spec.lstrip().startswith("{"):
+        return spec
+    try:
+        return json.loads(spec)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{option} is neither a name nor JSON: {error}.") from None
+
+
+def _path(args: argparse.Namespace, name: str) -> Path:
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.{args.format}"
+
+
+def _report(path: Path) -> None:
+    print(f"{path} and {path.with_suffix('.csv').name}")

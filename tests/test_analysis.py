@@ -1,0 +1,371 @@
+"""Curves of the advantages and the softmax bandit, against values by hand and slow references."""
+
+import csv
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rlvr_trl.advantages import AGRAE, AdaptivePassAtK, GroupRelative, PassAtK
+from rlvr_trl.analysis import (
+    FIGURES,
+    PRESETS,
+    Bandit,
+    Curve,
+    Figure,
+    advantage_curves,
+    crossing_step,
+    expected_update,
+    plot_bandit,
+    plot_curves,
+    simulate,
+)
+from rlvr_trl.analysis.bandit import draw_uniforms
+from rlvr_trl.cli import main
+from rlvr_trl.rollouts import DARS
+
+
+DR_GRPO = GroupRelative(scale="none")
+GOOD, BEST, BAD = range(3)
+DEFAULT = Bandit()
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# Curves
+
+
+@pytest.mark.parametrize("n", [1, 5, 8])
+def test_dr_grpo_curve_is_its_formula(n):
+    curves = advantage_curves(DR_GRPO, n)
+    a = np.arange(n + 1) / n
+    np.testing.assert_array_equal(curves.accuracy, a)
+    np.testing.assert_allclose(curves.total, 2 * n * a * (1 - a), atol=1e-12)
+    np.testing.assert_allclose(curves.positive, [np.nan, *(1 - a[1:])], atol=1e-12)
+    np.testing.assert_allclose(curves.negative, [*(-a[:-1]), np.nan], atol=1e-12)
+    assert (curves.group_size == n).all()
+
+
+def test_pass_at_k_curve_is_the_table():
+    curves = advantage_curves(PassAtK(4), 8)
+    right = [0.999998, 0.522232, 0.277349, 0.120385, 0, 0, 0, 0]
+    wrong = [0, -0.142857, -0.174077, -0.166409, -0.120385, 0, 0, 0]
+    np.testing.assert_allclose(curves.positive[1:], right, atol=1e-6)
+    np.testing.assert_allclose(curves.negative[:-1], wrong, atol=1e-6)
+    c = np.arange(1, 8)
+    expected = c * curves.positive[1:8] - (8 - c) * curves.negative[1:8]
+    np.testing.assert_allclose(curves.total, [0, *expected, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("k", "peak"), [(1, 16), (4, 8), (8, 4), (16, 2)])
+def test_larger_k_moves_the_peak_to_harder_prompts(k, peak):
+    assert advantage_curves(PassAtK(k), 32).total.argmax() == peak
+
+
+def test_a_grae_curve_depends_on_the_accuracy_of_the_batch():
+    curves = advantage_curves(AGRAE(GroupRelative(eps=1e-6)), 8)
+    assert curves.batch_accuracy == 0.5
+    np.testing.assert_allclose(curves.positive[[1, 4, 7]], [1.205716, 0.330718, 0.172245], atol=1e-6)
+    np.testing.assert_allclose(curves.negative[[1, 4, 7]], [-0.344490, -0.661437, -2.411431], atol=1e-6)
+    base = advantage_curves(GroupRelative(), 8)
+    p = base.accuracy[1:-1]
+    for omega in (0.001, 0.1, 0.73, 0.999):
+        curves = advantage_curves(AGRAE(), 8, batch_accuracy=omega)
+        assert curves.batch_accuracy == pytest.approx(omega, abs=1e-3)
+        reached = curves.batch_accuracy
+        factor = reached / 2 / np.sqrt(p) + (1 - reached) / 2 / np.sqrt(1 - p)
+        np.testing.assert_allclose(curves.negative[1:-1], base.negative[1:-1] * factor)
+        np.testing.assert_allclose(curves.positive[1:-1], base.positive[1:-1] * factor * reached)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 8])
+@pytest.mark.parametrize("rollouts", [None, DARS("hardness_weighted", 64)])
+@pytest.mark.parametrize("accuracy", [0.001, 0.37, 0.5, 0.999])
+def test_batch_accuracy_is_reached(num_samples, rollouts, accuracy):
+    curves = advantage_curves(DR_GRPO, num_samples, rollouts=rollouts, batch_accuracy=accuracy)
+    assert curves.batch_accuracy == pytest.approx(accuracy, abs=1e-3)
+
+
+def test_any_estimator_has_a_curve():
+    at_k = advantage_curves(PassAtK(4), 8)
+    adaptive = advantage_curves(AdaptivePassAtK(4), 8)  # needs entropies
+    np.testing.assert_array_equal(adaptive.total, at_k.total)
+    sampled = advantage_curves(PassAtK(4, method="bootstrap"), 8)  # needs a seed
+    np.testing.assert_array_equal(sampled.total, advantage_curves(PassAtK(4, method="bootstrap"), 8).total)
+    assert sampled.positive[1] > 0 > sampled.negative[1]
+    own = advantage_curves(lambda groups: groups.rewards * 3, 8)
+    np.testing.assert_array_equal(own.total, 3 * np.arange(9))
+
+
+@pytest.mark.parametrize("n", [6, 8, 16])
+def test_equal_treatment_brings_hard_prompts_to_the_peak(n):
+    curves = advantage_curves(DR_GRPO, n, rollouts=DARS("equal_treatment", 2**20))
+    plain = advantage_curves(DR_GRPO, n)
+    hard = np.arange(1, (n + 1) // 2)
+    size, a = curves.group_size[hard], curves.accuracy[hard]
+    share = 2 * a * (1 - a)  # of one completion
+    exact = size * share  # at the same accuracy, whole completions or not
+    assert (exact >= n / 2 - 1e-12).all() and (exact < n / 2 + share).all()
+    whole = size * hard % n == 0
+    np.testing.assert_allclose(curves.total[hard][whole], exact[whole])
+    assert (curves.total[hard] <= exact + 1e-12).all() and (curves.total[hard] >= exact - 0.5 / size).all()
+    np.testing.assert_array_equal(curves.total[n // 2 :], plain.total[n // 2 :])
+    assert curves.total[0] == 0 and curves.group_size[0] > n
+
+
+def test_the_merged_group_is_interpolated_between_its_neighbours():
+    # n = 8, c = 3, equal treatment: Δ = 1, 9 · 3/8 = 3.375 correct of 9.
+    curves = advantage_curves(PassAtK(4), 8, rollouts=DARS("equal_treatment", 32))
+    of_nine = advantage_curves(PassAtK(4), 9)
+    assert curves.group_size[3] == 9
+    for name in ("total", "positive", "negative"):
+        low, high = getattr(of_nine, name)[3:5]
+        assert getattr(curves, name)[3] == pytest.approx(0.625 * low + 0.375 * high, abs=1e-12)
+
+
+def test_curves_refuse_wrong_settings():
+    with pytest.raises(ValueError, match="`num_samples` must be an integer of at least 1, got 0"):
+        advantage_curves(DR_GRPO, 0)
+    with pytest.raises(ValueError, match="`batch_accuracy` must be between"):
+        advantage_curves(DR_GRPO, 8, batch_accuracy=0.0)
+    with pytest.raises(ValueError, match="k=9"):
+        advantage_curves(PassAtK(9), 8)
+
+
+# Bandit
+
+
+def plain_simulate(rewards, logits, draws, temperature, learning_rate, negative_only, optimizer):
+    """One seed in plain Python; `draws` has one list of uniform numbers per step."""
+    z = list(logits)
+    first, second = [0.0] * len(z), [0.0] * len(z)
+
+    def policy():
+        weights = [math.exp(value / temperature) for value in z]
+        return [weight / sum(weights) for weight in weights]
+
+    history = [policy()]
+    for step, uniforms in enumerate(draws, start=1):
+        pi = policy()
+        actions = [
+            next((a for a, top in enumerate(itertools.accumulate(pi)) if u < top), len(z) - 1) for u in uniforms
+        ]
+        mean = sum(rewards[a] for a in actions) / len(actions)
+        gradient = [0.0] * len(z)
+        for action in actions:
+            advantage = rewards[action] - mean
+            if negative_only:
+                advantage = min(advantage, 0.0)
+            for v in range(len(z)):
+                gradient[v] += ((1 - pi[v]) if v == action else -pi[v]) * advantage / len(actions)
+        for v, g in enumerate(gradient):
+            first[v] = 0.9 * first[v] + 0.1 * g
+            second[v] = 0.999 * second[v] + 0.001 * g * g
+            adam = first[v] / (1 - 0.9**step) / (math.sqrt(second[v] / (1 - 0.999**step)) + 1e-8)
+            z[v] += learning_rate * (adam if optimizer == "adam" else g)
+        history.append(policy())
+    return history
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("negative_only", [False, True])
+@pytest.mark.parametrize(("group_size", "temperature"), [(2, 1.0), (5, 3.0)])
+def test_all_seeds_at_once_equal_a_plain_loop(optimizer, negative_only, group_size, temperature):
+    rewards, logits, steps = [0.5, 1.0, 0.0, 0.2], [0.0, -1.0, 0.0, 0.5], 40
+    settings = {"temperature": temperature, "learning_rate": 0.2, "negative_only": negative_only}
+    result = simulate(rewards, logits, group_size, steps=steps, seeds=3, optimizer=optimizer, **settings)
+    assert result.shape == (3, steps + 1, 4)
+    draws = draw_uniforms(3, steps, group_size)
+    for seed in range(3):
+        plain = plain_simulate(rewards, logits, draws[:, seed].tolist(), optimizer=optimizer, **settings)
+        torch.testing.assert_close(result[seed], torch.tensor(plain, dtype=torch.double), rtol=0, atol=1e-7)
+
+
+def test_a_seed_does_not_depend_on_the_others():
+    assert torch.equal(DEFAULT.simulate(2, 30), DEFAULT.simulate(5, 30)[:2])
+    assert not torch.equal(*DEFAULT.simulate(2, 30))
+
+
+def enumerated_update(pi, rewards, group_size, negative_only):
+    """Mean of g/G over all ordered groups."""
+    update = np.zeros(len(pi))
+    for actions in itertools.product(range(len(pi)), repeat=group_size):
+        chance = math.prod(pi[a] for a in actions)
+        mean = sum(rewards[a] for a in actions) / group_size
+        for action in actions:
+            advantage = rewards[action] - mean
+            advantage = min(advantage, 0) if negative_only else advantage
+            update += chance * advantage * ((np.arange(len(pi)) == action) - pi) / group_size
+    return update
+
+
+@pytest.mark.parametrize("negative_only", [False, True])
+@pytest.mark.parametrize("group_size", [2, 3, 5])
+def test_theorem_1_is_exact(group_size, negative_only):
+    rewards = [0.5, 1.0, 0.0, 0.2]
+    pi = torch.tensor([[0.4, 0.1, 0.3, 0.2], [0.97, 0.02, 0.01, 0.0]], dtype=torch.double)
+    result = expected_update(pi, rewards, group_size, learning_rate=0.3, negative_only=negative_only)
+    for row, policy in zip(result.numpy(), pi.numpy(), strict=True):
+        expected = 0.3 * enumerated_update(policy, rewards, group_size, negative_only)
+        np.testing.assert_allclose(row, expected, atol=1e-14)
+    if not negative_only:  # as printed, with the reward less its expectation, it lacks (G − 1)/G
+        r = torch.tensor(rewards, dtype=torch.double)
+        a = r - (pi @ r)[:, None]
+        others = (pi * a).sum(1, keepdim=True) - pi * a
+        printed = 0.3 * pi * ((1 - pi) * a - others)
+        torch.testing.assert_close(result, (group_size - 1) / group_size * printed, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("negative_only", [False, True])
+def test_theorem_1_is_the_mean_of_simulated_steps(negative_only):
+    # Six means within 5 standard errors: a false alarm in 300,000 choices of seeds.
+    seeds, logits = 10_000, [0.3, -1.0, 0.0]
+    pi = simulate(
+        DEFAULT.rewards, logits, 3, steps=1, seeds=seeds, negative_only=negative_only, optimizer="sgd"
+    )  # (S, 2, K)
+    change = pi.log().diff(dim=1).squeeze(1)
+    change = change - change.mean(1, keepdim=True)  # of the logits: what one gains the others lose
+    expected = expected_update(pi[0, 0], DEFAULT.rewards, 3, negative_only=negative_only)
+    error = (change.mean(0) - expected) / (change.std(0) / math.sqrt(seeds))
+    assert error.abs().max() < 5
+
+
+def test_default_bandit_exploits_first_and_explores_later():
+    probabilities = DEFAULT.simulate(100)
+    mean = probabilities.mean(0)
+    crossing, each = crossing_step(probabilities)
+    peak = int(mean[:, GOOD].argmax())
+    assert 20 < peak < 80 < crossing < 250
+    assert mean[peak, GOOD] > 0.9 and mean[30, BEST] < 1.5 * mean[0, BEST]  # the best one waits meanwhile
+    assert mean[-1, BEST] > 0.8 and mean[-1, BAD] < 0.01
+    assert (~each.isnan()).double().mean() > 0.8
+
+
+def test_larger_groups_and_higher_temperatures_cross_earlier():
+    for preset in ("group_size", "temperature"):
+        steps = [crossing_step(bandit.simulate(60, 300))[0] for bandit in PRESETS[preset].values()]
+        assert steps == sorted(steps, reverse=True) and not np.isnan(steps).any()
+
+
+def test_negative_advantages_alone_explore_with_adam_and_not_without():
+    panels = list(PRESETS["negative_only"].values())
+    (crossing, _), (crossing_n, each_n) = (crossing_step(bandit.simulate(60)) for bandit in panels[:2])
+    assert crossing_n < 0.8 * crossing and not each_n.isnan().any()
+    # Nothing ever pushes the best action down, but little pushes it up: Adam makes full steps of it.
+    start = torch.tensor(DEFAULT.logits, dtype=torch.double).softmax(0)
+    late = torch.tensor([0.95, 0.03, 0.02], dtype=torch.double)
+    for pi in (start, late):
+        both, negative = (expected_update(pi, DEFAULT.rewards, 2, negative_only=n)[BEST] for n in (False, True))
+        assert 0 < negative < 0.5 * both
+    gradient_only = panels[3].simulate(60, 1000)
+    assert crossing_step(gradient_only)[0] != crossing_step(gradient_only)[0]  # NaN
+    assert (gradient_only[:, -1, BEST] < gradient_only[:, 0, BEST]).all()
+
+
+def test_crossing_step_is_the_first_step_ahead():
+    best = torch.tensor([[0.1, 0.4, 0.7, 0.3], [0.1, 0.5, 0.4, 0.9], [0.1, 0.1, 0.1, 0.1]], dtype=torch.double)
+    mean, each = crossing_step(torch.stack([1 - best, best], dim=2))
+    assert each[:2].tolist() == [2, 3] and each[2].isnan()
+    assert math.isnan(mean)  # 0.1, 1/3, 0.4, 0.43
+    assert crossing_step(torch.stack([1 - best, best], dim=2)[:2])[0] == 2
+
+
+def test_bandit_refuses_wrong_settings():
+    for settings, message in [
+        ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
+        ({"temperature": 0.0}, "`temperature` must be a positive number, got 0.0"),
+        ({"optimizer": "adamw"}, "`optimizer` must be one of 'adam', 'sgd', got 'adamw'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            simulate([1.0, 0.0], [0.0, 0.0], 2, **settings)
+    with pytest.raises(ValueError, match="at least 2 actions, got 2 and 3"):
+        simulate([1.0, 0.0], [0.0, 0.0, 0.0], 2)
+    with pytest.raises(ValueError, match="`group_size` must be an integer of at least 2, got 1"):
+        simulate([1.0, 0.0], [0.0, 0.0], 1)
+
+
+# Pictures and the command line
+
+
+def test_csv_holds_the_arrays(tmp_path):
+    curves = Figure("", (Curve("a", PassAtK(2)), Curve("b", DR_GRPO, DARS())), num_samples=4).compute()
+    plot_curves(curves, tmp_path / "curves.svg", "title", panels=("total",))
+    rows = read_csv(tmp_path / "curves.csv")
+    assert [row["curve"] for row in rows] == ["a"] * 5 + ["b"] * 5
+    for column in ("num_correct", "accuracy", "group_size", "total", "positive", "negative"):
+        saved = [float(row[column]) for row in rows]
+        np.testing.assert_array_equal(saved, np.concatenate([getattr(c, column) for c in curves.values()]))
+
+    probabilities = DEFAULT.simulate(7, 5)
+    plot_bandit({"panel": (probabilities, DEFAULT.actions)}, tmp_path / "bandit.png", "title")
+    rows = read_csv(tmp_path / "bandit.csv")
+    assert len(rows) == 6 * 3 and rows[6]["action"] == "best, unexplored"
+    for column, array in [
+        ("mean", probabilities.numpy().mean(0)),
+        ("low", np.quantile(probabilities.numpy(), 0.05, axis=0)),
+        ("high", np.quantile(probabilities.numpy(), 0.95, axis=0)),
+    ]:
+        np.testing.assert_array_equal([float(row[column]) for row in rows], array.T.ravel())
+    with pytest.raises(ValueError, match="must be a .png or .svg file"):
+        plot_curves(curves, tmp_path / "curves.pdf", "title")
+
+
+def test_every_figure_can_be_computed():
+    for figure in FIGURES.values():
+        for curves in figure.compute(16).values():
+            assert np.isfinite(curves.total).all() and curves.total[0] == curves.total[-1] == 0
+
+
+def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
+    out = ["--output-dir", str(tmp_path / "new")]
+    assert main(["plot", "curves", "--figure", "a_grae_fig1", "--num-samples", "4", *out]) == 0
+    estimator = {"name": "a_grae", "base": {"name": "pass_at_k", "k": 8}}
+    spec = ["--estimator", json.dumps(estimator), "--rollouts", "dars", "--batch-accuracy", "0.3"]
+    assert main(["plot", "curves", *spec, "--num-samples", "16", "--format", "svg", *out]) == 0
+    assert main(["plot", "bandit", "--preset", "default", "--seeds", "3", "--steps", "20", *out]) == 0
+    assert "default, G = 2, η = 0.1: the mean crosses never; 0 of 3 seeds do" in capsys.readouterr().out
+    names = {path.stem: path for path in (tmp_path / "new").iterdir() if path.suffix != ".csv"}
+    assert set(names) == {"a_grae_fig1", "curves", "bandit_default"}
+    assert names["a_grae_fig1"].read_bytes().startswith(b"\x89PNG") and "<svg" in names["curves"].read_text()
+    rows = [row for row in read_csv(tmp_path / "new" / "curves.csv") if row["curve"] == "first stage"]
+    expected = advantage_curves(AGRAE(PassAtK(8)), 16, batch_accuracy=0.3)
+    np.testing.assert_array_equal([float(row["total"]) for row in rows], expected.total)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["curves", "--figure", "fig1"], "Unknown figure 'fig1'. Valid figures: dars_fig2, "),
+        (["bandit", "--preset", "three"], "Unknown preset 'three'. Valid presets: default, group_size, "),
+        (["bandit", "--seeds", "0"], "`seeds` must be an integer of at least 1, got 0"),
+        (["curves", "--estimator", "grpoo"], "Unknown advantage estimator 'grpoo'. Valid names: group_relative, "),
+        (["curves", "--estimator", "{name: a_grae}"], "--estimator is neither a name nor JSON: "),
+        (["curves", "--estimator", '{"name": "pass_at_k", "k": 64}'], "k=64"),
+        (["curves", "--rollouts", "dars"], "--rollouts needs --estimator"),
+        (["curves", "--estimator", "a_grae", "--rollouts", "dars"], "--rollouts dars adds nothing to groups of 32"),
+    ],
+)
+def test_command_line_errors_are_one_line(tmp_path, capsys, arguments, message):
+    assert main(["plot", *arguments, "--output-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_loads_nothing_heavy_and_analysis_no_trl():
+    heavy = "{'torch', 'numpy', 'matplotlib', 'transformers', 'trl'}"
+    code = (
+        "import sys, rlvr_trl.cli\n"
+        f"assert not {heavy} & set(sys.modules)\n"
+        "from rlvr_trl.analysis import advantage_curves, plot_curves, simulate\n"
+        "assert not {'trl', 'transformers', 'rlvr_trl.trainer'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
