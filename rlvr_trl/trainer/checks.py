@@ -5,6 +5,40 @@ from datasets import Dataset, DatasetDict
 from ..advantages import AdvantageEstimator
 
 
+def check_arguments(trainer: str, config_class: type, args, **given) -> None:
+    """
+    Refuses a configuration of another class, and an estimator or allocator that is said twice or is none.
+
+    Args:
+        trainer (`str`): name of the trainer, for the errors.
+        config_class (`type`): the class that `args` must have.
+        given: `advantages` and `rollouts` as the trainer was given them, or None.
+
+    Raises:
+        `TypeError`: `args` is of another class, or something given is not callable.
+        `ValueError`: Something given is also in `args`, or what `args` makes from fields of its own.
+    """
+    if not isinstance(args, config_class):
+        raise TypeError(f"`args` of {trainer} must be a {config_class.__name__}, got {type(args).__name__}.")
+    for name, value in given.items():
+        if value is None:
+            continue
+        if not callable(value):
+            raise TypeError(
+                f"`{name}` must be a callable, got {type(value).__name__}. A name goes into `args.{name}`."
+            )
+        if name in args._bound:
+            raise ValueError(
+                f"{trainer} makes its {name} from {args._bound[name]} of `args`, but `{name}` is {value!r}. Use "
+                f"RLVRTrainer to choose another."
+            )
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"`{name}` is set both as a trainer argument ({value!r}) and in `args` ({getattr(args, name)!r}). "
+                f"Set it in one place."
+            )
+
+
 def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> None:
     """
     Refuses an estimator that cannot work on groups of `num_generations` completions.

@@ -26,6 +26,18 @@ COMPLETION_FIELDS = (  # (B, C), padded on the right
     "sampling_per_token_logps",
     "importance_sampling_ratio",  # (B, 1) with a sequence-level correction
 )
+IMAGE_FIELDS = (  # of a vision-language model, beside the tokens
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
 SEQUENCE_FIELDS = ("token_type_ids", "mm_token_type_ids")  # (B, P + C)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from trl.trainer.utils import get_config_model_id
+from trl.trainer.utils import get_config_model_id, unsplit_pixel_values_by_grid
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
@@ -10,8 +10,16 @@ from ..advantages.nesting import drops_rows
 from ..rollouts import RolloutAllocator
 from . import metrics
 from .checkpoint import ResumableState
-from .checks import check_allocator, check_datasets, check_group_size, check_passes, describe_batch, passes_per_batch
-from .microbatch import loss_mask
+from .checks import (
+    check_allocator,
+    check_arguments,
+    check_datasets,
+    check_group_size,
+    check_passes,
+    describe_batch,
+    passes_per_batch,
+)
+from .microbatch import IMAGE_FIELDS, loss_mask
 from .pass_training import TrainsInPasses
 from .reward_errors import name_errors
 from .rlvr_config import RLVRConfig
@@ -88,27 +96,7 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
         if args is None:
             model_id = model if isinstance(model, str) else get_config_model_id(model.config)
             args = self._config_class(f"{model_id.split('/')[-1]}-{self._name}")
-        if not isinstance(args, self._config_class):
-            raise TypeError(
-                f"`args` of {type(self).__name__} must be a {self._config_class.__name__}, got {type(args).__name__}."
-            )
-        for name, value in (("advantages", advantages), ("rollouts", rollouts)):
-            if value is None:
-                continue
-            if not callable(value):
-                raise TypeError(
-                    f"`{name}` must be a callable, got {type(value).__name__}. A name goes into `args.{name}`."
-                )
-            if name in args._bound:
-                raise ValueError(
-                    f"{type(self).__name__} makes its {name} from {args._bound[name]} of `args`, but `{name}` is "
-                    f"{value!r}. Use RLVRTrainer to choose another."
-                )
-            if getattr(args, name) is not None:
-                raise ValueError(
-                    f"`{name}` is set both as a trainer argument ({value!r}) and in `args` "
-                    f"({getattr(args, name)!r}). Set it in one place."
-                )
+        check_arguments(type(self).__name__, self._config_class, args, advantages=advantages, rollouts=rollouts)
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
         self._rows_in_loss = self.advantages.rows_in_loss if drops_rows(self.advantages) else None
@@ -180,8 +168,11 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
             mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
             rows, width = self.args.per_device_train_batch_size, output["completion_ids"].shape[1]
+            images = unsplit_pixel_values_by_grid({name: output[name] for name in IMAGE_FIELDS if name in output})
             with torch.no_grad():
-                self._get_per_token_logps_and_entropies(self.model, ids, mask, width, rows, compute_entropy=True)
+                self._get_per_token_logps_and_entropies(
+                    self.model, ids, mask, width, rows, compute_entropy=True, **images
+                )
             entropies, self._entropies = self._entropies, None
         mask = loss_mask(output)
         return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
