@@ -181,13 +181,10 @@ def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float])
 
 
 def describe(results: dict[str, EvaluationResult]) -> str:
-    """One sentence of what the figures show, which follows from the paired intervals and nothing else."""
+    """One sentence of what the figures show: GRPO against the base, the other methods against GRPO if it is there."""
     wide = max(k for k in _shown_ks(results) if k <= 32)
-    ks = sorted({1, wide})
-    parts = [_compared(results, name, BASE, ks) for name in results if name != BASE]
-    if "grpo" in results:
-        parts += [_compared(results, name, "grpo", ks) for name in results if name not in (BASE, "grpo")]
-    return "; ".join(parts) + "."
+    against = {name: "grpo" if "grpo" in results and name != "grpo" else BASE for name in results if name != BASE}
+    return "; ".join(_compared(results, name, other, sorted({1, wide})) for name, other in against.items()) + "."
 
 
 def _shown_ks(results: dict[str, EvaluationResult]) -> list[int]:
