@@ -20,17 +20,17 @@ def _add_demo(commands) -> None:
         "--methods",
         nargs="+",
         metavar="NAME",
-        help="methods to train, by name (default: all of grpo, pass_at_k, dars)",
+        help="methods to train: grpo, pass_at_k, dars (these by default), a_grae, grpo_n, nsr",
     )
     demo.set_defaults(run=_run_demo)
 
 
 def _run_demo(args: argparse.Namespace) -> None:
     from .testbed.demo import QUICK, DemoSettings, run_demo
-    from .testbed.methods import METHODS
+    from .testbed.methods import DEFAULT_METHODS
 
     settings = DemoSettings(seed=args.seed, **(QUICK if args.quick else {}))
-    run_demo(args.output_dir, args.methods or list(METHODS), settings)
+    run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from ..rewards import maze_reward
-from ..trainer import DARSConfig, DARSTrainer, PassAtKConfig, PassAtKTrainer
+from ..trainer import (
+    AGRAEConfig,
+    AGRAETrainer,
+    DARSConfig,
+    DARSTrainer,
+    NegativeGRPOConfig,
+    NegativeGRPOTrainer,
+    PassAtKConfig,
+    PassAtKTrainer,
+    RLVRConfig,
+    RLVRTrainer,
+)
 from .progress import show_figures_in_bar
 
 
@@ -50,6 +61,8 @@ class Method:
     settings: dict[str, Any]
 
 
+DEFAULT_METHODS = ("grpo", "pass_at_k", "dars")
+
 METHODS = {
     "grpo": Method("GRPO", GRPOTrainer, GRPOConfig, {}),
     "pass_at_k": Method("Pass@k (k=8)", PassAtKTrainer, PassAtKConfig, {"k": 8}),
@@ -59,6 +72,9 @@ METHODS = {
         DARSConfig,
         {"prompts_per_batch": PROMPTS_PER_STEP, "num_generations": 8, "max_generations": 32, "loss_type": "dr_grpo"},
     ),
+    "a_grae": Method("A-GRAE", AGRAETrainer, AGRAEConfig, {}),
+    "grpo_n": Method("GRPO-N", NegativeGRPOTrainer, NegativeGRPOConfig, {}),
+    "nsr": Method("NSR", RLVRTrainer, RLVRConfig, {"advantages": "nsr"}),
 }
 
 
