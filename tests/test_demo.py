@@ -100,7 +100,8 @@ def test_the_table_shows_what_was_sampled():
 def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert main(["demo", "--methods", "grpoo", "--output-dir", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k, dars, a_grae, grpo_n, nsr" in error
+    assert error.count("\n") == 1
+    assert "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k, dars, a_grae, grpo_n, nsr" in error
     assert not (tmp_path / "new").exists()
     with pytest.raises(SystemExit):
         main(["--help"])
