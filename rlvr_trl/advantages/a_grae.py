@@ -16,6 +16,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from ..checks import check_choice
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .nesting import NestedEstimator, scale_groups
@@ -135,8 +136,7 @@ class DifficultyFocused(NestedEstimator):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.focus not in ("hard", "easy"):
-            raise ValueError(f"`focus` must be one of 'hard', 'easy', got {self.focus!r}.")
+        check_choice("focus", self.focus, ("hard", "easy"))
         _check_positive("gamma", self.gamma)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:

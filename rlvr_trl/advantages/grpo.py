@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_choice
 from .groups import RolloutGroups
 
 
@@ -45,8 +46,7 @@ class GroupRelative:
     eps: float = 1e-4
 
     def __post_init__(self):
-        if self.scale not in _SCALES:
-            raise ValueError(f"`scale` must be one of {', '.join(map(repr, _SCALES))}, got {self.scale!r}.")
+        check_choice("scale", self.scale, _SCALES)
         if self.eps < 0:
             raise ValueError(f"`eps` must not be negative, got {self.eps}.")
 

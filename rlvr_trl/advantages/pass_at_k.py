@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_choice
 from .groups import RolloutGroups
 from .pass_at_k_sampled import bootstrap, full_sampling, in_a_subset
 
@@ -60,8 +61,7 @@ class PassAtK:
     def __post_init__(self):
         if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
             raise ValueError(f"`k` must be an integer of at least 1, got {self.k!r}.")
-        if self.method not in _METHODS:
-            raise ValueError(f"`method` must be one of {', '.join(map(repr, _METHODS))}, got {self.method!r}.")
+        check_choice("method", self.method, _METHODS)
         if self.eps < 0:
             raise ValueError(f"`eps` must not be negative, got {self.eps}.")
 

@@ -26,7 +26,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..rollouts.checks import check_choice, check_integer
+from ..checks import check_choice, check_integer
 
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}

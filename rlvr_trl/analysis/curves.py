@@ -23,8 +23,8 @@ from ..advantages import (
     PassAtK,
     RolloutGroups,
 )
+from ..checks import check_integer
 from ..rollouts import DARS, RolloutAllocator
-from ..rollouts.checks import check_integer
 
 
 _TOLERANCE = 1e-3  # of the accuracy of the batch

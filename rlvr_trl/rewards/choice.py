@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from .boxed import last_boxed
 from .maze import completion_text, extract_tagged_answer
+from .references import reference_column
 
 
 MAX_CHARS = 1_000_000
@@ -56,13 +57,7 @@ def choice_reward(
     [1.0, 0.0, 1.0]
     ```
     """
-    references = answer if answer is not None else solution
-    if references is None:
-        raise ValueError("choice_reward needs a column `answer` or `solution` in the dataset, found neither.")
-    if len(references) != len(completions):
-        raise ValueError(
-            f"There must be a reference for each of the {len(completions)} completions, found {len(references)}."
-        )
+    references = reference_column("choice_reward", completions, solution, answer)
     golds = [_letter(r) or extract_choice(r) if isinstance(r, str) else None for r in references]
     choices = [extract_choice(completion_text(completion)) for completion in completions]
     if log_extra is not None:

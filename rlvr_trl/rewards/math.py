@@ -11,6 +11,7 @@ from functools import lru_cache
 from .boxed import BOX, last_boxed
 from .math_answers import equal_by_form, judge, normalize
 from .maze import completion_text, extract_tagged_answer
+from .references import reference_column
 from .workers import WorkerPool
 
 
@@ -108,14 +109,7 @@ class MathReward:
             `ValueError`: There is neither column, or it does not have one entry for each completion.
         """
         _need_math_verify()
-        references = answer if answer is not None else solution
-        if references is None:
-            raise ValueError("math_reward needs a column `answer` or `solution` in the dataset, found neither.")
-        if len(references) != len(completions):
-            raise ValueError(
-                f"`{'answer' if answer is not None else 'solution'}` must have one entry for each of the "
-                f"{len(completions)} completions, found {len(references)}."
-            )
+        references = reference_column("math_reward", completions, solution, answer)
         golds = [read_gold(reference) if isinstance(reference, str) else None for reference in references]
         answers = [read_answers(completion_text(completion)) for completion in completions]
         pairs = [(g, a) for g, readings in zip(golds, answers, strict=True) if g is not None for a in readings]

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .checks import check_counts, check_integer
+from ..checks import check_integer
+from .checks import check_counts
 
 
 class RolloutAllocator(Protocol):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_counts, check_integer
+from ..checks import check_choice, check_integer
+from .checks import check_counts
 from .schedules import SCALES, ZERO_ACCURACY, equal_treatment, hardness_weighted
 
 

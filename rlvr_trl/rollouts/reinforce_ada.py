@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_counts, check_integer
+from ..checks import check_integer
+from .checks import check_counts
 
 
 @dataclass(frozen=True)

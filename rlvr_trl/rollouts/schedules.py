@@ -26,7 +26,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_counts, check_integer
+from ..checks import check_choice, check_integer
+from .checks import check_counts
 
 
 SCALES = ("none", "std")

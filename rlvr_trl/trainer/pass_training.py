@@ -39,13 +39,17 @@ class TrainsInPasses(GRPOTrainer):
         finally:
             self._train_batch_size = usual
 
+    @property
+    def _steps_per_block(self) -> int:
+        """TRL's steps on one generation batch that make up one optimizer step, or its part of one."""
+        return min(self.args.steps_per_generation, self.args.gradient_accumulation_steps)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         if not self._in_passes:
             return super().training_step(model, inputs, num_items_in_batch)
         begin = time.perf_counter()
         model.train()
-        steps = self.args.steps_per_generation
-        per_block = min(steps, self.args.gradient_accumulation_steps)
+        steps, per_block = self.args.steps_per_generation, self._steps_per_block
         if self._window is None or self._step % (steps * self.num_iterations) == 0:
             self._window = None  # the last batch makes room before the next is sampled
             self._start_window(self._sample_batch(inputs))
@@ -74,7 +78,7 @@ class TrainsInPasses(GRPOTrainer):
             max_rows=self.args.per_device_train_batch_size,
             max_tokens=self.args.max_tokens_per_micro_batch,
             steps_per_generation=self.args.steps_per_generation,
-            steps_per_block=min(self.args.steps_per_generation, self.args.gradient_accumulation_steps),
+            steps_per_block=self._steps_per_block,
             skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
         )
         self._metrics["train"]["micro_batch/padding_share"].append(self._window.padding_share)

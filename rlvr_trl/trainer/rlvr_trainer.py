@@ -201,10 +201,10 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
         return output
 
     def _generate_and_score_in_stages(self, inputs) -> dict:
-        stages = sample_in_stages(
+        stages, history = sample_in_stages(
             self, inputs, self._sample, self._stage_groups, self.rollouts, self.args.max_extra_rollouts
         )
-        first, groups = self._stage_groups(stages[:1]), self._stage_groups(stages)
+        first, groups = history[0], history[-1]
         before, advantages = self._estimate_advantages(first), self._estimate_advantages(groups)
         output = merge_stages(self, stages)
         self._set_advantages(output, advantages, groups, local_rows(stages))
@@ -232,6 +232,11 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
             return super()._generate_and_score_completions(inputs)
         finally:
             self.num_generations = usual
+
+    @property
+    def _progress(self) -> float:
+        """Share of training done, in [0, 1]."""
+        return self.state.global_step / max(self.state.max_steps, 1)
 
     def _equal_groups(self, num_generations: int) -> Tensor:
         """Group of each completion: TRL keeps those of a prompt together, across processes. Shape `(T,)`."""
@@ -261,7 +266,7 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
             lengths=lengths,
             entropies=entropies,
             seed=self.args.seed * 2**32 + self._step,  # the same on every process, and again after a resume
-            progress=self.state.global_step / max(self.state.max_steps, 1),
+            progress=self._progress,
         )
 
     def _estimate_advantages(self, groups: RolloutGroups) -> Tensor:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from accelerate.utils import gather_object
@@ -63,9 +64,9 @@ def sample_in_stages(
     make_groups: Callable[[list[Stage]], RolloutGroups],
     allocator: RolloutAllocator,
     budget: int | None,
-) -> list[Stage]:
+) -> tuple[list[Stage], list[RolloutGroups]]:
     """
-    Samples all stages of a batch.
+    Samples all stages of a batch. Returns them, and the groups as they were after each.
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer; nothing of it is changed but what TRL counts.
@@ -82,17 +83,18 @@ def sample_in_stages(
     num_generations = trainer.num_generations
     num_rows = len(inputs) * trainer.accelerator.num_processes
     prompts = torch.arange(num_rows, device=trainer.accelerator.device) // num_generations
-    stages = [_sample(trainer, inputs, prompts, num_generations, sample)]
-    allocator.start_batch(trainer.state.global_step / max(trainer.state.max_steps, 1))
+    stages, history = [_sample(trainer, inputs, prompts, num_generations, sample)], []
+    allocator.start_batch(trainer._progress)
     spent = 0
     while True:
         groups = make_groups(stages)
+        history.append(groups)
         extra = allocator(len(stages), groups.sizes, groups.num_correct, groups.num_judged)
         _check_extra(extra, groups, allocator)
         left = None if budget is None else budget - spent
         extra = within_budget(extra, groups.num_correct, groups.num_judged, left)
         if not extra.any():
-            return stages
+            return stages, history
         spent += int(extra.sum())
         prompts = torch.arange(len(extra), device=extra.device).repeat_interleave(extra)  # (E,)
         stages.append(_sample(trainer, _extra_rows(trainer, rows, prompts), prompts, 1, sample))
@@ -107,9 +109,7 @@ def merge_stages(trainer, stages: list[Stage]) -> dict:
 
 def local_rows(stages: list[Stage]) -> Tensor:
     """Where the rows of the merged batch of this process stand among those of all processes. Shape `(B,)`."""
-    offsets = [0]
-    for stage in stages:
-        offsets.append(offsets[-1] + len(stage.prompts))
+    offsets = accumulate((len(stage.prompts) for stage in stages), initial=0)
     return torch.cat(
         [
             torch.arange(offset + stage.start, offset + stage.start + stage.num_local)
