@@ -1,5 +1,6 @@
 """The rewards of mathematical answers and of choices: right and wrong pairs, abuse, workers that are killed."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launching import launch
 
 
 pytest.importorskip("math_verify")
@@ -322,6 +324,17 @@ def test_in_a_child_process(reward, method):
     child.join()
     assert rewards == [1.0] and not set(pids) & set(reward.pool.pids)
     assert all(map(alive, reward.pool.pids))
+
+
+def test_under_accelerate_launch(tmp_path):
+    launch("math_rewards.py", str(tmp_path), processes=2, with_accelerate=True)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["rewards"] == [1.0, 1.0, 1.0, 0.0] and second["rewards"] == [0.0, 1.0, 1.0, 0.0]
+    assert first["metrics"] == {"math_reward/timed_out": 0.0, "math_reward/died": 0.0}
+    for rank in (first, second):  # they share the cores
+        assert rank["workers"] == max(1, min(4, rank["cores"] // 2))
+        assert rank["pids"] and not any(map(alive, rank["pids"]))
+    assert not set(first["pids"]) & set(second["pids"])
 
 
 def test_pickling_keeps_the_settings():

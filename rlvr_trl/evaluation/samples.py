@@ -1,0 +1,142 @@
+"""What an engine is asked for and what it returns."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """
+    How completions are drawn. The same in every engine.
+
+    Args:
+        max_new_tokens (`int`): tokens after which a completion is cut.
+        temperature (`float`): sampling temperature; 0 is greedy.
+        top_p (`float`), top_k (`int`): nucleus and top-k sampling; 1 and 0 switch them off.
+        seed (`int`): seed of the samples.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or above, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1 (off), got {self.top_p}.")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (off) or above, got {self.top_k}.")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One completion of one problem.
+
+    Args:
+        problem (`int`): which prompt it completes.
+        sample (`int`): which of the prompt's samples it is, from 0.
+        text (`str`): decoded without special tokens.
+        token_ids (`list[int]`, *optional*): up to and including the token that ended it, where the engine tells.
+        length (`int`): tokens, the ending one included.
+        truncated (`bool`): whether `max_new_tokens` came before an end.
+        entropy (`float`, *optional*): mean over its tokens of the entropy of the model's full next-token distribution
+            at temperature 1, in nats; where the engine cannot tell, `None`.
+    """
+
+    problem: int
+    sample: int
+    text: str
+    token_ids: list[int] | None
+    length: int
+    truncated: bool
+    entropy: float | None
+
+
+class Engine(Protocol):
+    """Something that samples completions: a model in this process, vLLM, a server."""
+
+    def check(self, prompts: Sequence) -> None:
+        """Raises `ValueError` for prompts that this engine cannot complete, before anything is sampled."""
+
+    def sample(
+        self, prompts: Sequence, requests: Sequence[tuple[int, int]], settings: SamplingSettings
+    ) -> Iterator[list[Sample]]:
+        """
+        Completions as they finish, a few at a time, in any order; exactly one for each request.
+
+        Args:
+            prompts (sequence of `str`, or of lists of messages): all problems.
+            requests (sequence of `(problem, sample)`): which completions of which prompts are wanted.
+            settings ([`SamplingSettings`]): how they are drawn. What is drawn for a request depends on the prompt,
+                these settings and the request alone, up to floating point, not on the other requests.
+        """
+
+    def describe(self) -> dict:
+        """Name of the engine, the model and its revision, and whatever else a result depends on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """
+    Sampled completions, prompt by prompt: completion `s` of prompt `p` is at `p * num_samples + s`.
+
+    Args:
+        texts (`list[str]`): decoded without special tokens.
+        token_ids (`list[list[int] | None]`): up to and including the token that ended the completion; `None` where
+            the engine does not tell.
+        lengths (`np.ndarray` of shape `(completions,)`): tokens, the ending one included.
+        truncated (`np.ndarray` of shape `(completions,)`): whether `max_new_tokens` came before an end.
+        entropies (`np.ndarray` of shape `(completions,)`): mean token entropy in nats, see [`Sample`]; NaN where the
+            engine does not tell.
+    """
+
+    texts: list[str]
+    token_ids: list[list[int] | None]
+    lengths: np.ndarray
+    truncated: np.ndarray
+    entropies: np.ndarray
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[Sample], num_problems: int, num_samples: int) -> "Completions":
+        """
+        Puts samples that came in any order into theirs.
+
+        Raises:
+            ValueError: a sample is missing, comes twice, or is of another problem or number than there are.
+        """
+        ordered: list[Sample | None] = [None] * (num_problems * num_samples)
+        for sample in samples:
+            if not (0 <= sample.problem < num_problems and 0 <= sample.sample < num_samples):
+                raise ValueError(
+                    f"Sample {sample.sample} of problem {sample.problem} is none of the {num_samples} samples of "
+                    f"{num_problems} problems."
+                )
+            index = sample.problem * num_samples + sample.sample
+            if ordered[index] is not None:
+                raise ValueError(f"Sample {sample.sample} of problem {sample.problem} came twice.")
+            ordered[index] = sample
+        missing = [divmod(index, num_samples) for index, sample in enumerate(ordered) if sample is None]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(ordered)} samples are missing; the first is sample {missing[0][1]} of "
+                f"problem {missing[0][0]}."
+            )
+        return cls(
+            texts=[sample.text for sample in ordered],
+            token_ids=[sample.token_ids for sample in ordered],
+            lengths=np.array([sample.length for sample in ordered], dtype=np.int64),
+            truncated=np.array([sample.truncated for sample in ordered], dtype=bool),
+            entropies=np.array([np.nan if sample.entropy is None else sample.entropy for sample in ordered]),
+        )
