@@ -1,0 +1,114 @@
+"""Benchmarks by name: which dataset, which split, which reward."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from .loaders import load_source
+from .maze import make_maze_dataset
+from .templates import Template
+
+
+MAZE_SIZES = range(7, 22, 2)
+MAZES_PER_SIZE = 100
+MAZE_SEED = 2508_10751  # another than the small ones that training sets are made with
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    A benchmark.
+
+    Args:
+        split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` if it is generated.
+        reward (`str`): name of its reward function in `rlvr_trl.rewards`.
+        draws (`int`): disjoint samples that are drawn of it; with 0 it is used as a whole.
+        draw_size (`int`): questions of one draw.
+    """
+
+    split: str | None
+    reward: str = "math_reward"
+    draws: int = 0
+    draw_size: int = 0
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "math500": Benchmark("test"),
+    "aime24": Benchmark("train"),
+    "aime25": Benchmark("test"),
+    "amc23": Benchmark("test"),
+    "minerva": Benchmark("test"),
+    "olympiadbench": Benchmark("train"),
+    "olymmath": Benchmark("test"),
+    "arc_challenge": Benchmark("test", "choice_reward"),
+    "mmlu_pro": Benchmark("test", "choice_reward", draws=3, draw_size=128),
+    "mathvision": Benchmark("test"),
+    "geo3k": Benchmark("test"),
+    "maze": Benchmark(None, "maze_reward"),
+}
+
+
+def load_benchmark(
+    name: str,
+    path_or_id: str | Path | None = None,
+    *,
+    template: str | Template | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """
+    Loads a benchmark: all of its rows, in their order, equal ones included.
+
+    `BENCHMARKS[name].reward` is the name of the reward function that scores it.
+
+    Args:
+        name (`str`):
+            One of `BENCHMARKS`.
+        path_or_id (`str` or `Path`, *optional*):
+            A local file or folder, or another id of the Hub, of the same shape; see [`load_source`]. Mazes have none.
+        template (`str`, `list` or `callable`, *optional*):
+            See [`load_source`]. Mazes have none.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the draws of MMLU-Pro. Mazes are always the same.
+
+    Returns:
+        [`~datasets.Dataset`]: the columns of [`load_source`]; for MMLU-Pro also `draw` (0, 1 or 2), with the rows of a
+        draw together; for mazes those of [`make_maze_dataset`], 100 of each odd size from 7 to 21 with a border. Make
+        training mazes with `exclude=load_benchmark("maze")`.
+
+    Raises:
+        ValueError: the benchmark is unknown, it has fewer rows than its draws need, or as [`load_source`].
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"name={name!r} is no benchmark; use one of {', '.join(BENCHMARKS)}.")
+    benchmark = BENCHMARKS[name]
+    if benchmark.split is None:
+        if path_or_id is not None or template is not None:
+            raise ValueError(
+                f"{name} is generated: path_or_id and template must be None, got {path_or_id}, {template}."
+            )
+        return _mazes()
+    dataset = load_source(name, path_or_id, benchmark.split, template=template, distinct=False)
+    return _draw(dataset, benchmark, name, seed) if benchmark.draws else dataset
+
+
+def _draw(dataset: Dataset, benchmark: Benchmark, name: str, seed: int) -> Dataset:
+    size = benchmark.draws * benchmark.draw_size
+    if len(dataset) < size:
+        raise ValueError(
+            f"{name} needs at least {benchmark.draws} draws x {benchmark.draw_size} questions = {size} rows, found "
+            f"{len(dataset)}. Take all of a smaller set with load_source({name!r}, ...)."
+        )
+    rows = np.random.default_rng(seed).permutation(len(dataset))[:size]
+    return dataset.select(rows).add_column("draw", np.repeat(np.arange(benchmark.draws), benchmark.draw_size).tolist())
+
+
+def _mazes() -> Dataset:
+    # Lengths are not limited: E is any cell that can be reached, as far away as the walls make it.
+    return concatenate_datasets(
+        [
+            make_maze_dataset(MAZES_PER_SIZE, size, border=True, max_path_length=None, seed=MAZE_SEED)
+            for size in MAZE_SIZES
+        ]
+    )

@@ -1,0 +1,89 @@
+"""Rows of a local file, a local folder or a dataset of the Hub, as they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset, Image, List, Value, concatenate_datasets, get_dataset_config_names, load_dataset
+
+
+FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+
+
+def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_configs: bool = False) -> Dataset:
+    """
+    Reads a file, or a folder or dataset of the Hub by `datasets.load_dataset`.
+
+    What ends in `.parquet`, `.json` or `.jsonl` is a file. Everything else is a folder, if there is one of this name,
+    or an id of the Hub; both are read alike.
+
+    Args:
+        path_or_id (`str` or `Path`): file, folder or id of the Hub.
+        configs (sequence of `str`): configurations to join, where the folder or dataset has them all; else its only
+            one is read.
+        split (`str`): split of a folder or dataset. A file has none.
+        has_configs (`bool`): whether the dataset is known to have the configurations, which saves asking for them.
+
+    Raises:
+        ValueError: a file is missing, cannot be read or has no rows; a folder has no files, or not this split.
+    """
+    path = Path(path_or_id)
+    if path.suffix in FORMATS or path.is_file():
+        return _read_file(path)
+    if path.is_dir() and not any(file.suffix in FORMATS for file in path.rglob("*")):
+        raise ValueError(f"The folder {path} has no file that ends in {', '.join(FORMATS)}.")
+    name = str(path_or_id)
+    if not has_configs and configs and not set(configs) <= set(get_dataset_config_names(name)):
+        configs = ()
+    parts = [load_dataset(name, config, split=split) for config in configs or [None]]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def check_columns(dataset: Dataset, needed: Sequence[str], source: str, path_or_id: str | Path):
+    """
+    Raises `ValueError` unless there is each of the needed columns; `problem|question` is either of the two.
+    """
+    missing = [names for names in needed if not set(names.split("|")) & set(dataset.column_names)]
+    if missing:
+        raise ValueError(
+            f"{source} needs the column{'s' * (len(missing) > 1)} {', '.join(n.replace('|', ' or ') for n in missing)}"
+            f", found {dataset.column_names} in {path_or_id}."
+        )
+
+
+def undecoded_images(dataset: Dataset, column: str, path_or_id: str | Path) -> Dataset:
+    """
+    The dataset with a column of images, or lists of images, as bytes or paths, whatever they were written as.
+
+    JSON cannot hold images: there they are paths, relative to the folder of the file.
+    """
+    feature = dataset.features[column]
+    is_list = isinstance(feature, List)
+    if (feature.feature if is_list else feature) == Value("string"):
+        folder = Path(path_or_id).parent
+
+        def absolute(value):
+            return [str(folder / one) for one in value] if is_list else value and str(folder / value)
+
+        dataset = dataset.map(
+            lambda value: {column: absolute(value)}, input_columns=column, load_from_cache_file=False
+        )
+    image = Image(decode=False)
+    return dataset.cast_column(column, List(image) if is_list else image)
+
+
+def decoded_images(dataset: Dataset, column: str) -> Dataset:
+    """The dataset with the images that [`undecoded_images`] left as bytes or paths."""
+    is_list = isinstance(dataset.features[column], List)
+    return dataset.cast_column(column, List(Image()) if is_list else Image())
+
+
+def _read_file(path: Path) -> Dataset:
+    if not path.is_file():
+        raise ValueError(f"The file {path} does not exist.")
+    if path.suffix not in FORMATS:
+        raise ValueError(f"A file must end in {', '.join(FORMATS)}, got {path}.")
+    try:
+        # datasets ends with StopIteration on an empty file, and with other errors than ValueError on broken ones
+        return load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
+    except Exception as error:
+        raise ValueError(f"No rows could be read from {path}: {error or 'it is empty'}") from error

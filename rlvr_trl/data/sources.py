@@ -1,0 +1,233 @@
+r"""What the published datasets look like, and what becomes of their rows.
+
+A source has a function from one of its rows to a [`Problem`]. Everything else (reading, templates, images, errors) is
+the same for all and lives in `loaders`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..rewards.boxed import BOX, last_boxed
+
+
+LETTERS = "ABCDEFGHIJ"
+MATH_CONFIGS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+_DAPO_FIRST = "Solve the following math problem step by step."
+_DAPO_LAST = "Remember to put your answer on its own line"
+_LEVEL = re.compile(r"level\s*", re.IGNORECASE)
+_OLYMMATH_LEVEL = re.compile(r"EASY|HARD", re.IGNORECASE)
+_IMAGE_TAG = re.compile(r"[ \t]*<image\d*>[ \t]*\n?")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    One row of a source.
+
+    Args:
+        text (`str`): the problem, without options.
+        answer (`str`, *optional*): the final answer alone, or the letter of the right option; `None` if there is none.
+        options (`tuple[str]`): texts of the options A, B, C… of a multiple-choice question.
+        columns (`dict`): further columns; the same names in all rows of a dataset.
+    """
+
+    text: str
+    answer: str | None
+    options: tuple[str, ...]
+    columns: dict[str, Any]
+
+    @property
+    def full_text(self) -> str:
+        """The problem and its lettered options, where these are more than letters themselves."""
+        if not self.options or self.options == tuple(LETTERS[: len(self.options)]):
+            return self.text
+        return "\n".join([self.text, "", *(f"{a}. {b}" for a, b in zip(LETTERS, self.options, strict=False))])
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Where a dataset is and how it is read.
+
+    Args:
+        hub (`str`): id on the Hub.
+        split (`str`): split that is read unless another is asked for.
+        columns (`tuple[str]`): needed columns; `problem|question` is either of the two.
+        read (`callable`): a row to a [`Problem`].
+        configs (`tuple[str]`): configurations, joined in this order.
+        template (`str`): name of the default template. Questions with options have `"choice"`.
+        images (`str`, *optional*): column with an image, or a list of images, which becomes `image` or `images`.
+    """
+
+    hub: str
+    split: str
+    columns: tuple[str, ...]
+    read: Callable[[dict], Problem]
+    configs: tuple[str, ...] = ()
+    template: str = "boxed"
+    images: str | None = None
+
+
+def read_math(row: dict) -> Problem:
+    """`problem` or `question`, and the answer in a column of its own or else in the last box of `solution`."""
+    solution = row.get("solution")
+    if isinstance(solution, list):  # OlympiadBench
+        solution = "\n\n".join(solution)
+    answer = _answer(_first(row, "answer", "final_answer"))
+    if answer is None and solution is not None:
+        answer = next(iter(last_boxed(solution)), None)
+    columns = {"solution": solution} if "solution" in row else {}
+    if "level" in row:
+        columns["level"] = _level(row["level"])
+    subject = next((name for name in ("subject", "type", "problem_type", "subfield") if name in row), None)
+    if subject:
+        columns["subject"] = row[subject]
+    text = "\n\n".join(part for part in (row.get("context"), _first(row, "problem", "question")) if part)
+    return _problem(text, answer, columns)
+
+
+def read_olymmath(row: dict) -> Problem:
+    """As [`read_math`], with the level from the id, as in `OlymMATH-HARD-1-EN`."""
+    level = _OLYMMATH_LEVEL.search(row["unique_id"])
+    return read_math(row | {"level": level[0].lower() if level else None})
+
+
+def read_openr1(row: dict) -> Problem:
+    """The 220k set and the 45k subset. What DeepSeek-R1 wrote is kept as `generations`, one text each."""
+    if "prompt" in row:
+        return read_verl(row)
+    problem = read_math(row)
+    if "generations" in row:
+        problem.columns["generations"] = row["generations"]
+    return problem
+
+
+def read_verl(row: dict) -> Problem:
+    """Datasets for verl (`prompt` of messages, `reward_model`), and DAPO as processed by Open R1 (`solution`)."""
+    text = row["prompt"]
+    if not isinstance(text, str):
+        text = next((m["content"] for m in reversed(text) if m["role"] == "user"), "")
+    paragraphs = text.strip().split("\n\n")
+    if paragraphs[0].startswith(_DAPO_FIRST):
+        paragraphs = paragraphs[1:]
+    if paragraphs and paragraphs[-1].startswith(_DAPO_LAST):
+        paragraphs = paragraphs[:-1]
+    answer = (row.get("reward_model") or {}).get("ground_truth", row.get("solution"))
+    columns = {}
+    if "target" in row:
+        columns["generations"] = [message["content"] for message in row["target"] or []]
+    return _problem("\n\n".join(paragraphs), _answer(answer), columns)
+
+
+def read_gsm8k(row: dict) -> Problem:
+    """The answer follows `####`, without the commas of thousands; all of the column is the solution."""
+    _, mark, answer = row["answer"].rpartition("####")
+    answer = answer.strip().replace(",", "") if mark else None
+    return _problem(row["question"], answer or None, {"solution": row["answer"]})
+
+
+def read_arc(row: dict) -> Problem:
+    """Labels are letters or 1 to 4; both become letters."""
+    labels, texts = row["choices"]["label"], row["choices"]["text"]
+    answer = LETTERS[labels.index(row["answerKey"])] if row["answerKey"] in labels else None
+    return _problem(row["question"], answer, {}, texts)
+
+
+def read_mmlu_pro(row: dict) -> Problem:
+    return _problem(row["question"], _answer(row["answer"]), {"subject": row["category"]}, row["options"])
+
+
+def read_geo3k(row: dict) -> Problem:
+    """
+    Images stand before the text, in their order, where TRL puts them; the tags `<image>` are taken out.
+
+    Raises:
+        ValueError: there are tags, and not one for each image.
+    """
+    text = row["problem"]
+    tags = text.count("<image>")
+    if tags and tags != len(row["images"]):
+        raise ValueError(f"{tags} tags <image> and {len(row['images'])} images in {text[:80]!r}")
+    return _problem(_IMAGE_TAG.sub("", text).strip(), _answer(row["answer"]), {})
+
+
+def read_mathvision(row: dict) -> Problem:
+    """Some questions have options, and then a letter for an answer; the others have a short text."""
+    columns = {"level": _level(row["level"])} if "level" in row else {}
+    if "subject" in row:
+        columns["subject"] = row["subject"]
+    return _problem(_IMAGE_TAG.sub("", row["question"]).strip(), _answer(row["answer"]), columns, row["options"] or ())
+
+
+def _problem(text, answer, columns, options=()) -> Problem:
+    if len(options) > len(LETTERS):
+        raise ValueError(f"At most {len(LETTERS)} options have a letter, found {len(options)} in {text[:80]!r}")
+    return Problem(text=text, answer=answer, options=tuple(options), columns=columns)
+
+
+def _first(row: dict, *names: str):
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _level(value) -> str | None:
+    return None if value is None else _LEVEL.sub("", str(value))
+
+
+def _answer(value) -> str | None:
+    """An answer as text: `27.0` is 27, a list is joined by commas, and of a text with a box only the box counts."""
+    if isinstance(value, list):
+        value = ", ".join(filter(None, map(_answer, value)))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    if BOX in text:
+        text = next(iter(last_boxed(text)), "")
+    return text or None
+
+
+_PROBLEM = ("problem|question",)
+_WITH_ANSWER = ("problem|question", "answer|final_answer")
+
+SOURCES: dict[str, Source] = {
+    "math": Source("EleutherAI/hendrycks_math", "train", (*_PROBLEM, "solution|answer"), read_math, MATH_CONFIGS),
+    "openr1": Source("open-r1/OpenR1-Math-220k", "train", ("problem|prompt", "answer|reward_model"), read_openr1),
+    "openr1_45k": Source(
+        "Elliott/Openr1-Math-46k-8192", "train", ("problem|prompt", "answer|reward_model"), read_openr1
+    ),
+    "dapo": Source("BytedTsinghua-SIA/DAPO-Math-17k", "train", ("prompt", "reward_model|solution"), read_verl),
+    "gsm8k": Source("openai/gsm8k", "train", ("question", "answer"), read_gsm8k, ("main",)),
+    "geo3k": Source(
+        "hiyouga/geometry3k", "train", ("problem", "images", "answer"), read_geo3k, template="geo3k", images="images"
+    ),
+    "arc_challenge": Source(
+        "allenai/ai2_arc", "train", ("question", "choices", "answerKey"), read_arc, ("ARC-Challenge",)
+    ),
+    "mmlu_pro": Source("TIGER-Lab/MMLU-Pro", "test", ("question", "options", "answer", "category"), read_mmlu_pro),
+    "math500": Source("HuggingFaceH4/MATH-500", "test", (*_PROBLEM, "solution|answer"), read_math),
+    "aime24": Source("HuggingFaceH4/aime_2024", "train", _WITH_ANSWER, read_math),
+    "aime25": Source("math-ai/aime25", "test", _WITH_ANSWER, read_math),
+    "amc23": Source("math-ai/amc23", "test", _WITH_ANSWER, read_math),
+    "minerva": Source("math-ai/minervamath", "test", _WITH_ANSWER, read_math),
+    "olympiadbench": Source("Hothan/OlympiadBench", "train", _WITH_ANSWER, read_math, ("OE_TO_maths_en_COMP",)),
+    "olymmath": Source(
+        "RUC-AIBOX/OlymMATH", "test", (*_WITH_ANSWER, "unique_id"), read_olymmath, ("en-easy", "en-hard")
+    ),
+    "mathvision": Source(
+        "MathLLMs/MathVision",
+        "test",
+        ("question", "options", "decoded_image", "answer"),
+        read_mathvision,
+        images="decoded_image",
+    ),
+}

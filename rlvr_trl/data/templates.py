@@ -1,0 +1,67 @@
+r"""How the text of a problem becomes a prompt.
+
+A template is a string, which gives a string prompt without any chat template; a list of messages, which gives a
+conversation; or a function of the row. In strings and messages `{problem}` stands for the problem, and all other
+braces, as in `\boxed{}`, are left alone.
+"""
+
+from collections.abc import Callable
+
+
+Prompt = str | list[dict[str, str]]
+Template = str | list[dict[str, str]] | Callable[[dict], Prompt]
+
+SLOT = "{problem}"
+STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
+CHOOSE = r"Please reason step by step, and put the letter of the right option within \boxed{}."
+THINK = r"First reason between <think> and </think>. Then put your final answer within \boxed{}."
+
+PROMPT_TEMPLATES: dict[str, Template] = {
+    # The system prompt of Qwen2.5-Math.
+    "boxed": [{"role": "system", "content": STEP_BY_STEP}, {"role": "user", "content": SLOT}],
+    # The same request behind the problem, as in the evaluation code of A-GRAE (arXiv 2602.05548).
+    "qwen_boxed_suffix": [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": f"{SLOT}\n{STEP_BY_STEP}"},
+    ],
+    # For base models: text that a solution continues.
+    "plain": f"Problem:\n{SLOT}\n\n{STEP_BY_STEP}\n\nSolution:\n",
+    "choice": [{"role": "system", "content": CHOOSE}, {"role": "user", "content": SLOT}],
+    "geo3k": [{"role": "user", "content": f"{SLOT}\n\n{THINK}"}],
+}
+
+
+def find_template(template: str | Template) -> Template:
+    """
+    The template of this name, or `template` itself if it is one.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(template, str) and template in PROMPT_TEMPLATES:
+        return PROMPT_TEMPLATES[template]
+    texts = [template] if isinstance(template, str) else []
+    if isinstance(template, list):
+        texts = [message["content"] for message in template]
+    if not callable(template) and not any(SLOT in text for text in texts):
+        raise ValueError(
+            f"template must be one of {sorted(PROMPT_TEMPLATES)}, a string or messages with {SLOT}, or a function of "
+            f"the row, got {template!r}."
+        )
+    return template
+
+
+def fill_template(template: Template, problem: str, row: dict) -> Prompt:
+    """
+    The prompt of a problem.
+
+    Args:
+        template: as returned by [`find_template`].
+        problem (`str`): text of the problem; options of a multiple-choice question are part of it.
+        row (`dict`): columns of the source as they were read, given to a function along with `problem`.
+    """
+    if callable(template):
+        return template({**row, "problem": problem})
+    if isinstance(template, str):
+        return template.replace(SLOT, problem)
+    return [{**message, "content": message["content"].replace(SLOT, problem)} for message in template]

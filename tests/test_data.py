@@ -1,0 +1,206 @@
+"""Loaders and benchmarks: the real MATH and AMC files, folders, templates, errors, draws."""
+
+import re
+from pathlib import Path
+
+import datasets
+import pandas
+import pytest
+from published import CHOICES, PROBLEMS, PUBLISHED, two, user, without_prompt, write
+
+import rlvr_trl.data
+from rlvr_trl import rewards
+from rlvr_trl.data import BENCHMARKS, PROMPT_TEMPLATES, SOURCES, load_benchmark, load_math, load_source
+from rlvr_trl.data.sources import MATH_CONFIGS
+from rlvr_trl.rewards import math_reward, maze_reward
+
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def shared(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"{name} is not beside the repository")
+    return SHARED / name
+
+
+def test_real_math():
+    path = shared("math_train.parquet")
+    with pytest.raises(ValueError, match="2 of 7500 rows of math .* the first is row 5341"):
+        load_math(path)
+    with pytest.warns(UserWarning, match="2 of 7500 rows .* left out"):
+        dataset = load_math(str(path), drop_unanswered=True)
+    assert dataset.column_names == ["prompt", "answer", "solution", "level", "subject"] and len(dataset) == 7498
+    assert set(dataset["level"]) == {"1", "2", "3", "4", "5", "?"} and len(set(dataset["subject"])) == 7
+
+    table = pandas.read_parquet(path)
+    assert dataset[0]["prompt"][1]["content"] == table.problem[0] and dataset[0]["answer"] == table.answer[0]
+    published = dict(zip(table.problem, table.answer, strict=True))
+    sample = dataset.select(range(0, 7498, 37))
+    references = [published[prompt[1]["content"]] or None for prompt in sample["prompt"]]
+    assert sample["answer"][:] == references
+
+
+def test_answers_from_the_box_are_those_of_the_merged_form(tmp_path):
+    rows = pandas.read_parquet(shared("math_train.parquet"))[:300]
+    path = tmp_path / "parts.parquet"
+    rows.drop(columns="answer").to_parquet(path)
+    answers = load_math(path)["answer"][:]
+    assert math_reward([rf"\boxed{{{answer}}}" for answer in answers], answer=list(rows.answer)) == [1.0] * 300
+
+
+def test_real_amc_answers_are_right():
+    dataset = load_benchmark("amc23", shared("amc23_test.parquet"))
+    answers = dataset["answer"][:]
+    assert len(answers) == 40 and dataset.column_names == ["prompt", "answer"]
+    assert math_reward([rf"\boxed{{{answer}}}" for answer in answers], answer=answers) == [1.0] * 40
+
+
+def test_folder_of_a_hub_dataset_with_configurations(tmp_path):
+    parts = []
+    for config in MATH_CONFIGS:
+        row = {"problem": f"{config}?", "level": "Level 1", "type": config, "solution": r"\boxed{1}"}
+        for split in ("train", "test"):
+            write(tmp_path, [row | {"problem": f"{config} {split}?"}], f"{config}/{split}-00000-of-00001.parquet")
+        files = "".join(f"\n  - split: {s}\n    path: {config}/{s}-*" for s in ("train", "test"))
+        parts.append(f"- config_name: {config}\n  data_files:{files}\n")
+    (tmp_path / "README.md").write_text("---\nconfigs:\n" + "".join(parts) + "---\n", encoding="utf-8")
+    dataset = load_math(tmp_path, split="test")
+    assert tuple(dataset["subject"]) == MATH_CONFIGS
+    assert dataset[0]["prompt"][1]["content"] == "algebra test?"
+
+
+def test_folder_of_files_without_configurations(tmp_path):
+    rows, expected = PUBLISHED["math", "merged"]
+    write(tmp_path / "math", rows[:1], "train-0.jsonl")
+    write(tmp_path / "math", rows[1:], "train-1.jsonl")
+    assert without_prompt(load_math(tmp_path / "math")) == expected
+    with pytest.raises(ValueError, match="test.*train"):
+        load_math(tmp_path / "math", split="test")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="has no file"):
+        load_math(tmp_path / "none")
+
+
+def test_templates(tmp_path):
+    path = write(tmp_path, PUBLISHED["math", "merged"][0], "rows.jsonl")
+
+    def first_prompt(template):
+        return load_math(path, template=template)[0]["prompt"]
+
+    problem = PROBLEMS[0]
+    assert first_prompt("boxed") == first_prompt(None) == [{"role": "system", "content": BOXED}, *user(problem)]
+    assert first_prompt("qwen_boxed_suffix")[-1]["content"] == f"{problem}\n{BOXED}"
+    assert isinstance(first_prompt("plain"), str) and problem in first_prompt("plain")
+    assert first_prompt(r"Q: {problem} in \boxed{}") == rf"Q: {problem} in \boxed{{}}"
+    assert first_prompt(user("{problem}!")) == user(f"{problem}!")
+    assert first_prompt(lambda row: f"{row['unique_id']}: {row['problem']}") == f"t/1: {problem}"
+    for template in ("qwen", user("no slot"), 3):
+        with pytest.raises(ValueError, match="template must be one of .*boxed"):
+            first_prompt(template)
+
+
+def test_own_template_can_keep_the_published_prompt(tmp_path):
+    rows = PUBLISHED["dapo", "original"][0]
+    dataset = load_source("dapo", write(tmp_path, rows, "rows.parquet"), template=lambda row: row["prompt"])
+    assert dataset["prompt"][:] == [row["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_wrong_columns_are_named(suffix, tmp_path):
+    path = write(tmp_path, [{"query": "x", "answer": "1"}], f"rows{suffix}")
+    with pytest.raises(ValueError, match=r"math needs the column problem or question, found \['query', 'answer'\]"):
+        load_math(path)
+    for source in SOURCES:
+        with pytest.raises(ValueError, match=rf"^{source} needs the columns? .*, found \['query', 'answer'\]"):
+            load_source(source, path)
+
+
+def test_broken_rows_are_named(tmp_path):
+    rows = two(prompt=PROBLEMS, reward_model=("2", "5"))
+    with pytest.raises(ValueError, match="Row 0 of .*is not as expected: AttributeError"):
+        load_source("dapo", write(tmp_path, rows, "rows.jsonl"))
+    rows = two(question=PROBLEMS, answer=("#### 2", "no mark"))
+    path = write(tmp_path, rows, "gsm8k.jsonl")
+    with pytest.raises(ValueError, match="1 of 2 rows of gsm8k .* the first is row 1: .*Find"):
+        load_source("gsm8k", path)
+    with pytest.warns(UserWarning, match="1 of 2 rows"):
+        assert load_source("gsm8k", path, drop_unanswered=True)["answer"][:] == ["2"]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.json", "rows.jsonl"])
+def test_files_that_are_missing_empty_or_of_another_kind(name, tmp_path):
+    path = tmp_path / name
+    with pytest.raises(ValueError, match="does not exist"):
+        load_math(path)
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"No rows could be read from .*{re.escape(name)}"):
+        load_math(path)
+    if path.suffix == ".json":
+        path.write_text("[]", encoding="utf-8")
+        with pytest.raises(ValueError, match="No rows could be read"):
+            load_math(path)
+    other = tmp_path / "rows.csv"
+    other.write_text("problem,answer\n1,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"must end in .parquet, .json, .jsonl, got .*rows.csv"):
+        load_math(other)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="'math5000' is no benchmark; use one of math500, aime24, .*, maze"):
+        load_benchmark("math5000")
+    with pytest.raises(ValueError, match="'maths' is no source; use one of math, openr1"):
+        load_source("maths")
+    assert set(dir(rlvr_trl.data)) == set(rlvr_trl.data.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'load_maths'"):
+        _ = rlvr_trl.data.load_maths
+
+
+def test_draws_of_mmlu_pro(tmp_path):
+    questions = two(**CHOICES["mmlu_pro"][0][0])[:1] * 400
+    path = write(tmp_path, [q | {"question": f"Question {i}"} for i, q in enumerate(questions)], "mmlu.parquet")
+    first, again, other = (load_benchmark("mmlu_pro", path, seed=seed) for seed in (0, 0, 1))
+    assert first["draw"][:] == [0] * 128 + [1] * 128 + [2] * 128
+    texts = [prompt[1]["content"] for prompt in first["prompt"]]
+    assert len(set(texts)) == 384  # the draws are disjoint
+    assert first["prompt"][:] == again["prompt"][:] != other["prompt"][:]
+    with pytest.raises(ValueError, match="3 draws x 128 questions = 384 rows, found 2"):
+        load_benchmark("mmlu_pro", write(tmp_path, CHOICES["mmlu_pro"][0], "few.parquet"))
+
+
+def test_benchmark_keeps_equal_rows(tmp_path):
+    path = write(tmp_path, PUBLISHED["aime25", "test"][0] * 2, "rows.jsonl")
+    assert len(load_benchmark("aime25", path)) == 4
+    with pytest.warns(UserWarning, match="2 of 4 rows are left out"):
+        assert len(load_source("aime25", path)) == 2
+
+
+def test_benchmark_of_mazes():
+    dataset = load_benchmark("maze")
+    assert dataset["size"][:] == [size for size in range(7, 22, 2) for _ in range(100)]
+    assert len(set(dataset["maze"])) == 800 and load_benchmark("maze", seed=1)["maze"][:] == dataset["maze"][:]
+    assert all(set(maze[: maze.index("\n")]) == {"*"} for maze in dataset["maze"])
+    answers = [f"<answer>{path}</answer>" for path in dataset["shortest_path"]]
+    assert maze_reward(answers, maze=dataset["maze"][:]) == [1.0] * 800
+    with pytest.raises(ValueError, match="maze is generated"):
+        load_benchmark("maze", "mazes.jsonl")
+
+
+def test_tables_agree_and_are_documented():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, benchmark in BENCHMARKS.items():
+        assert callable(getattr(rewards, benchmark.reward)) and (name in SOURCES) == (benchmark.split is not None)
+        assert re.search(rf"^\| `{name}` \|.*`{benchmark.reward}`", page, re.MULTILINE)
+    for name, source in SOURCES.items():
+        (row,) = re.findall(rf"^\| `{name}` \| `{source.hub}`.*$", page, re.MULTILINE)
+        for needed in source.columns:
+            assert f"`{needed.replace('|', '` or `')}`" in row, (name, needed)
+    for name in PROMPT_TEMPLATES:
+        assert f"| `{name}` |" in page

@@ -1,0 +1,114 @@
+"""Every source on two rows of its published columns, as parquet, JSON and JSON lines; images where it has some."""
+
+import datasets
+import pandas
+import pytest
+from datasets import Dataset, Features, Image, List
+from PIL import Image as PIL
+from published import CHOICES, PROBLEMS, PUBLISHED, two, user, without_prompt, write
+from trl.data_utils import prepare_multimodal_messages
+
+from rlvr_trl.data import load_benchmark, load_source
+from rlvr_trl.rewards import choice_reward, math_reward
+
+
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
+@pytest.mark.parametrize(("source", "variant"), PUBLISHED)
+def test_published_columns_of_mathematics(source, variant, suffix, tmp_path):
+    rows, expected = PUBLISHED[source, variant]
+    dataset = load_source(source, write(tmp_path, rows, f"rows{suffix}"))
+    assert without_prompt(dataset) == expected
+    problems = [PROBLEMS[0], rows[1].get("context", "") + "\n\n" * ("context" in rows[1]) + PROBLEMS[1]]
+    assert dataset["prompt"][:] == [[{"role": "system", "content": BOXED}, *user(problem)] for problem in problems]
+    assert math_reward([rf"\boxed{{{a}}}" for a in dataset["answer"]], answer=dataset["answer"][:]) == [1.0, 1.0]
+    assert math_reward(["7"] * 2, answer=dataset["answer"][:]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("source", CHOICES)
+def test_published_columns_of_choices(source, suffix, tmp_path):
+    rows, expected = CHOICES[source]
+    dataset = load_source(source, write(tmp_path, rows, f"rows{suffix}"))
+    assert without_prompt(dataset) == expected
+    for row, problem in zip(dataset, PROBLEMS, strict=True):
+        system, question = row["prompt"]
+        assert "letter" in system["content"] and r"\boxed{}" in system["content"]
+        assert question["content"] == f"{problem}\n\nA. x\nB. y\nC. z"
+    assert choice_reward([r"\boxed{C}", r"\boxed{C}"], answer=dataset["answer"][:]) == [
+        float(row["answer"] == "C") for row in expected
+    ]
+
+
+FIGURES = [PIL.new("RGB", (4, 4), color) for color in ("red", "blue")]
+GEO3K = two(problem=("<image>Find x.", "<image>Find x."), answer=("48", r"2 \sqrt { 221 }"))
+VISION = two(
+    id="1",
+    question=("How many? <image1>", "Which one?\n<image1>"),
+    options=([], ["A", "B"]),
+    image="images/1.jpg",
+    answer=("7", "B"),
+    solution=None,
+    level=(2, None),
+    subject="counting",
+)
+
+
+def with_images(tmp_path, rows, column, suffix, is_list):
+    """A file of the rows and one figure each: in the file for parquet, beside it for JSON."""
+    if suffix == ".parquet":
+        figures = [[figure] if is_list else figure for figure in FIGURES]
+        feature = List(Image()) if is_list else Image()
+        extra = Dataset.from_dict({column: figures}, features=Features({column: feature}))
+        datasets.concatenate_datasets([Dataset.from_list(rows), extra], axis=1).to_parquet(str(tmp_path / "v.parquet"))
+        return tmp_path / "v.parquet"
+    for i, figure in enumerate(FIGURES):
+        figure.save(tmp_path / f"{i}.png")
+    names = [[f"{i}.png"] if is_list else f"{i}.png" for i in (0, 1)]
+    return write(tmp_path, [row | {column: name} for row, name in zip(rows, names, strict=True)], "v.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_geo3k_fits_what_trl_does_with_images(suffix, tmp_path):
+    dataset = load_source("geo3k", with_images(tmp_path, GEO3K, "images", suffix, is_list=True))
+    assert dataset.column_names == ["prompt", "answer", "images"] and len(dataset) == 2  # another figure: not equal
+    for row, figure in zip(dataset, FIGURES, strict=True):
+        (message,) = prepare_multimodal_messages(row["prompt"], row["images"])
+        image, text = message["content"]
+        assert image["image"].convert("RGB").tobytes() == figure.tobytes()
+        assert text["text"].startswith("Find x.\n") and "<think>" in text["text"] and r"\boxed{}" in text["text"]
+    assert math_reward([r"\boxed{48}", r"\boxed{2\sqrt{221}}"], answer=dataset["answer"][:]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_mathvision_has_one_image_and_options_in_some_rows(suffix, tmp_path):
+    dataset = load_benchmark("mathvision", with_images(tmp_path, VISION, "decoded_image", suffix, is_list=False))
+    assert dataset.column_names == ["prompt", "answer", "level", "subject", "image"]
+    assert dataset["answer"][:] == ["7", "B"] and dataset["level"][:] == ["2", None]
+    assert [prompt[1]["content"] for prompt in dataset["prompt"]] == ["How many?", "Which one?"]
+    assert ["letter" in prompt[0]["content"] for prompt in dataset["prompt"]] == [False, True]
+    assert [image.convert("RGB").tobytes() for image in dataset["image"]] == [figure.tobytes() for figure in FIGURES]
+
+
+def test_images_need_messages_and_one_tag_each(tmp_path):
+    path = with_images(tmp_path, GEO3K, "images", ".parquet", is_list=True)
+    with pytest.raises(ValueError, match="messages where there are images"):
+        load_source("geo3k", path, template="plain")
+    twice = two(problem="<image> <image>Find x.", answer="1")
+    with pytest.raises(ValueError, match="Row 0 .*2 tags <image> and 1 images"):
+        load_source("geo3k", with_images(tmp_path, twice, "images", ".jsonl", is_list=True))
+
+
+def test_images_written_by_pandas(tmp_path):
+    FIGURES[0].save(tmp_path / "0.png")
+    image = {"bytes": (tmp_path / "0.png").read_bytes(), "path": None}
+    pandas.DataFrame([GEO3K[0] | {"images": [image]}]).to_parquet(tmp_path / "p.parquet")
+    (figure,) = load_source("geo3k", tmp_path / "p.parquet")[0]["images"]
+    assert figure.tobytes() == FIGURES[0].tobytes()
