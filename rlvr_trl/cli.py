@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from .analysis.cli import add_plot
+from .evaluation.cli import add_evaluation
 
 
 def _add_demo(commands) -> None:
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
+    add_evaluation(commands)
     add_plot(commands)
     args = parser.parse_args(argv)
     try:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.cli import main
-from rlvr_trl.evaluation import Completions, EvaluationResult, pass_at_k
+from rlvr_trl.evaluation import Completions, EvaluationResult, Problem, pass_at_k
 from rlvr_trl.testbed.demo import DemoSettings, describe, make_table, run_demo
 from rlvr_trl.testbed.methods import METHODS
 
@@ -23,8 +23,8 @@ def result_with(num_correct, num_samples=64):
     total = rewards.size
     completions = Completions([""] * total, [[0]] * total, np.ones(total), np.zeros(total, bool), np.full(total, 0.5))
     settings = {"num_samples": num_samples, "correctness_threshold": 0.5}
-    prompts = [f"maze {i}" for i in range(len(num_correct))]
-    return EvaluationResult(prompts, completions, rewards, {"extracted_answer": ["R"] * total}, {}, 0, settings)
+    problems = [Problem(f"maze {i}", {"prompt": f"maze {i}"}) for i in range(len(num_correct))]
+    return EvaluationResult(problems, completions, rewards, {"extracted_answer": ["R"] * total}, {}, 0, settings)
 
 
 @pytest.fixture(scope="module")

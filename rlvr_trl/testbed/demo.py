@@ -12,11 +12,10 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..data import make_maze_dataset
-from ..evaluation import EvaluationResult, compare, evaluate
+from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..rewards import maze_reward
 from .maze_model import build_model, build_tokenizer
 from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
-from .plots import plot_pass_at_k
 from .warmup import warm_up
 
 
@@ -104,7 +103,11 @@ def run_demo(
     rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
     conclusion = describe(results)
     _save(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
-    plot_pass_at_k({label(name): result for name, result in results.items()}, folder / "pass_at_k.png")
+    plot_pass_at_k(
+        {label(name): result for name, result in results.items()},
+        folder / "pass_at_k.png",
+        title="Held-out mazes: pass@k after training",
+    )
     console.print(make_table(results, rollouts))
     console.print(conclusion)
     console.print(f"Wrote {folder}/results.json, pass_at_k.png and the models in {time.perf_counter() - start:.0f} s.")

@@ -1,0 +1,223 @@
+"""The `eval`, `score` and `compare` commands. What they do is imported when they run."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_evaluation(commands) -> None:
+    """Adds `eval`, `score` and `compare` to the subparsers of `rlvr-trl`."""
+    _add_eval(commands)
+    _add_score(commands)
+    _add_compare(commands)
+
+
+def _add_eval(commands) -> None:
+    parser = commands.add_parser(
+        "eval",
+        help="pass@k of a model on benchmarks",
+        description="Samples a model on benchmarks and reports pass@k. The same command after a kill goes on where it "
+        "stopped. On several GPUs: accelerate launch -m rlvr_trl.cli eval ...",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder or Hub id of a model or a PEFT adapter, or its name at --base-url"
+    )
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        required=True,
+        metavar="NAME[=PATH]",
+        help="math500, aime24, ..., maze; with a local file or another Hub id of the same shape: amc23=amc23.parquet",
+    )
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder of the run, one folder a benchmark")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems of each benchmark")
+    parser.add_argument("--template", metavar="NAME", help="prompt template (default: the benchmark's)")
+    _add_sampling(parser.add_argument_group("sampling"))
+    _add_model(parser.add_argument_group("model"))
+    parser.set_defaults(run=_run_eval)
+
+
+def _add_sampling(group) -> None:
+    group.add_argument("--num-samples", type=int, required=True, metavar="N", help="completions per problem")
+    group.add_argument("--max-new-tokens", type=int, required=True, metavar="N", help="where a completion is cut")
+    group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1.0)")
+    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1.0, off)")
+    group.add_argument("--top-k", type=int, default=0, metavar="K", help="top-k sampling (default: 0, off)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
+
+
+def _add_model(group) -> None:
+    group.add_argument(
+        "--engine", choices=("transformers", "vllm"), default="transformers", help="(default: transformers)"
+    )
+    group.add_argument("--base-url", metavar="URL", help="sample from an OpenAI-compatible server instead")
+    group.add_argument("--adapter", metavar="PATH", help="PEFT adapter for MODEL")
+    group.add_argument("--revision", metavar="REVISION", help="of MODEL on the Hub")
+    group.add_argument("--dtype", metavar="DTYPE", help="of the weights, such as bfloat16 (default: the checkpoint's)")
+    group.add_argument("--trust-remote-code", action="store_true", help="let code of the model's repository run")
+    group.add_argument(
+        "--chat-template-kwargs",
+        type=json.loads,
+        metavar="JSON",
+        help="for the chat template: '{\"enable_thinking\": false}'",
+    )
+    group.add_argument("--tensor-parallel-size", type=int, metavar="N", help="GPUs of one vLLM (default: 1)")
+    group.add_argument(
+        "--token-budget", type=int, metavar="N", help="tokens of a batch of --engine transformers (default: 16384)"
+    )
+
+
+def _add_score(commands) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score the completions of a run of eval again, without the model",
+        description="Writes scores and results of a run anew, with another reward function or a newer version of it.",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the --output-dir of eval")
+    parser.add_argument("--reward", metavar="NAME", help="a function of rlvr_trl.rewards (default: that of the run)")
+    parser.set_defaults(run=_run_score)
+
+
+def _add_compare(commands) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="pass@k of runs of eval against the first of them",
+        description="Compares runs on the same problems: paired differences of pass@k with their intervals.",
+    )
+    parser.add_argument("reference", metavar="RUN_A", help="the run that the others are compared with")
+    parser.add_argument("runs", nargs="+", metavar="RUN_B", help="runs: folders of eval, or results.json files")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_eval(args: argparse.Namespace) -> None:
+    from .samples import SamplingSettings
+
+    sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed")}
+    SamplingSettings(**sampling)  # refuses what is out of range
+    for option in ("num_samples", "limit", "tensor_parallel_size", "token_budget"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}.")
+    benchmarks = _load_benchmarks(args)
+    images = any({"image", "images"} & set(dataset.column_names) for _, dataset in benchmarks.values())
+
+    from .loading import check_engine_settings, load_engine
+    from .runs import evaluate_engine
+    from .summary import check_same_engine
+
+    state = _state()
+    names = ("engine", "base_url", "adapter", "revision", "dtype", "trust_remote_code", "chat_template_kwargs")
+    settings = {name: getattr(args, name) for name in (*names, "tensor_parallel_size", "token_budget")}
+    check_engine_settings(num_processes=state.num_processes, images=images, **settings)
+    engine = load_engine(args.model, images=images, device=state.device, **settings)
+    check_same_engine(args.output_dir, engine.describe())
+    for name, (path, dataset) in benchmarks.items():
+        if state.is_main_process:
+            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each", flush=True)
+        evaluate_engine(
+            engine,
+            dataset,
+            _reward_of(name),
+            num_samples=args.num_samples,
+            **sampling,
+            output_dir=Path(args.output_dir) / name,
+            state=state,
+            record={
+                **{"benchmark": name, "path": path, "template": args.template, "limit": args.limit},
+                **{"model": args.model, "adapter": args.adapter},
+            },
+        )
+    if state.is_main_process:
+        _report(args.output_dir)
+    state.destroy_process_group()
+
+
+def _state() -> Any:
+    from datetime import timedelta
+
+    import torch
+    from accelerate import PartialState
+
+    # Without `cpu`, several processes on a machine without accelerators would each take themselves for the only one.
+    # A process that has finished its share waits for the slowest, however long that takes.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+
+
+def _load_benchmarks(args: argparse.Namespace) -> dict[str, tuple[str | None, Any]]:
+    """Path and problems of each benchmark by name."""
+    from ..data import BENCHMARKS, load_benchmark
+
+    paths = {}
+    for spec in args.benchmarks:
+        name, _, path = spec.partition("=")
+        if name not in BENCHMARKS:
+            raise ValueError(f"Unknown benchmark {name!r}. Valid benchmarks: {', '.join(BENCHMARKS)}.")
+        if name in paths:
+            raise ValueError(f"--benchmarks names {name!r} twice.")
+        paths[name] = path or None
+    loaded = {}
+    for name, path in paths.items():
+        dataset = load_benchmark(name, path, template=args.template)
+        loaded[name] = (path, dataset if args.limit is None else dataset.select(range(min(args.limit, len(dataset)))))
+    return loaded
+
+
+def _reward_of(benchmark: str) -> Any:
+    from .. import rewards
+    from ..data import BENCHMARKS
+
+    return getattr(rewards, BENCHMARKS[benchmark].reward)
+
+
+def _report(run_dir: str) -> None:
+    """Summary, tables and curves of a run."""
+    from rich.console import Console
+
+    from .comparison import OVERALL
+    from .counts import pooled
+    from .plots import plot_pass_at_k
+    from .store import RESULTS
+    from .summary import load_results, summarize
+    from .tables import result_tables
+
+    summary = summarize(run_dir)
+    results = load_results(run_dir)
+    if len(results) > 1:
+        results[OVERALL] = pooled(results.values())
+    pictures = [Path(run_dir) / f"pass_at_k.{kind}" for kind in ("png", "svg")]
+    plot_pass_at_k(results, *pictures, title="pass@k, 95 % intervals over problems")
+    console = Console()
+    for table in result_tables(summary):
+        console.print(table)
+    print(f"{Path(run_dir) / RESULTS}, {', '.join(picture.name for picture in pictures)}")
+
+
+def _run_score(args: argparse.Namespace) -> None:
+    from .. import rewards
+    from .rescoring import rescore
+    from .summary import benchmark_folders
+
+    if args.reward is not None and args.reward not in rewards.__all__:
+        raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
+    for folder in benchmark_folders(args.run_dir).values():
+        rescore(folder, None if args.reward is None else getattr(rewards, args.reward))
+    _report(args.run_dir)
+
+
+def _run_compare(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from .comparison import compare_runs
+    from .summary import load_results
+    from .tables import comparison_table
+
+    reference = load_results(args.reference)
+    comparisons = {run: compare_runs(reference, load_results(run)) for run in args.runs}
+    if args.json:
+        runs = [{"run": run, "comparisons": [row._asdict() for row in rows]} for run, rows in comparisons.items()]
+        print(json.dumps({"reference": args.reference, "runs": runs}, indent=2))
+        return
+    for run, rows in comparisons.items():
+        Console().print(comparison_table(args.reference, run, rows))

@@ -1,0 +1,110 @@
+"""Evaluations against each other on the same problems."""
+
+import warnings
+from typing import NamedTuple
+
+from .counts import ProblemCounts, pooled
+from .metrics import PairedDifference, paired_difference, pass_at_k
+
+
+OVERALL = "overall"
+
+
+def compare(
+    a: ProblemCounts,
+    b: ProblemCounts,
+    k: int,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> PairedDifference:
+    """
+    pass@k of `a` minus pass@k of `b` on the same problems, with the paired bootstrap interval over problems.
+
+    A problem that only one of the two could score is left out with a warning.
+
+    Args:
+        a, b ([`EvaluationResult`] or [`SavedCounts`]): evaluations of the same problems in the same order.
+        k (`int`): the k of pass@k.
+        confidence, num_resamples, seed: as in [`bootstrap_interval`].
+
+    Raises:
+        ValueError: the problems differ, in content or in order; no problem is scorable in both; or `k` exceeds a
+            problem's number of samples.
+    """
+    if a.problem_ids != b.problem_ids:
+        raise ValueError(
+            f"compare needs two evaluations of the same prompts in the same order; these have {len(a.problem_ids)} "
+            f"and {len(b.problem_ids)}, of which "
+            f"{sum(x == y for x, y in zip(a.problem_ids, b.problem_ids, strict=False))} agree."
+        )
+    both = a.is_scorable & b.is_scorable  # (problems,)
+    if one_sided := int((a.is_scorable != b.is_scorable).sum()):
+        warnings.warn(
+            f"{one_sided} of {len(both)} problems are scorable in one of the two evaluations only and are left out.",
+            stacklevel=2,
+        )
+    values = [pass_at_k(result.num_samples[both], result.num_correct[both], k) for result in (a, b)]
+    return paired_difference(*values, confidence, num_resamples, seed)
+
+
+class Comparison(NamedTuple):
+    """
+    One run against another at one k of one benchmark.
+
+    Attributes:
+        benchmark (`str`): its name, or `"overall"`.
+        k (`int`): the k of pass@k.
+        reference, value (`float`): pass@k of the run compared with, and of the run.
+        difference, low, high (`float`): value minus reference, and its paired interval. These are over the problems
+            that both could score.
+        verdict (`str`): `"higher"` or `"lower"`, or `"-"` where the interval includes 0.
+    """
+
+    benchmark: str
+    k: int
+    reference: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    verdict: str
+
+
+def compare_runs(
+    reference: dict[str, ProblemCounts],
+    run: dict[str, ProblemCounts],
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> list[Comparison]:
+    """
+    A run against a reference, for every benchmark and every k that both have, and over all of these benchmarks.
+
+    Each interval stands for itself: none is adjusted for the number of comparisons.
+
+    Args:
+        reference, run (`dict[str, ProblemCounts]`): evaluations by benchmark, as [`load_results`] returns them.
+        confidence, num_resamples, seed: as in [`bootstrap_interval`].
+
+    Raises:
+        ValueError: they have no benchmark in common, or the problems of one differ; names it and how many agree.
+    """
+    common = [name for name in reference if name in run]
+    if not common:
+        raise ValueError(f"The runs have no benchmark in common: {', '.join(reference)} and {', '.join(run)}.")
+    if apart := sorted(set(reference) ^ set(run)):
+        warnings.warn(f"Only one of the two runs has {', '.join(apart)}: left out.", stacklevel=2)
+    pairs = {name: (reference[name], run[name]) for name in common}
+    if len(common) > 1:
+        pairs[OVERALL] = (pooled(reference[name] for name in common), pooled(run[name] for name in common))
+    rows = []
+    for name, (a, b) in pairs.items():
+        for k in sorted(set(a.ks) & set(b.ks)):
+            try:
+                difference, low, high = compare(b, a, k, confidence, num_resamples, seed)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            verdict = "higher" if low > 0 else "lower" if high < 0 else "-"
+            rows.append(Comparison(name, k, a.pass_at_k[k], b.pass_at_k[k], difference, low, high, verdict))
+    return rows

@@ -1,0 +1,220 @@
+"""Sampling from a model in this process."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import transformers
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from ..samples import Sample, SamplingSettings
+from .fingerprints import fingerprint_model
+from .gumbel import GumbelNoise
+from .prompts import check_prompts, has_image_processor, processor_inputs, tokenize_prompts
+from .seeds import stream_key
+
+
+class TransformersEngine:
+    """
+    Samples with `generate` of a transformers model, in batches that fit a token budget.
+
+    Prompts are tokenized as TRL's `GRPOTrainer` does, and every EOS token of the tokenizer or of the model's
+    generation config ends a completion. Nothing else of that config is used: a repetition penalty saved with a model
+    would otherwise change what is measured. The global random state, the model's mode and its generation config stay
+    as they were.
+
+    A request draws from a stream of its own, keyed by the seed, the content of the prompt and the number of the
+    sample: to every step's logits, after temperature, top-k and top-p, Gumbel noise is added, and the largest is the
+    token. So neither the budget nor the other requests change what is drawn, except through the rounding of a batched
+    forward pass, and the same prompt twice gets the same samples twice.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or PEFT model): the model.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): the model's
+            tokenizer, or its processor if prompts have images.
+        token_budget (`int`): a batch holds as many rows as fit `rows * (longest prompt + max_new_tokens)`, and at
+            least one.
+        chat_template_kwargs (`dict`, *optional*): passed on to the chat template, as in TRL's config.
+
+    Raises:
+        ValueError: `token_budget` is below 1.
+    """
+
+    def __init__(self, model, processing_class, token_budget: int = 16384, chat_template_kwargs: dict | None = None):
+        if token_budget < 1:
+            raise ValueError(f"token_budget must be at least 1, got {token_budget}.")
+        self.model, self.processing_class = model, processing_class
+        self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        self.token_budget, self.chat_template_kwargs = token_budget, chat_template_kwargs
+
+    def check(self, prompts: Sequence) -> None:
+        why_no_images = None
+        if not has_image_processor(self.processing_class):
+            why_no_images = (
+                f"{type(self.processing_class).__name__} takes only text; pass the model's processor instead."
+            )
+        check_prompts(prompts, why_no_images)
+        if why_no_images:  # images would take long, and always have tokens
+            tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
+
+    def sample(
+        self, prompts: Sequence, requests: Sequence[tuple[int, int]], settings: SamplingSettings
+    ) -> Iterator[list[Sample]]:
+        problems = [problem for problem, _ in requests]
+        tokenized = tokenize_prompts(self.processing_class, prompts, problems, self.chat_template_kwargs)
+        config = _generation_config(self.model, self.tokenizer, settings.max_new_tokens)
+        # Prompts with and without images are batches of their own: not every processor takes them together
+        for has_images in (False, True):
+            chosen = [request for request in requests if tokenized[request[0]].has_images == has_images]
+            lengths = [len(tokenized[problem].ids) + settings.max_new_tokens for problem, _ in chosen]
+            for rows in pack(lengths, self.token_budget):
+                batch = [chosen[row] for row in rows]
+                keys = [stream_key(settings.seed, tokenized[problem].digest, sample) for problem, sample in batch]
+                if has_images:
+                    inputs = self._inputs_with_images([prompts[problem] for problem, _ in batch])
+                else:
+                    inputs = {"input_ids": [tokenized[problem].ids for problem, _ in batch]}
+                yield self._complete(batch, self._padded(inputs, config.pad_token_id), keys, settings, config)
+
+    def describe(self) -> dict:
+        config = self.model.config
+        return {
+            "engine": "transformers",
+            "transformers": transformers.__version__,
+            "model": config.name_or_path or type(self.model).__name__,
+            "revision": getattr(config, "_commit_hash", None),
+            "weights": fingerprint_model(self.model),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "chat_template_kwargs": self.chat_template_kwargs or {},
+        }
+
+    def _inputs_with_images(self, prompts: list) -> dict:
+        inputs = processor_inputs(self.processing_class, prompts, self.chat_template_kwargs)
+        return {name: value for name, value in inputs.items() if name != "attention_mask"}
+
+    def _padded(self, inputs: dict, pad_token_id: int) -> dict[str, torch.Tensor]:
+        """Tensors on the model's device: values per token are padded on the left, images are kept as they are."""
+        widths = [len(ids) for ids in inputs["input_ids"]]
+        tensors = {"attention_mask": torch.tensor(_pad_left([[1] * width for width in widths], 0))}
+        for name, values in inputs.items():
+            is_per_token = isinstance(values, list) and isinstance(values[0], list)
+            if is_per_token and [len(row) for row in values] == widths:
+                tensors[name] = torch.tensor(_pad_left(values, pad_token_id if name == "input_ids" else 0))
+            else:
+                tensors[name] = torch.as_tensor(np.asarray(values))
+        return {
+            name: tensor.to(self.model.device, self.model.dtype if tensor.is_floating_point() else None)
+            for name, tensor in tensors.items()
+        }
+
+    def _complete(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
+        width = inputs["input_ids"].shape[1]
+        sampler = _Sampler(torch.tensor(keys, device=self.model.device), settings)
+        with _for_generation(self.model, config):
+            output = self.model.generate(
+                **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampler])
+            )
+        ids = output[:, width:]  # (B, T), padded after the end
+        is_eos = torch.isin(ids, torch.tensor(config.eos_token_id or [], dtype=ids.dtype, device=ids.device))
+        ended = is_eos.any(dim=1)  # (B,)
+        lengths = (is_eos.cumsum(dim=1) == 0).sum(dim=1) + ended  # (B,)
+        in_completion = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        entropies = torch.stack(sampler.entropies, dim=1)  # (B, T)
+        entropies = torch.where(in_completion, entropies, 0.0).sum(dim=1) / lengths
+        token_ids = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
+        texts = self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        return [
+            Sample(problem, sample, text, row, len(row), truncated=not has_ended, entropy=entropy)
+            for (problem, sample), text, row, has_ended, entropy in zip(
+                batch, texts, token_ids, ended.tolist(), entropies.tolist(), strict=True
+            )
+        ]
+
+
+def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """
+    Divides rows of these lengths into batches of at most `token_budget` tokens, padding included, or of one row.
+
+    Longest first: a batch is as wide as its first row, and a budget too large for the memory fails at once.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, token_budget // lengths[order[start]])
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def _pad_left(rows: list[list[int]], value: int) -> list[list[int]]:
+    width = max(len(row) for row in rows)
+    return [[value] * (width - len(row)) + list(row) for row in rows]
+
+
+def _generation_config(model, tokenizer, max_new_tokens: int) -> GenerationConfig:
+    declared = model.generation_config.eos_token_id
+    declared = declared if isinstance(declared, (list, tuple)) else [declared]
+    eos_token_ids = [i for i in dict.fromkeys([tokenizer.eos_token_id, *declared]) if i is not None]
+    pad_token_id = tokenizer.pad_token_id
+    if pad_token_id is None:  # any id will do: padding is masked on the left and cut off on the right
+        pad_token_id = eos_token_ids[0] if eos_token_ids else 0
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad_token_id,
+        eos_token_id=eos_token_ids or None,
+        do_sample=False,  # the largest logit, to which `_Sampler` has added its noise
+        use_cache=True,  # also for a model whose config switched it off to train with gradient checkpointing
+        disable_compile=True,
+    )
+
+
+@contextmanager
+def _for_generation(model, config: GenerationConfig) -> Iterator[None]:
+    # `generate` fills whatever a config leaves open from the model's own config, hence the swap. PEFT copies the
+    # wrapper's config to the base model. Modes are kept by module: some are held in eval mode while the rest trains.
+    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    configs = [owner.generation_config for owner in owners]
+    training = [module for module in model.modules() if module.training]
+    try:
+        for owner in owners:
+            owner.generation_config = config
+        model.eval()  # also switches gradient checkpointing, and with it the loss of the cache, off
+        yield
+    finally:
+        for owner, saved in zip(owners, configs, strict=True):
+            owner.generation_config = saved
+        for module in training:
+            module.training = True
+
+
+class _Sampler(LogitsProcessor):
+    """Records the entropy of the full next-token distribution, then turns the largest logit into a sample."""
+
+    def __init__(self, keys: torch.Tensor, settings: SamplingSettings):
+        self.keys, self.is_greedy = keys, settings.temperature == 0
+        self.noise = None  # made with the first logits, which tell the size of the vocabulary
+        self.entropies = []  # a tensor (B,) per generated token
+        self.warpers = LogitsProcessorList()
+        if not self.is_greedy:
+            self.warpers.append(TemperatureLogitsWarper(float(settings.temperature)))
+        if settings.top_k > 0:
+            self.warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            self.warpers.append(TopPLogitsWarper(settings.top_p))
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        step = len(self.entropies)
+        self.entropies.append(torch.special.entr(torch.softmax(scores, dim=-1)).sum(-1))
+        if self.is_greedy:
+            return scores
+        if self.noise is None:
+            self.noise = GumbelNoise(self.keys, scores.shape[1])
+        return self.warpers(input_ids, scores) + self.noise(step)

@@ -1,0 +1,157 @@
+"""Engines from what a command line says: a model by its name, an adapter, a server."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .samples import Engine
+
+
+ENGINES = ("transformers", "vllm")
+
+
+def check_engine_settings(
+    *, engine: str, base_url: str | None, num_processes: int, images: bool, **settings: Any
+) -> None:
+    """
+    Refuses settings that do not go together, before anything is loaded.
+
+    Args:
+        engine, base_url, images: as in [`load_engine`].
+        num_processes (`int`): processes that sample.
+        settings: the other settings of [`load_engine`]; those that a choice cannot use must have their default.
+
+    Raises:
+        ValueError: names the option that must go.
+    """
+    if base_url is not None:
+        useless = ("adapter", "revision", "dtype", "trust_remote_code", "tensor_parallel_size", "token_budget")
+        _refuse(settings, useless, "--base-url samples from a server, which has loaded its model")
+    elif engine == "vllm":
+        _refuse(settings, ("token_budget",), "--engine vllm packs its own batches")
+        if num_processes > 1:
+            raise ValueError(
+                f"--engine vllm runs in one process, but there are {num_processes}: use "
+                "--tensor-parallel-size, or one server a GPU and --base-url."
+            )
+        if images:
+            raise ValueError("--engine vllm takes no images: use --engine transformers, or --base-url.")
+    else:
+        _refuse(settings, ("tensor_parallel_size",), "--engine transformers has a whole model in each process")
+
+
+def _refuse(settings: dict, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if settings[name] not in (None, False):
+            raise ValueError(f"{reason}: leave out --{name.replace('_', '-')}, got {settings[name]}.")
+
+
+def load_engine(
+    model: str,
+    *,
+    engine: str = "transformers",
+    base_url: str | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    chat_template_kwargs: dict | None = None,
+    tensor_parallel_size: int | None = None,
+    token_budget: int | None = None,
+    images: bool = False,
+    device: torch.device | str = "cpu",
+) -> Engine:
+    """
+    Loads what samples.
+
+    Args:
+        model (`str`): a folder or an id of the Hub, of a model or of a PEFT adapter; with `base_url`, the name that
+            the server knows it by.
+        engine (`str`): `"transformers"` or `"vllm"`.
+        base_url (`str`, *optional*): address of an OpenAI-compatible server; nothing is loaded then.
+        adapter (`str`, *optional*): folder or id of a PEFT adapter for `model`.
+        revision (`str`, *optional*): revision of `model` on the Hub.
+        dtype (`str`, *optional*): dtype of the weights; by default that of the checkpoint.
+        trust_remote_code (`bool`): whether code of the model's repository may run.
+        chat_template_kwargs (`dict`, *optional*): passed on to the chat template.
+        tensor_parallel_size (`int`, *optional*): GPUs that one vLLM spreads over, 1 by default.
+        token_budget (`int`, *optional*): tokens of a batch of `"transformers"`, see [`TransformersEngine`].
+        images (`bool`): whether problems have images.
+        device (`torch.device` or `str`): where `"transformers"` puts the model.
+
+    Raises:
+        ValueError: there is no such model, or it takes no images.
+    """
+    from . import engines
+
+    if base_url is not None:
+        return engines.ServerEngine(base_url, model, chat_template_kwargs=chat_template_kwargs)
+    base, base_revision, adapter = _base_and_adapter(model, revision, adapter)
+    if engine == "vllm":
+        return engines.VLLMEngine(
+            base,
+            adapter=adapter,
+            chat_template_kwargs=chat_template_kwargs,
+            tensor_parallel_size=tensor_parallel_size or 1,
+            dtype=dtype or "auto",
+            revision=base_revision,
+            trust_remote_code=trust_remote_code,
+        )
+    loaded, processing_class = _load(
+        lambda: _model_and_processor(base, adapter, images, base_revision, dtype or "auto", trust_remote_code), model
+    )
+    options = {} if token_budget is None else {"token_budget": token_budget}
+    return engines.TransformersEngine(
+        loaded.to(device).eval(), processing_class, chat_template_kwargs=chat_template_kwargs, **options
+    )
+
+
+def _load(load: Callable[[], Any], model: str) -> Any:
+    try:
+        return load()
+    except OSError as error:  # what transformers and the Hub raise for a name that leads nowhere
+        raise ValueError(f"The model {model!r} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _base_and_adapter(model: str, revision: str | None, adapter: str | None) -> tuple[str, str | None, str | None]:
+    """The base model, its revision, and the folder of the adapter, which `model` itself may be."""
+    from transformers.utils import find_adapter_config_file
+
+    config_file = _load(lambda: find_adapter_config_file(model, revision=revision), model)
+    if config_file is None:
+        return model, revision, None if adapter is None else _load(lambda: _local_folder(adapter, None), adapter)
+    if adapter is not None:
+        raise ValueError(f"{model!r} is an adapter itself: name its base model to use --adapter {adapter}.")
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    return config["base_model_name_or_path"], config.get("revision"), _local_folder(model, revision)
+
+
+def _local_folder(name: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    return name if Path(name).is_dir() else snapshot_download(name, revision=revision)
+
+
+def _model_and_processor(
+    base: str, adapter: str | None, images: bool, revision: str | None, dtype: str, trust_remote_code: bool
+) -> tuple[Any, Any]:
+    import transformers
+
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = transformers.AutoConfig.from_pretrained(base, **hub)
+    sees = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if images and not sees:
+        raise ValueError(f"A benchmark has images, but {base!r} ({config.model_type}) takes only text.")
+    model_class = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model = model_class.from_pretrained(base, dtype=dtype, **hub)
+    processor_class = transformers.AutoProcessor if images else transformers.AutoTokenizer
+    if adapter is None:
+        return model, processor_class.from_pretrained(base, **hub)
+    from peft import PeftModel
+
+    # Training may have added tokens or another chat template, and saved them beside the adapter
+    source, hub = (adapter, {}) if (Path(adapter) / "tokenizer_config.json").exists() else (base, hub)
+    return PeftModel.from_pretrained(model, adapter), processor_class.from_pretrained(source, **hub)

@@ -1,0 +1,131 @@
+"""The problems of an evaluation: rows of a dataset, each with an id that says which problem it is."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+IMAGE_COLUMNS = ("image", "images")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    One problem.
+
+    Args:
+        id (`str`): digest of the prompt and its images: two problems are the same if what the model sees is.
+        row (`dict`): its row of the dataset: `prompt`, and what the reward function reads.
+    """
+
+    id: str
+    row: dict
+
+    @classmethod
+    def from_row(cls, row: dict) -> "Problem":
+        seen = {name: row[name] for name in ("prompt", *IMAGE_COLUMNS) if row.get(name) is not None}
+        text = json.dumps(_plain("prompt", seen), sort_keys=True)
+        return cls(hashlib.sha256(text.encode()).hexdigest()[:16], row)
+
+    def to_dict(self) -> dict:
+        """
+        The problem without its images, ready for `json.dump`.
+
+        Raises:
+            ValueError: a column holds something that JSON cannot express.
+        """
+        names = [name for name in self.row if name not in IMAGE_COLUMNS]
+        return {"id": self.id, "row": {name: _plain(name, self.row[name]) for name in names}}
+
+    @property
+    def plain_prompt(self) -> Any:
+        """The prompt, ready for `json.dump`: an image in it becomes its digest."""
+        return _plain("prompt", self.row["prompt"])
+
+    @property
+    def prompt_with_images(self) -> Any:
+        """The prompt as an engine takes it: the images of the row's own columns stand before the user's words."""
+        images = self.row.get("images") or ([self.row["image"]] if self.row.get("image") is not None else [])
+        return insert_images(self.row["prompt"], images) if images else self.row["prompt"]
+
+
+def insert_images(prompt: list[dict], images: list) -> list[dict]:
+    """
+    The conversation with its images in the content of its messages: where it has placeholders, in their place, else
+    at the beginning of the first user message.
+
+    Raises:
+        ValueError: the prompt is no conversation, or has another number of placeholders than there are images.
+    """
+    if isinstance(prompt, str):
+        raise ValueError("A problem with images needs a conversation as its prompt, got a string.")
+    contents = [m["content"] if isinstance(m["content"], list) else [_text(m["content"])] for m in prompt]
+    places = [part for content in contents for part in content if part["type"] == "image"]
+    if not places:
+        first = next((i for i, message in enumerate(prompt) if message["role"] == "user"), None)
+        if first is None:
+            raise ValueError("A problem with images needs a message of the user, but its prompt has none.")
+        contents[first] = [{"type": "image"}] * len(images) + contents[first]
+    elif len(places) != len(images):
+        raise ValueError(f"A prompt has {len(places)} places for images, but the row holds {len(images)}.")
+    remaining = iter(images)
+    filled = [
+        [{"type": "image", "image": next(remaining)} if part["type"] == "image" else part for part in content]
+        for content in contents
+    ]
+    return [message | {"content": content} for message, content in zip(prompt, filled, strict=True)]
+
+
+def _text(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
+def _plain(name: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, default=_image_digest))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The column {name!r} cannot be saved as JSON ({error}). Remove it.") from None
+
+
+def _image_digest(value: Any) -> str:
+    if isinstance(value, bytes):
+        content = value
+    elif hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL image, without importing PIL for text
+        content = f"{value.mode} {value.size} ".encode() + value.tobytes()
+    else:
+        raise TypeError(f"{type(value).__name__} is neither JSON nor an image")
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def distinct_problems(dataset: Iterable[dict]) -> tuple[list[Problem], int]:
+    """
+    The problems of a dataset, each once, and how many rows repeat an earlier one.
+
+    Raises:
+        ValueError: a dataset that holds splits, is empty, or has no `prompt` column.
+    """
+    if isinstance(dataset, dict):
+        raise ValueError(f"dataset holds the splits {sorted(dataset)}; pass one of them.")
+    rows = list(dataset)
+    if not rows:
+        raise ValueError("dataset is empty, but an evaluation needs at least 1 problem.")
+    if "prompt" not in rows[0]:
+        raise ValueError(f"dataset needs a 'prompt' column, but its columns are {list(rows[0])}.")
+    first: dict[str, Problem] = {}
+    for row in rows:
+        problem = Problem.from_row(row)
+        first.setdefault(problem.id, problem)
+    if num_duplicates := len(rows) - len(first):
+        warnings.warn(
+            f"{num_duplicates} of {len(rows)} rows repeat the prompt of an earlier row and are left out.",
+            stacklevel=2,
+        )
+    return list(first.values()), num_duplicates
+
+
+def digest_of(problems: list[Problem]) -> str:
+    """One digest of which problems there are, in their order."""
+    return hashlib.sha256(" ".join(problem.id for problem in problems).encode()).hexdigest()[:16]

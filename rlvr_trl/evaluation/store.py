@@ -1,0 +1,204 @@
+"""The folder of an evaluation: what was asked, every completion as it finished, and what came of it.
+
+```
+settings.json       what the samples depend on, and the versions they were drawn with
+problems.jsonl      a problem a line
+samples-0.jsonl     a completion a line, appended as they finish; one file a process
+scores.jsonl        a completion's reward a line
+results.json        every number of the report
+```
+All but the samples are replaced as a whole, so that a kill leaves the old file or the new one.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from .problems import Problem
+from .samples import Sample
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not refused there
+    fcntl = None
+
+SETTINGS, PROBLEMS, SCORES, RESULTS, LOCK = "settings.json", "problems.jsonl", "scores.jsonl", "results.json", "lock"
+# What may change between the runs of a folder: names of files (digests stand for what is in them), and the scoring
+NOT_COMPARED = ("versions", "path", "model", "adapter", "reward", "correctness_threshold", "num_duplicates")
+
+
+class RunFolder:
+    """
+    The folder of one evaluation of one benchmark.
+
+    Args:
+        path (`str` or `Path`): a folder that is new, empty, or of an earlier run with the same settings.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """
+        Keeps other runs out of the folder.
+
+        Raises:
+            ValueError: another run is in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path / LOCK):
+            yield
+
+    def claim(self, settings: dict, problems: list[Problem]) -> None:
+        """
+        Writes what is asked into a new folder, or checks that an earlier run was asked the same.
+
+        Raises:
+            ValueError: the folder holds something else, or was made with another setting; names it and both values.
+        """
+        settings_path = self.path / SETTINGS
+        if settings_path.exists():
+            self._check_settings(settings)
+            settings = settings | {"versions": self.read_settings()["versions"]}  # those of the first samples
+        elif others := sorted({path.name for path in self.path.iterdir()} - {LOCK, f"{SETTINGS}.tmp"}):
+            raise ValueError(f"The folder '{self.path}' holds {others[0]!r} and no evaluation. Name a new folder.")
+        lines = [problem.to_dict() for problem in problems]
+        write_json(settings_path, settings)  # first: it is what makes the folder one of ours
+        _write_lines(self.path / PROBLEMS, lines)
+
+    def _check_settings(self, settings: dict) -> None:
+        earlier, now = _flat(self.read_settings()), _flat(json.loads(json.dumps(settings)))
+        for name in [*earlier, *(name for name in now if name not in earlier)]:
+            if earlier.get(name) == now.get(name):
+                continue
+            if name.startswith("versions.") or name == "engine.base_url":  # a server may come back elsewhere
+                what = f"{name.removeprefix('versions.')} {earlier.get(name)}, and goes on with {now.get(name)}"
+                warnings.warn(f"The run in '{self.path}' was begun with {what}.", stacklevel=2)
+            elif name.split(".")[0] not in NOT_COMPARED:
+                raise ValueError(
+                    f"The folder '{self.path}' holds a run with {name} = {earlier.get(name)!r}, but now it is "
+                    f"{now.get(name)!r}. Use the same settings to go on with that run, or another folder."
+                )
+
+    def check_visible(self, settings: dict) -> None:
+        """
+        For the processes that did not claim the folder.
+
+        Raises:
+            ValueError: this process does not see what the first one wrote.
+        """
+        if not (self.path / SETTINGS).exists() or self.read_settings()["problems"] != settings["problems"]:
+            raise ValueError(f"The folder '{self.path}' must be on a file system that all processes share.")
+
+    def read_settings(self) -> dict:
+        if not (self.path / SETTINGS).exists():
+            raise ValueError(f"The folder '{self.path}' holds no evaluation: it has no {SETTINGS}.")
+        return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+
+    def read_problems(self) -> list[Problem]:
+        return [Problem(**saved) for saved in _read_lines(self.path / PROBLEMS)]
+
+    def read_samples(self) -> list[Sample]:
+        """
+        Every completion that was finished. A last line that a kill tore is cut off its file.
+
+        Raises:
+            ValueError: a process of an earlier run still writes, a line in the middle is no sample, or a sample is
+                there twice.
+        """
+        samples = {}
+        for path in sorted(self.path.glob("samples-*.jsonl")):
+            with _locked(path):
+                _cut_torn_line(path)
+                for line in _read_lines(path):
+                    sample = Sample(**line)
+                    if (sample.problem, sample.sample) in samples:
+                        raise ValueError(
+                            f"Sample {sample.sample} of problem {sample.problem} is twice in '{self.path}', the "
+                            f"second time in {path.name}."
+                        )
+                    samples[sample.problem, sample.sample] = sample
+        return list(samples.values())
+
+    @contextmanager
+    def writer(self, process: int) -> Iterator[Callable[[Iterable[Sample]], None]]:
+        """A function that appends samples to this process's file; what it was given is in the file when it returns."""
+        path = self.path / f"samples-{process}.jsonl"
+        with _locked(path), open(path, "ab", buffering=0) as file:
+
+            def write(samples: Iterable[Sample]) -> None:
+                rest = memoryview("".join(json.dumps(asdict(sample)) + "\n" for sample in samples).encode())
+                while rest:  # an unbuffered write may take only part
+                    rest = rest[file.write(rest) :]
+
+            yield write
+
+    def write_scores(self, lines: Iterable[dict]) -> None:
+        _write_lines(self.path / SCORES, lines)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The system drops the lock with the process that holds it, however that ends
+    with open(path, "ab") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another process is at work in the folder '{path.parent}': it holds {path.name}."
+            ) from None
+        except OSError as error:
+            warnings.warn(f"'{path}' cannot be locked ({error}): see that no other run writes there.", stacklevel=2)
+        yield
+
+
+def _cut_torn_line(path: Path) -> None:
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _read_lines(path: Path) -> Iterator[dict]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"Line {number} of '{path}' is not JSON ({error}).") from None
+
+
+def _write_lines(path: Path, lines: Iterable[dict]) -> None:
+    _replace(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Replaces a JSON file as a whole."""
+    _replace(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # else a crash of the machine can leave the new name with no content
+    os.replace(temporary, path)
+
+
+def _flat(settings: dict, prefix: str = "") -> dict:
+    """Nested settings with dotted names."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

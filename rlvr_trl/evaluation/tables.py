@@ -1,0 +1,82 @@
+"""Results as tables for a terminal."""
+
+from rich.table import Table
+
+from .comparison import OVERALL, Comparison
+
+
+def result_tables(summary: dict) -> list[Table]:
+    """
+    pass@k with half the width of its 95 % interval over problems, and what the completions were like.
+
+    Args:
+        summary (`dict`): what [`summarize`] returned.
+    """
+    return [_pass_at_k_table(summary), _completions_table(summary["benchmarks"])]
+
+
+def _pass_at_k_table(summary: dict) -> Table:
+    benchmarks = summary["benchmarks"]
+    ks = sorted({k for result in benchmarks.values() for k in result["pass_at_k"]}, key=int)
+    table = Table(title="pass@k, ± half of the 95 % interval over problems")
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("problems", justify="right")
+    for k in ks:
+        table.add_column(f"@{k}", justify="right", no_wrap=True)
+    rows = benchmarks if len(benchmarks) == 1 else benchmarks | {OVERALL: summary[OVERALL]}
+    for name, result in rows.items():
+        table.add_row(name, str(result["num_problems"]), *(_with_interval(result, k) for k in ks))
+    if len(benchmarks) > 1:
+        means = summary["mean_over_benchmarks"]["pass_at_k"]
+        table.add_row("mean of benchmarks", "", *(f"{means[k]:.3f}" if k in means else "" for k in ks))
+    return table
+
+
+def _with_interval(result: dict, k: str) -> str:
+    if k not in result["pass_at_k"]:
+        return ""
+    low, high = result["pass_at_k_intervals"][k]
+    return f"{result['pass_at_k'][k]:.3f}\n±{(high - low) / 2:.3f}"
+
+
+def _completions_table(benchmarks: dict[str, dict]) -> Table:
+    table = Table(title="completions")
+    table.add_column("benchmark", no_wrap=True)
+    columns = {
+        "n": lambda result: str(result["settings"]["num_samples"]),
+        "answer\nentropy": lambda result: _number(result["answer_entropy"], ".2f"),
+        "distinct\nwrong": lambda result: _number(result["wrong_answer_diversity"], ".2f"),
+        "token\nentropy": lambda result: _number(result["token_entropy"], ".2f"),
+        "tokens": lambda result: _number(result["mean_length"], ".0f"),
+        "cut\noff": lambda result: _number(result["truncated_share"], ".1%"),
+        "not\nscorable": lambda result: str(result["num_unscorable_completions"]),
+    }
+    for header in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, result in benchmarks.items():
+        table.add_row(name, *(cell(result) for cell in columns.values()))
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def comparison_table(reference: str, run: str, comparisons: list[Comparison]) -> Table:
+    """A run against a reference: both values, the paired difference with its interval, and the verdict."""
+    table = Table(title=f"{run} against {reference}, paired 95 % intervals over problems")
+    table.add_column("benchmark", no_wrap=True)
+    for header in ("k", "reference", "run", "difference", "interval"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("run is")
+    for row in comparisons:
+        table.add_row(
+            row.benchmark,
+            str(row.k),
+            f"{row.reference:.3f}",
+            f"{row.value:.3f}",
+            f"{row.difference:+.3f}",
+            f"{row.low:+.3f} … {row.high:+.3f}",
+            row.verdict,
+        )
+    return table

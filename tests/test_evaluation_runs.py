@@ -1,0 +1,378 @@
+"""Folders of evaluations: resumed, killed, on several processes, scored again."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from itertools import combinations
+
+import numpy as np
+import pytest
+from interrupted import evaluate_mazes, evaluate_to_be_killed
+from launching import launch
+from PIL import Image
+
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.evaluation import Sample, compare, evaluate, evaluate_engine, load_results, rescore
+from rlvr_trl.rewards import maze_reward
+from rlvr_trl.testbed import build_model, build_tokenizer
+
+
+class Countdown:
+    """An engine whose completions are numbers. Fails after `lifetime` batches of 2."""
+
+    def __init__(self, name="countdown", lifetime=None):
+        self.name, self.lifetime = name, lifetime
+        self.requests = []
+
+    def check(self, prompts):
+        if "" in prompts:
+            raise ValueError("A prompt is empty.")
+
+    def sample(self, prompts, requests, settings):
+        self.requests += requests
+        for batch, start in enumerate(range(0, len(requests), 2)):
+            if batch == self.lifetime:
+                raise ValueError("The engine has stopped.")
+            yield [self.complete(settings.seed, *request) for request in requests[start : start + 2]]
+
+    def complete(self, seed, problem, sample):
+        text = str(100 * problem + 10 * sample + seed)
+        return Sample(problem, sample, text, None, len(text), truncated=sample == 0, entropy=None)
+
+    def describe(self):
+        return {"engine": "countdown", "model": self.name}
+
+
+ROWS = [{"prompt": f"{i}?", "answer": str(i)} for i in range(5)]
+
+
+def below_220(completions, log_extra, **kwargs):
+    log_extra("extracted_answer", completions)
+    return [float(int(text) < 220) for text in completions]
+
+
+def run(folder, engine=None, reward=below_220, rows=ROWS, **settings):
+    settings = {"num_samples": 4, "max_new_tokens": 6, "progress": False} | settings
+    return evaluate_engine(engine or Countdown(), rows, reward, output_dir=folder, **settings)
+
+
+def lines_of(folder):
+    """What is in the files of the samples, in order."""
+    return [json.loads(line) for path in sorted(folder.glob("samples-*")) for line in path.read_text().splitlines()]
+
+
+def requests_of(folder):
+    return [(line["problem"], line["sample"]) for line in lines_of(folder)]
+
+
+EVERY_REQUEST = [(problem, sample) for problem in range(5) for sample in range(4)]
+
+
+def test_a_run_writes_everything_and_is_read_again(tmp_path):
+    result = run(tmp_path / "run", record={"benchmark": "numbers"})
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("settings.json", "problems.jsonl", "samples-0.jsonl", "scores.jsonl", "results.json", "lock")
+    }
+    saved = json.loads((tmp_path / "run/results.json").read_text())
+    assert saved == result.to_dict() and saved["avg_at_n"] == saved["pass_at_k"]["1"]
+    assert saved["token_entropy"] is None  # the engine does not tell
+    assert saved["truncated_share"] == 0.25 and saved["num_unscorable_completions"] == 0
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    for name, value in {"num_samples": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": 0}.items():
+        assert settings[name] == saved["settings"][name] == value
+    assert settings["engine"] == {"engine": "countdown", "model": "countdown"}
+    assert {"python", "torch", "transformers", "rlvr-trl"} <= set(settings["versions"])
+    problems = [json.loads(line) for line in (tmp_path / "run/problems.jsonl").read_text().splitlines()]
+    assert [problem["row"] for problem in problems] == ROWS
+    scores = [json.loads(line) for line in (tmp_path / "run/scores.jsonl").read_text().splitlines()]
+    assert scores[9] == {"problem": 2, "sample": 1, "reward": 1.0, "extracted_answer": "210"}
+
+    loaded = load_results(tmp_path / "run")["numbers"]
+    assert loaded.pass_at_k == result.pass_at_k and loaded.intervals() == result.intervals()
+    assert compare(loaded, result, k=2) == (0.0, 0.0, 0.0)
+
+
+def test_pass_at_k_is_the_share_of_sets_with_a_correct_sample(tmp_path):
+    # The second route: all sets of k of the samples in the file, judged by their texts
+    result = run(tmp_path, num_samples=6)
+    texts = {(line["problem"], line["sample"]): line["text"] for line in lines_of(tmp_path)}
+    for k, value in result.pass_at_k.items():
+        shares = [
+            np.mean([any(int(texts[p, s]) < 220 for s in drawn) for drawn in combinations(range(6), k)])
+            for p in range(5)
+        ]
+        assert value == pytest.approx(np.mean(shares))
+    assert 0 < result.pass_at_k[1] < result.pass_at_k[6] < 1
+
+
+def test_a_finished_run_is_only_read(tmp_path):
+    first, engine = run(tmp_path), Countdown()
+    before = (tmp_path / "samples-0.jsonl").read_bytes()
+    again = run(tmp_path, engine)
+    assert engine.requests == [] and (tmp_path / "samples-0.jsonl").read_bytes() == before
+    assert again.to_dict()["pass_at_k_intervals"] == first.to_dict()["pass_at_k_intervals"]
+
+
+def test_an_error_keeps_what_was_sampled(tmp_path):
+    with pytest.raises(ValueError, match="has stopped"):
+        run(tmp_path, Countdown(lifetime=3))
+    assert requests_of(tmp_path) == EVERY_REQUEST[:6] and not (tmp_path / "results.json").exists()
+    engine = Countdown()
+    result = run(tmp_path, engine)
+    assert engine.requests == EVERY_REQUEST[6:] and requests_of(tmp_path) == EVERY_REQUEST
+    assert result.completions.texts == run(None).completions.texts
+
+
+@pytest.mark.parametrize("torn", [1, 20, -1])
+def test_a_torn_line_is_sampled_again(tmp_path, torn):
+    run(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[:torn])
+    engine = Countdown()
+    run(tmp_path, engine)
+    assert engine.requests == [(4, 3)] and requests_of(tmp_path) == EVERY_REQUEST
+
+
+def test_files_of_other_processes_are_read(tmp_path):
+    run(tmp_path)
+    lines = (tmp_path / "samples-0.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "samples-0.jsonl").write_bytes(b"".join(lines[:3]))
+    (tmp_path / "samples-7.jsonl").write_bytes(b"".join(lines[8:]) + b'{"prob')
+    engine = Countdown()
+    run(tmp_path, engine)
+    assert engine.requests == EVERY_REQUEST[3:8] and sorted(requests_of(tmp_path)) == EVERY_REQUEST
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"seed": 1}, "seed = 0, but now it is 1"),
+        ({"temperature": 0.5}, "temperature = 1.0, but now it is 0.5"),
+        ({"num_samples": 8}, "num_samples = 4, but now it is 8"),
+        ({"engine": Countdown("other")}, "engine.model = 'countdown', but now it is 'other'"),
+        ({"rows": ROWS[:4]}, "problems = "),
+        ({"record": {"limit": 3}}, "limit = None, but now it is 3"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, changes, message):
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=message) as error:
+        run(tmp_path, **changes)
+    assert str(tmp_path) in str(error.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_scoring_may_change_and_versions_are_told(tmp_path):
+    assert run(tmp_path).num_correct.tolist() == [4, 4, 2, 0, 0]
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    settings["versions"]["torch"] = "1.0"
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    rows = [row | {"answer": "another"} for row in ROWS]
+    with pytest.warns(UserWarning, match="begun with torch 1.0, and goes on with"):
+        result = run(
+            tmp_path, rows=rows, reward=lambda completions, answer, **kwargs: [a == "another" for a in answer]
+        )
+    assert result.num_correct.tolist() == [4] * 5
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["settings"]["versions"]["torch"] == "1.0" != saved["settings"]["scored_with"]["torch"]
+
+
+def test_foreign_folders_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds 'thesis.tex' and no evaluation"):
+        run(tmp_path)
+    with pytest.raises(ValueError, match="holds no evaluation: it has no settings.json"):
+        rescore(tmp_path)
+    with pytest.raises(ValueError, match="written when an evaluation is finished"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text("[1]")
+    with pytest.raises(ValueError, match="holds no results of an evaluation"):
+        load_results(tmp_path)
+
+
+def test_damaged_samples_are_refused(tmp_path):
+    run(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b"\0\0\n", *lines[2:]]))
+    with pytest.raises(ValueError, match="Line 2 of .*samples-0.jsonl' is not JSON"):
+        run(tmp_path)
+    path.write_bytes(b"".join([*lines, lines[3]]))
+    with pytest.raises(ValueError, match="Sample 3 of problem 0 is twice"):
+        run(tmp_path)
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    class Entering(Countdown):
+        def sample(self, prompts, requests, settings):
+            with pytest.raises(ValueError, match="Another process is at work.*holds lock"):
+                run(tmp_path)
+            with pytest.raises(ValueError, match="Another process is at work"):
+                rescore(tmp_path, below_220)
+            yield from super().sample(prompts, requests, settings)
+
+    run(tmp_path, Entering())
+    assert requests_of(tmp_path) == EVERY_REQUEST
+
+    # A process that outlived the first one of its run still writes
+    import fcntl
+
+    with open(tmp_path / "samples-0.jsonl", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="holds samples-0.jsonl"):
+            run(tmp_path)
+
+
+def test_engines_must_return_what_they_are_asked_for(tmp_path):
+    class Repeating(Countdown):
+        def sample(self, prompts, requests, settings):
+            yield [self.complete(0, *requests[0])] * 2
+
+    class Forgetful(Countdown):
+        def sample(self, prompts, requests, settings):
+            yield [self.complete(0, *request) for request in requests[:-2]]
+
+    with pytest.raises(ValueError, match="sample 0 of problem 0, which it was not asked for or has returned"):
+        run(tmp_path / "a", Repeating())
+    with pytest.raises(ValueError, match="left out 2 of 20 samples; the first is sample 2 of problem 4"):
+        run(tmp_path / "b", Forgetful())
+    with pytest.raises(ValueError, match="A prompt is empty"):
+        run(tmp_path / "c", rows=[{"prompt": ""}])
+    assert not (tmp_path / "c").exists()
+
+
+def test_scoring_again(tmp_path):
+    run(tmp_path)
+
+    def all_right(completions, prompts, answer, **kwargs):
+        assert prompts[4] == "1?" and answer[4] == "1"
+        return [1.0] * len(completions)
+
+    assert rescore(tmp_path, all_right).num_correct.tolist() == [4] * 5
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["pass_at_k"]["1"] == 1.0 and saved["settings"]["reward"] == "all_right"
+    assert "extracted_answer" not in (tmp_path / "scores.jsonl").read_text()
+    assert rescore(tmp_path, all_right, correctness_threshold=1.0).num_correct.tolist() == [0] * 5
+    with pytest.raises(ValueError, match="scored with 'below_220', which is not in rlvr_trl.rewards"):
+        rescore(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-3]))
+    with pytest.raises(ValueError, match="3 of 20 samples are missing; the first is sample 1 of problem 4"):
+        rescore(tmp_path, all_right)
+
+
+def test_scoring_again_is_what_scoring_was(tmp_path):
+    tokenizer = build_tokenizer()
+    mazes = make_maze_dataset(3, prompt_style="bare", seed=5)
+    settings = {"num_samples": 4, "max_new_tokens": 6, "output_dir": tmp_path, "progress": False}
+    result = evaluate(build_model(tokenizer, seed=0), tokenizer, mazes, maze_reward, **settings)
+    saved = (tmp_path / "results.json").read_text()
+    again = rescore(tmp_path)
+    assert np.array_equal(again.rewards, result.rewards) and (tmp_path / "results.json").read_text() == saved
+
+
+def test_problems_with_images_are_told_apart_and_saved_without(tmp_path):
+    seen = []
+
+    class Looking(Countdown):
+        def sample(self, prompts, requests, settings):
+            seen.extend(prompts)
+            return super().sample(prompts, requests, settings)
+
+    question = [{"role": "system", "content": "Look."}, {"role": "user", "content": "How many?"}]
+    pictures = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "red")]
+    with pytest.warns(UserWarning, match="1 of 3 rows repeat the prompt"):
+        result = run(
+            tmp_path,
+            Looking(),
+            rows=[{"prompt": question, "image": picture} for picture in pictures],
+            reward=lambda completions, **kwargs: [1.0] * len(completions),
+        )
+    assert len(set(result.problem_ids)) == 2
+    text = {"type": "text", "text": "How many?"}
+    for prompt, picture in zip(seen, pictures, strict=False):
+        assert prompt[1] == {"role": "user", "content": [{"type": "image", "image": picture}, text]}
+    saved = json.loads((tmp_path / "problems.jsonl").read_text().splitlines()[0])
+    assert saved == {"id": result.problem_ids[0], "row": {"prompt": question}}
+
+
+def test_columns_that_cannot_be_saved_are_named(tmp_path):
+    rows = [{"prompt": "1", "made": {1, 2}}]
+    with pytest.raises(ValueError, match="column 'made' cannot be saved as JSON"):
+        run(tmp_path, rows=rows)
+    engine = Countdown()
+    evaluate_engine(engine, rows, below_220, num_samples=1, max_new_tokens=1, progress=False)
+    assert engine.requests == [(0, 0)]
+
+
+# Each process is forked from one that has these, so that ten starts cost one import. The folder of the tests is not on
+# its path yet.
+IMPORTED_ONCE = ["rlvr_trl.evaluation.runs", "rlvr_trl.evaluation.engines", "rlvr_trl.testbed.maze_model", "datasets"]
+
+
+def wait_for_lines(path, count, process):
+    while process.is_alive() and (path.read_bytes().count(b"\n") if path.exists() else 0) < count:
+        time.sleep(0.001)
+
+
+def test_killed_ten_times_nothing_is_lost_or_twice(tmp_path):
+    rng = random.Random(0)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    path, whole = tmp_path / "run/samples-0.jsonl", b""
+    for _ in range(10):
+        process = context.Process(target=evaluate_to_be_killed, args=(tmp_path / "run",))
+        process.start()
+        wait_for_lines(path, whole.count(b"\n") + rng.randrange(16), process)
+        time.sleep(rng.random() * 0.02)  # anywhere between two batches, or in the middle of a line
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        content = path.read_bytes() if path.exists() else b""
+        assert content.startswith(whole)  # what was there stays as it was
+        whole = content[: content.rfind(b"\n") + 1]
+    assert 20 < whole.count(b"\n") < 300  # ten kills in the middle
+    assert not (tmp_path / "run/results.json").exists()
+
+    resumed, uninterrupted = evaluate_mazes(tmp_path / "run"), evaluate_mazes(tmp_path / "other")
+    assert path.read_bytes().startswith(whole)
+    assert sorted(requests_of(tmp_path / "run")) == [(p, s) for p in range(3) for s in range(100)]
+    assert resumed.completions.token_ids == uninterrupted.completions.token_ids
+    assert resumed.pass_at_k == uninterrupted.pass_at_k
+
+
+def test_two_processes_give_the_same_as_one(tmp_path):
+    launch("evaluate_mazes.py", str(tmp_path), processes=2)
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert first["errors"] == ["Process 1 failed at sampling with ValueError: no more memory", "broken reward"]
+    assert second["errors"] == ["no more memory", "Process 0 failed at scoring with RuntimeError: broken reward"]
+    del first["errors"], second["errors"]
+    assert first == second
+
+    tokenizer = build_tokenizer()
+    alone = evaluate(
+        build_model(tokenizer, seed=0),
+        tokenizer,
+        make_maze_dataset(5, prompt_style="bare", seed=5),
+        maze_reward,
+        num_samples=3,
+        max_new_tokens=6,
+        progress=False,
+    )
+    assert first == {
+        "texts": alone.completions.texts,
+        "rewards": alone.rewards.tolist(),
+        "ids": alone.problem_ids,
+    }
+    both = [requests_of_file(tmp_path / f"run/samples-{rank}.jsonl") for rank in range(2)]
+    assert sorted(both[0] + both[1]) == [(p, s) for p in range(5) for s in range(3)] and all(both)
+    assert not (tmp_path / "other").exists()
+
+
+def requests_of_file(path):
+    return [(line["problem"], line["sample"]) for line in map(json.loads, path.read_text().splitlines())]
