@@ -2,9 +2,20 @@
 
 import argparse
 import sys
+import traceback
 
+from . import __version__
 from .analysis.cli import add_plot
 from .evaluation.cli import add_evaluation
+
+
+NEXT_STEPS = """\
+new here?
+  rlvr-trl demo --quick       train GRPO, Pass@k and DARS on mazes and compare them: a minute on a laptop
+  rlvr-trl eval --help        measure pass@k of a model on math500, aime24, ... or a file of yours
+  accelerate launch examples/train_math.py --config examples/recipes/pass_at_k/pass_at_8.yaml
+                              train a model with a published recipe (in a clone of the repository)
+"""
 
 
 def _add_demo(commands) -> None:
@@ -34,21 +45,55 @@ def _run_demo(args: argparse.Namespace) -> None:
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line `argv` and returns the exit status; a wrong setting is one line on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="rlvr-trl", description="Reinforcement learning with verifiable rewards on TRL. Start with: rlvr-trl demo"
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes `--verbose`, as do all the parsers of its commands."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--verbose", action="store_true", default=argparse.SUPPRESS, help="show the whole trace of an error"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rlvr-trl",
+        description="Reinforcement learning with verifiable rewards on TRL, and pass@k measured properly.",
+        epilog=NEXT_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"rlvr-trl {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
     _add_demo(commands)
     add_evaluation(commands)
     add_plot(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Runs the command line `argv` and returns the exit status: 0, 2 for a wrong setting, 1 for any other error, 130 when
+    interrupted. An error is one line on standard error, and its trace with `--verbose`.
+    """
+    parser = _parser()
     args = parser.parse_args(argv)
+    if not hasattr(args, "run"):  # no command
+        parser.print_help()
+        return 0
     try:
         args.run(args)
-    except ValueError as error:
-        print(f"rlvr-trl: {error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        print("rlvr-trl: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if getattr(args, "verbose", False):
+            traceback.print_exc()
+        is_setting = isinstance(error, ValueError)
+        message = " ".join(str(error).split())
+        if not is_setting:
+            message = f"{type(error).__name__}: {message} (--verbose shows the trace)"
+        print(f"rlvr-trl: {message}", file=sys.stderr)
+        return 2 if is_setting else 1
     return 0
 
 

@@ -1,0 +1,71 @@
+r"""
+pass@k of one or several models on a benchmark, compared on the same problems, as a script to take apart.
+
+    python examples/evaluate.py --models Qwen/Qwen2.5-Math-1.5B runs/dars_hw --benchmark amc23 \
+        --num_samples 128 --max_new_tokens 3072 --engine vllm --output_dir runs/amc23
+
+prints pass@k of every model and its difference to the first with the paired 95 % interval, and writes the curves to
+`pass_at_k.png`. Completions are kept in one folder a model; the same command goes on where it was stopped.
+`--benchmark_path amc23.jsonl` reads a local file of the same shape. On several GPUs, with the engine of transformers:
+`accelerate launch --num_processes 8 examples/evaluate.py …`. The command `rlvr-trl eval` does this and more.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import PartialState
+from trl import TrlParser
+
+from rlvr_trl.data import BENCHMARKS, load_benchmark
+from rlvr_trl.evaluation import compare, evaluate_engine, plot_pass_at_k
+from rlvr_trl.evaluation.loading import load_engine
+from rlvr_trl.scripts import build_reward
+
+
+@dataclass
+class EvaluationArguments:
+    models: list[str] = field(metadata={"help": "Folders or ids of the Hub. The others are compared with the first."})
+    output_dir: str = field(metadata={"help": "Folder for the completions and the plot."})
+    num_samples: int = field(metadata={"help": "Completions per problem, n."})
+    max_new_tokens: int = field(metadata={"help": "Tokens of a completion, at most."})
+    benchmark: str = field(default="math500", metadata={"help": f"One of {', '.join(BENCHMARKS)}."})
+    benchmark_path: str | None = field(default=None, metadata={"help": "A local file or folder of the same shape."})
+    prompt_template: str | None = field(default=None, metadata={"help": "By default that of the benchmark."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling."})
+    engine: str = field(default="transformers", metadata={"help": "'transformers' or 'vllm'."})
+    seed: int = field(default=0, metadata={"help": "Seed of the samples."})
+
+
+def main(args: EvaluationArguments) -> None:
+    state, folder = PartialState(), Path(args.output_dir)
+    dataset = load_benchmark(args.benchmark, args.benchmark_path, template=args.prompt_template)
+    reward_func = build_reward(BENCHMARKS[args.benchmark].reward)
+    results = {}
+    for model in args.models:
+        results[model] = evaluate_engine(
+            load_engine(model, engine=args.engine, device=state.device),
+            dataset,
+            reward_func,
+            num_samples=args.num_samples,
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            seed=args.seed,
+            output_dir=folder / model.strip("/").replace("/", "--"),
+            state=state,
+        )
+    if not state.is_main_process:
+        return
+    first = results[args.models[0]]
+    for model, result in results.items():
+        print(f"{model}: " + ", ".join(f"pass@{k} {value:.3f}" for k, value in result.pass_at_k.items()))
+        for k in result.ks if result is not first else ():
+            difference = compare(result, first, k)
+            print(f"  pass@{k} {difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]")
+    plot_pass_at_k(results, folder / "pass_at_k.png", title=args.benchmark)
+    print(f"Curves written to {folder / 'pass_at_k.png'}.")
+
+
+if __name__ == "__main__":
+    main(*TrlParser(EvaluationArguments).parse_args_and_config())

@@ -1,0 +1,60 @@
+#!/bin/bash
+# Several nodes: the last one generates with a vLLM server on all of its GPUs, all others train.
+#
+#   sbatch --nodes=3 examples/slurm/multi_node.sh --max_steps 500      2 nodes train, 1 generates
+#
+# Arguments go to the training script. TRL talks to one server per run: for more generation give it a larger node, or
+# more GPUs per copy of the model with TENSOR_PARALLEL. Several runs of this script do not get into each other's way.
+#
+# OUTPUT must be on a file system that all nodes share: checkpoints are written by all processes.
+
+#SBATCH --job-name=rlvr
+#SBATCH --nodes=3
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=96
+#SBATCH --time=24:00:00
+#SBATCH --output=%x-%j.log
+
+set -euo pipefail
+
+MODEL=${MODEL:-Qwen/Qwen2.5-Math-7B}
+SCRIPT=${SCRIPT:-examples/train_math.py}
+ACCELERATE_CONFIG=${ACCELERATE_CONFIG:-accelerate_configs/multi_node.yaml}
+OUTPUT=${OUTPUT:-runs/$SLURM_JOB_ID}
+GPUS=${GPUS:-8}                      # of each node
+TENSOR_PARALLEL=${TENSOR_PARALLEL:-1}
+
+source "${VENV:-.venv}/bin/activate"
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+training=$((${#nodes[@]} - 1))
+if ((training < 1)); then
+    echo "At least 2 nodes are needed, one of them for vLLM; this job has ${#nodes[@]}. Ask for more with --nodes." >&2
+    exit 1
+fi
+server=${nodes[training]}
+trainers=$(IFS=,; echo "${nodes[*]:0:training}")
+
+srun --nodes=1 --ntasks=1 --nodelist="$server" --output="rlvr-$SLURM_JOB_ID-vllm.log" \
+    trl vllm-serve --model "$MODEL" --host 0.0.0.0 --port 8000 \
+    --tensor_parallel_size "$TENSOR_PARALLEL" --data_parallel_size $((GPUS / TENSOR_PARALLEL)) &
+vllm=$!
+trap 'kill "$vllm" 2>/dev/null || true' EXIT  # however the training ends
+
+# What each training node runs. Its number within the step is its machine rank; `srun` sets it on the node.
+export MASTER=${nodes[0]} PORT=$((29500 + SLURM_JOB_ID % 1000)) MACHINES=$training
+export MODEL SCRIPT ACCELERATE_CONFIG OUTPUT GPUS SERVER=$server
+train() {
+    exec accelerate launch --config_file "$ACCELERATE_CONFIG" \
+        --num_machines "$MACHINES" --num_processes $((MACHINES * GPUS)) --machine_rank "$SLURM_PROCID" \
+        --main_process_ip "$MASTER" --main_process_port "$PORT" \
+        "$SCRIPT" --model_name_or_path "$MODEL" --output_dir "$OUTPUT" \
+        --use_vllm --vllm_mode server --vllm_server_host "$SERVER" --vllm_server_port 8000 "$@"
+}
+export -f train
+
+# --kill-on-bad-exit ends the processes of all nodes when those of one fail. Without it the others wait for
+# `ddp_timeout` seconds, half an hour by default. The trainer waits for vLLM up to `vllm_server_timeout` seconds.
+srun --nodes="$training" --ntasks="$training" --nodelist="$trainers" --kill-on-bad-exit=1 \
+    --output="rlvr-$SLURM_JOB_ID-train-%t.log" bash -c 'train "$@"' train "$@"

@@ -1,0 +1,97 @@
+r"""
+Trains a model on the mazes of Pass@k Training (arXiv 2508.10751): text mazes, answered by moves between answer tags.
+
+    accelerate launch --num_processes 8 examples/train_maze.py \
+        --config examples/recipes/pass_at_k/pass_at_8.yaml --output_dir runs/maze_pass_at_8
+
+Mazes are drawn anew from a seed: `--mazes_per_size` of each of `--sizes`, with walls around them, none of them in the
+benchmark `maze`. A model that never finds a way has nothing to learn from; `--sft_steps 200` first trains it on
+shortest paths, with TRL's SFTTrainer, and starts from the result, in `<output_dir>/warmup`. Pass@k on held-out mazes
+is measured during training with `--eval_mazes_per_size 20 --eval_every 20`.
+
+To go on with a run that was stopped: the same command and `--resume_from_checkpoint true`. To publish:
+`--push_to_hub`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+from transformers import AutoTokenizer
+from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
+
+from rlvr_trl import RLVRConfig
+from rlvr_trl.data import load_benchmark, make_maze_dataset
+from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training
+
+
+@dataclass
+class MazeScriptArguments(TrainingScriptArguments):
+    reward_funcs: list[str] = field(default_factory=lambda: ["maze_reward"], metadata={"help": "Reward functions."})
+    sizes: list[int] = field(default_factory=lambda: [9, 11, 13, 15], metadata={"help": "Rows of the mazes."})
+    mazes_per_size: int = field(default=10_000, metadata={"help": "Mazes to train on, of each size."})
+    prompt_style: str = field(
+        default="instruct", metadata={"help": "'instruct' explains the task, 'bare' is the maze alone."}
+    )
+    sft_steps: int = field(default=0, metadata={"help": "Supervised steps on shortest paths before."})
+    sft_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of these steps."})
+    eval_mazes_per_size: int = field(default=0, metadata={"help": "Held-out mazes of each size for pass@k."})
+
+
+def make_mazes(script_args: MazeScriptArguments, count: int, seed: int, exclude: Dataset) -> Dataset:
+    """`count` mazes of each size, as those of the benchmark: with a border, and E anywhere."""
+    settings = {"border": True, "max_path_length": None, "prompt_style": script_args.prompt_style, "seed": seed}
+    return concatenate_datasets(
+        [make_maze_dataset(count, size, exclude=exclude, **settings) for size in script_args.sizes]
+    ).shuffle(seed)
+
+
+def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_args: ModelConfig, mazes: Dataset):
+    """Trains the model on shortest paths, in a folder that becomes the model of the run. A resumed run has it."""
+    folder = str(Path(training_args.output_dir, "warmup"))
+    if training_args.resume_from_checkpoint is None or not Path(folder, "config.json").exists():
+        paths = [f"<answer>{path}</answer>" for path in mazes["shortest_path"]]
+        if script_args.prompt_style == "instruct":
+            paths = [[{"role": "assistant", "content": path}] for path in paths]
+        args = SFTConfig(
+            folder,
+            max_steps=script_args.sft_steps,
+            learning_rate=script_args.sft_learning_rate,
+            per_device_train_batch_size=training_args.per_device_train_batch_size,
+            max_length=None,
+            seed=training_args.seed,
+            bf16=training_args.bf16,
+            use_cpu=training_args.use_cpu,
+            gradient_checkpointing=training_args.gradient_checkpointing,
+            model_init_kwargs={"revision": model_args.model_revision, "dtype": model_args.dtype},
+            report_to="none",
+            save_strategy="no",
+        )
+        dataset = mazes.select_columns(["prompt"]).add_column("completion", paths)
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        trainer = SFTTrainer(model_args.model_name_or_path, args, train_dataset=dataset, processing_class=tokenizer)
+        trainer.train()
+        trainer.save_model()
+        trainer.accelerator.wait_for_everyone()
+    model_args.model_name_or_path, model_args.model_revision = folder, "main"
+
+
+def make_parser():
+    return TrlParser((MazeScriptArguments, RLVRConfig, ModelConfig))
+
+
+def main(script_args, training_args, model_args):
+    held_out, eval_mazes = load_benchmark("maze"), None
+    if script_args.eval_mazes_per_size > 0:
+        eval_mazes = make_mazes(script_args, script_args.eval_mazes_per_size, training_args.seed + 1, held_out)
+        held_out = concatenate_datasets([held_out.select_columns("maze"), eval_mazes.select_columns("maze")])
+    mazes = make_mazes(script_args, script_args.mazes_per_size, training_args.seed, held_out)
+    if script_args.sft_steps > 0:
+        warm_up(script_args, training_args, model_args, mazes)
+    trainer = make_trainer(script_args, training_args, model_args, mazes, eval_mazes)
+    run_training(trainer, "mazes")
+    return trainer
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())

@@ -1,0 +1,184 @@
+"""The example scripts, each started as its docstring says, on tiny models."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from hub_stand_in import OWNER, running_hub
+from launching import environment, launch
+from test_recipes import EXAMPLES, ON_CPU, script_of
+from tiny_text_model import only_answers, save_problems, save_text_model
+from transformers import AutoModelForCausalLM
+
+from rlvr_trl.scripts import build_reward, checkpoint_to_resume
+
+
+ROOT = EXAMPLES.parent
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    return save_text_model(folder / "model"), save_problems(folder / "problems.jsonl")
+
+
+@pytest.fixture
+def small(text):
+    """Arguments of a script that trains on problems: two steps of 2 prompts x 4 completions a process."""
+    model, problems = text
+    arguments = ["--model_name_or_path", model, "--dataset_path", problems, "--generation_kwargs", only_answers()]
+    arguments += ["--num_generations", "4", "--per_device_train_batch_size", "8", "--max_completion_length", "2"]
+    return [*arguments, *ON_CPU, "--max_steps", "2", "--logging_steps", "1", "--learning_rate", "1e-3"]
+
+
+def run(script: Path | str, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Output of a script that must succeed."""
+    command = [sys.executable, str(script), *arguments]
+    env = environment() if env is None else env
+    result = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_train_math_on_two_processes(small, text, tmp_path):
+    config = tmp_path / "accelerate.yaml"
+    settings = (ROOT / "accelerate_configs" / "multi_gpu.yaml").read_text()
+    config.write_text(settings.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    extra = ["--rollouts", '{"name": "dars", "max_generations": 8}', "--prompts_per_batch", "4"]
+    extra += ["--eval_benchmark", "math500", "--eval_path", text[1], "--eval_num_samples", "2", "--eval_every", "1"]
+    output = launch(
+        str(EXAMPLES / "train_math.py"),
+        *small,
+        *extra,
+        "--output_dir",
+        str(tmp_path / "run"),
+        processes=2,
+        config=config,
+    )
+    assert "Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each" in output
+    assert output.count("eval_pass@2") == 3  # before the first step and after each
+    assert f"Model saved to {tmp_path / 'run'}." in output
+    before, after = weights(Path(text[0])), weights(tmp_path / "run")
+    assert any(not torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_stopped(small, tmp_path):
+    module = script_of("train_math")
+
+    def train(folder, *more):
+        saving = ["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2", "--disable_tqdm", "true"]
+        arguments = [*small, *saving, "--output_dir", str(folder), *more]
+        return module.main(*module.make_parser().parse_args_and_config(arguments))
+
+    whole = train(tmp_path / "whole", "--resume_from_checkpoint", "auto")  # there is none: from the start
+    assert [entry["step"] for entry in whole.state.log_history if "loss" in entry] == [1, 2, 3, 4]
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "stopped" / "checkpoint-2")
+    for wanted in ("true", "auto", str(tmp_path / "stopped" / "checkpoint-2")):
+        shutil.copytree(tmp_path / "stopped", tmp_path / "again", dirs_exist_ok=True)
+        train(tmp_path / "again", "--resume_from_checkpoint", wanted)
+        expected = weights(tmp_path / "whole")
+        assert all(torch.equal(weight, expected[name]) for name, weight in weights(tmp_path / "again").items())
+        shutil.rmtree(tmp_path / "again")
+
+
+def test_what_resume_may_be(tmp_path):
+    assert checkpoint_to_resume(None, str(tmp_path)) is None and checkpoint_to_resume("false", str(tmp_path)) is None
+    assert checkpoint_to_resume(True, str(tmp_path)) is True and checkpoint_to_resume("True", str(tmp_path)) is True
+    assert checkpoint_to_resume("auto", str(tmp_path)) is None
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text('{"global_step": 3}')
+    assert checkpoint_to_resume("auto", str(tmp_path)) == str(tmp_path / "checkpoint-3")
+
+
+def test_rewards_by_name():
+    noisy = build_reward('{"name": "noisy_reward", "reward_func": {"name": "maze_reward"}, "share": 0.3, "seed": 1}')
+    assert (noisy.__name__, noisy.share, noisy.seed) == ("maze_reward_noisy", 0.3, 1)
+    assert build_reward("math_reward") is build_reward({"name": "math_reward"})
+    for wrong, message in (
+        ("accuracy", "Unknown reward function 'accuracy'. Valid names: math_reward"),
+        ({"name": "noisy_reward", "reward_func": "maze_reward"}, "needs the field 'share'"),
+        ({"name": "length_reward", "reward_func": "maze"}, "Unknown reward function 'maze'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_reward(wrong)
+
+
+def test_train_maze_with_a_warm_up(text, tmp_path):
+    arguments = ["--model_name_or_path", text[0], "--output_dir", str(tmp_path), *ON_CPU, "--max_steps", "1"]
+    arguments += ["--sizes", "5", "--mazes_per_size", "8", "--sft_steps", "2", "--sft_learning_rate", "1e-2"]
+    arguments += ["--eval_mazes_per_size", "2", "--eval_every", "1", "--eval_num_samples", "2"]
+    arguments += ["--num_generations", "4", "--per_device_train_batch_size", "8", "--max_completion_length", "4"]
+    output = run(EXAMPLES / "train_maze.py", *arguments, "--advantages", '{"name": "pass_at_k", "k": 2}')
+    assert "eval_pass@2" in output and f"Model saved to {tmp_path}." in output
+    before, warm, after = weights(Path(text[0])), weights(tmp_path / "warmup"), weights(tmp_path)
+    change = max((warm[name] - weight).abs().max() for name, weight in before.items())
+    assert change > 1e-3
+    # one step of reinforcement learning at TRL's rate of 1e-6 is far less than the two before
+    assert max((after[name] - weight).abs().max() for name, weight in warm.items()) < 1e-4
+
+
+def test_mazes_are_new_and_of_the_sizes_asked_for():
+    module = script_of("train_maze")
+    script_args = module.MazeScriptArguments(sizes=[7, 9])
+    held_out = module.make_mazes(script_args, 5, 1, None)
+    mazes = module.make_mazes(script_args, 20, 0, held_out)
+    assert sorted(mazes["size"]) == [7] * 20 + [9] * 20
+    assert not set(mazes["maze"]) & set(held_out["maze"])
+
+
+def test_pass_at_k_then_pass_at_1_and_push(small, tmp_path):
+    local = tmp_path / "then"
+    arguments = ["--k_schedule", '{"0": 2, "0.5": 1}', "--output_dir", str(local), "--push_to_hub", "true"]
+    with running_hub(tmp_path / "hub") as hub:
+        env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_none"}
+        env |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(tmp_path / "home")}
+        output = run(EXAMPLES / "pass_at_k_then_pass_at_1.py", *small, *arguments, env=environment() | env)
+    assert f"Model saved to {local}." in output and output.count("'loss'") == 2
+    assert f"Model pushed to https://huggingface.co/{OWNER}/then." in output
+    pushed = tmp_path / "hub" / OWNER / "then"
+    assert (pushed / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    assert "PassAtK" in (pushed / "README.md").read_text()
+
+
+def test_evaluate_compares_models(text, tmp_path):
+    model, problems = text
+    other = shutil.copytree(model, tmp_path / "other")
+    arguments = ["--models", model, str(other), "--output_dir", str(tmp_path / "runs"), "--num_samples", "4"]
+    arguments += ["--max_new_tokens", "2", "--benchmark", "math500", "--benchmark_path", problems]
+    output = run(EXAMPLES / "evaluate.py", *arguments)
+    assert f"{model}: pass@1 " in output and "\n  pass@4 +0.000 [+0.000, +0.000]" in output  # they are the same
+    assert (tmp_path / "runs" / "pass_at_k.png").stat().st_size > 1000
+    assert run(EXAMPLES / "evaluate.py", *arguments) == output
+
+
+@pytest.mark.skipif(int(version("setuptools").split(".")[0]) < 77, reason="a wheel is built by setuptools 77 or newer")
+def test_custom_advantage_against_the_installed_wheel(tmp_path):
+    sources, site = tmp_path / "sources", tmp_path / "site"
+    shutil.copytree(ROOT / "rlvr_trl", sources / "rlvr_trl", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", tmp_path, sources], check=True)
+    (wheel,) = tmp_path.glob("rlvr_trl-*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", site, wheel], check=True)
+    script = shutil.copy(EXAMPLES / "custom_advantage.py", tmp_path)
+
+    env = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    where = [sys.executable, "-c", "import rlvr_trl; print(rlvr_trl.__file__)"]
+    found = subprocess.run(where, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_relative_to(site)
+    output = run(script, "--max_steps", "2", "--logging_steps", "1", "--output_dir", "run", env=env, cwd=tmp_path)
+    assert "step 1: " in output and "step 2: " in output and "Model saved to run." in output
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "qwen2"
+    assert len((EXAMPLES / "custom_advantage.py").read_text().splitlines()) <= 60

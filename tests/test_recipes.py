@@ -1,0 +1,323 @@
+"""Every recipe: its numbers against those of the papers, and two steps of the script it names, on a tiny model."""
+
+import importlib.util
+import json
+import re
+from fnmatch import fnmatch
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, Features, List, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+from tiny_text_model import ANSWERS, only_answers, save_problems, save_text_model
+from tiny_vlm import ImageTextProcessor, build_processor, build_vision_model
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLConfig
+
+from rlvr_trl.advantages import (
+    AGRAE,
+    AdaptivePassAtK,
+    CombinedPassAtK,
+    DifficultyFocused,
+    DominantSide,
+    ExceedingPassAtK,
+    GroupRelative,
+    GRPOLead,
+    NegativeOnly,
+    PassAtK,
+    PositiveNegativeReinforce,
+    Scheduled,
+    WithoutEasy,
+)
+from rlvr_trl.rollouts import DARS
+from rlvr_trl.scripts import build_reward
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = {f"{path.parent.name}/{path.stem}": path for path in sorted(EXAMPLES.glob("recipes/*/*.yaml"))}
+ON_CPU = ["--use_vllm", "false", "--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false"]
+ON_CPU += ["--save_strategy", "no"]
+COMMAND = re.compile(
+    r"--num_processes (\d+).*?examples/(\w+)\.py.*?--config examples/recipes/([\w./-]+)\.yaml", re.DOTALL
+)
+
+# --- what the papers print: the first line is the paper's, the later ones that match change it ---
+
+PRINTED = [
+    (
+        "dars/*",
+        {"prompts": 128, "updates": 2, "n": 8, "rate": 1e-6, "loss": "dr_grpo", "clip": (0.2, None), "beta": 0.0}
+        | {
+            "lengths": (1024, 3072),
+            "scale": "none",
+            "entropy": 0.0,
+            "level": "token",
+            "warmup": 0,
+            "dataset": "openr1_45k",
+        },
+    ),
+    ("dars/*breadth*", {"prompts": 3072, "rate": 5e-6}),
+    ("dars/llama*", {"n": 16, "rate": 1e-6, "dataset": "math"}),
+    ("dars/*depth_naive", {"n": 32}),
+    ("dars/*_std", {"scale": "group"}),
+    (
+        "pass_at_k/*",
+        {"prompts": 128, "updates": 4, "n": 32, "rate": 1e-6, "loss": "dapo", "clip": (0.2, 0.28), "beta": 0.0}
+        | {"lengths": (None, 4096), "scale": "group", "entropy": 0.0, "level": "token", "warmup": 10, "dataset": None},
+    ),
+    *((f"pass_at_k/entropy_{value}", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
+    (
+        "a_grae/*",
+        {"prompts": 1024, "updates": 4, "n": 8, "rate": 1e-6, "loss": "grpo", "clip": (0.2, None), "beta": 0.0}
+        | {
+            "lengths": (1024, 2048),
+            "scale": "group",
+            "entropy": 0.0,
+            "level": "token",
+            "warmup": 0,
+            "dataset": "math",
+        },
+    ),
+    ("a_grae/*_dapo*", {"loss": "dapo", "clip": (0.2, 0.28)}),
+    ("a_grae/*_dr_grpo*", {"loss": "dr_grpo", "scale": "none"}),
+    ("a_grae/vl_3b*", {"lengths": (None, 2048), "dataset": "geo3k"}),
+    (
+        "two_stage/*",
+        {"prompts": 1024, "updates": 4, "n": 8, "rate": 1e-6, "loss": "grpo", "clip": (0.2, None), "beta": 1e-3}
+        | {
+            "lengths": (1024, 3072),
+            "scale": "group",
+            "entropy": 1e-4,
+            "level": "token",
+            "warmup": 0,
+            "dataset": "math",
+        },
+    ),
+    ("two_stage/*gspo*", {"level": "sequence"}),
+]
+MODELS = {
+    "dars/1.5b": "Qwen/Qwen2.5-Math-1.5B",
+    "dars/7b": "Qwen/Qwen2.5-Math-7B",
+    "dars/llama_8b": "meta-llama/Llama-3.1-8B",
+    "pass_at_k/32b": "Qwen/Qwen2.5-32B-Instruct",
+    "pass_at_k/": "Qwen/Qwen2.5-7B-Instruct",
+    "a_grae/7b": "Qwen/Qwen2.5-Math-7B",
+    "a_grae/r1_7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+    "a_grae/vl_3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "two_stage/qwen_7b": "Qwen/Qwen2.5-Math-7B",
+    "two_stage/llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
+}
+
+
+def estimators() -> dict:
+    """The advantage of every recipe: the experiments there have to be."""
+    plain, centered = GroupRelative(), GroupRelative("none")
+    found = {}
+    for model, variant in product(("1.5b", "7b", "llama_8b"), ("rlvr_baseline", "depth_naive", "breadth_naive")):
+        found[f"dars/{model}_{variant}"] = centered
+    for model, schedule, breadth in product(("1.5b", "7b", "llama_8b"), ("et", "hw"), ("", "_breadth")):
+        found[f"dars/{model}_dars_{schedule}{breadth}"] = centered
+    found |= {"dars/1.5b_dars_et_std": plain, "dars/1.5b_dars_hw_std": plain}
+
+    then = Scheduled([(0, PassAtK(8)), (0.5, PassAtK(1))])
+    maze = {"pass_at_1": plain, "pass_at_8_then_1": then, "exceeding": ExceedingPassAtK(8)}
+    maze |= {
+        "combination": CombinedPassAtK(8),
+        "adaptive": AdaptivePassAtK(8),
+        "without_easy": WithoutEasy(plain, 0.5),
+    }
+    for k in (4, 8, 16):
+        maze[f"pass_at_{k}"] = PassAtK(k)
+        maze |= {f"pass_at_{k}_{method}": PassAtK(k, method) for method in ("full_sampling", "bootstrap")}
+    maze |= dict.fromkeys([f"noise_{share}" for share in (10, 30, 50)], plain)
+    maze |= dict.fromkeys([f"entropy_{value}" for value in ("0.001", "0.003", "0.005")], plain)
+    maze |= {"32b_pass_at_1": plain, "32b_pass_at_8": PassAtK(8), "32b_pass_at_8_then_1": then}
+    found |= {f"pass_at_k/{name}": estimator for name, estimator in maze.items()}
+
+    bases = {"grpo": plain, "dapo": plain, "dr_grpo": centered}
+    for (model, alpha), (name, base) in product({"7b": 1.0, "r1_7b": 1.0, "vl_3b": 0.5}.items(), bases.items()):
+        found |= {f"a_grae/{model}_{name}": base, f"a_grae/{model}_{name}_a_grae": AGRAE(base, alpha=alpha)}
+    single = {"grpo_difficulty_shift": AGRAE(plain, suppression=False)}
+    single |= {"grpo_suppression": AGRAE(plain, difficulty_shift=False)}
+    single |= {"positive_dominant": DominantSide(10.0), "negative_dominant": DominantSide(0.1)}
+    single |= {"hard_focused": DifficultyFocused("hard", 0.5), "easy_focused": DifficultyFocused("easy", 0.5)}
+    single |= {"w_reinforce": PositiveNegativeReinforce.w_reinforce(0.1), "grpo_lead": GRPOLead(plain)}
+    found |= {f"a_grae/7b_{name}": estimator for name, estimator in single.items()}
+
+    for model, level in product(("qwen_7b", "llama_3b"), ("grpo", "gspo")):
+        found |= {f"two_stage/{model}_{level}": plain, f"two_stage/{model}_{level}_n": NegativeOnly(plain)}
+    return found
+
+
+def script_of(name: str):
+    """The module of a script in `examples/`."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command_of(recipe: str) -> tuple[int, str]:
+    """The number of processes and the script that the comment of a recipe names."""
+    processes, script, named = COMMAND.search(RECIPES[recipe].read_text()).groups()
+    assert named == recipe
+    return int(processes), script
+
+
+def parse(recipe: str, *more: str):
+    _, script = command_of(recipe)
+    module = script_of(script)
+    return module, module.make_parser().parse_args_and_config(["--config", str(RECIPES[recipe]), *ON_CPU, *more])
+
+
+def updates_per_batch(args, processes: int) -> float:
+    """Optimizer steps that one batch takes, from the settings alone."""
+    if args.prompts_per_batch is not None:
+        return args.num_iterations
+    rows_per_step = args.per_device_train_batch_size * processes * args.gradient_accumulation_steps
+    return args.num_iterations * args.generation_batch_size / rows_per_step
+
+
+def test_there_is_a_recipe_for_every_experiment():
+    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 81
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_numbers_are_those_of_the_paper(recipe):
+    printed = {}
+    for pattern, values in PRINTED:
+        if fnmatch(recipe, pattern):
+            printed |= values
+    processes, _ = command_of(recipe)
+    _, (script_args, args, model_args) = parse(recipe)
+    assert {
+        "prompts": args.generation_batch_size / args.num_generations,
+        "updates": updates_per_batch(args, processes),
+        "n": args.num_generations,
+        "rate": args.learning_rate,
+        "loss": args.loss_type,
+        "clip": (args.epsilon, args.epsilon_high),
+        "beta": args.beta,
+        "lengths": (getattr(script_args, "max_prompt_length", None), args.max_completion_length),
+        "scale": args.scale_rewards,
+        "entropy": args.entropy_coef,
+        "level": args.importance_sampling_level,
+        "warmup": args.warmup_steps,
+        "dataset": getattr(script_args, "dataset_name", None),
+    } == printed
+    assert model_args.model_name_or_path == next(hub for key, hub in MODELS.items() if recipe.startswith(key))
+    # no process is left with a part of a group, which LengthReward needs whole
+    assert args.generation_batch_size % (processes * args.num_generations) == 0
+    assert args.temperature == 1.0 and args.output_dir == f"runs/{recipe}"
+    assert args.build_advantages() == estimators()[recipe]
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("dars/")])
+def test_extra_rollouts_are_those_of_the_paper(recipe):
+    _, (_, args, _) = parse(recipe)
+    expected = None
+    if "dars_" in recipe:
+        schedule, cap = ("hardness_weighted", 64) if "_hw" in recipe else ("equal_treatment", 32)
+        expected = DARS(schedule, max_generations=cap, scale="std" if recipe.endswith("_std") else "none")
+    assert args.build_rollouts() == expected
+    assert args.max_steps == (-1 if "breadth" not in recipe else 2 * 120 if "llama" in recipe else 2 * 86)
+
+
+def test_rewards_are_those_of_the_papers():
+    for recipe in RECIPES:
+        _, (script_args, args, _) = parse(recipe)
+        built = [build_reward(spec) for spec in script_args.reward_funcs]
+        names = [reward.__name__ for reward in built]
+        usual = ["maze_reward"] if recipe.startswith("pass_at_k/") else ["math_reward"]
+        if "noise" in recipe:
+            assert names == ["maze_reward_noisy", "maze_reward"] and args.reward_weights == [1.0, 0.0]
+            assert built[0].share == int(recipe[-2:]) / 100 and args.correctness_reward == "maze_reward"
+        elif recipe.startswith("a_grae/vl_3b"):
+            assert names == ["math_reward", "boxed_format_reward"] and args.reward_weights == [0.9, 0.1]
+        elif recipe == "a_grae/7b_grpo_lead":
+            assert names == ["math_reward_length"] and (built[0].min_tokens, built[0].decay) == (4000, 0.05)
+        else:
+            assert names == usual and args.reward_weights is None
+
+
+# --- two steps of each ---
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    return {
+        "folder": folder,
+        "model": save_text_model(folder / "model"),
+        "problems": save_problems(folder / "problems.jsonl"),
+        "generation": {"train_math": only_answers(), "train_maze": only_answers(distractors=30)},
+    }
+
+
+def scaled(recipe: str, output_dir: Path) -> list[str]:
+    """Arguments that shrink a recipe to one process and short completions, with its number of updates per batch."""
+    processes, _ = command_of(recipe)
+    _, (_, args, _) = parse(recipe)
+    n, updates = args.num_generations, updates_per_batch(args, processes)
+    if args.prompts_per_batch is not None:
+        batch = ["--prompts_per_batch", "2", "--per_device_train_batch_size", "16"]
+    else:
+        batch = ["--generation_batch_size", str(int(n * updates)), "--per_device_train_batch_size", str(n)]
+        batch += ["--gradient_accumulation_steps", "1"]
+    batch += ["--max_completion_length", "2", "--max_steps", "2", "--output_dir", str(output_dir)]
+    return [*batch, "--disable_tqdm", "true", "--logging_steps", "1", "--report_to", "none"]
+
+
+def check_two_steps(trainer, before: dict[str, torch.Tensor]):
+    assert trainer.state.global_step == 2
+    assert len([entry for entry in trainer.state.log_history if "loss" in entry]) == 2
+    after = trainer.model.state_dict()
+    assert all(weight.isfinite().all() for weight in after.values())
+    assert any(not torch.equal(after[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if "/vl_" not in name])
+def test_two_steps(recipe, text, tmp_path):
+    _, script = command_of(recipe)
+    arguments = [*scaled(recipe, tmp_path), "--model_name_or_path", text["model"]]
+    arguments += ["--generation_kwargs", text["generation"][script]]
+    if script == "train_maze":  # without the instructions, which take long to read one byte after the other
+        arguments += ["--sizes", "4", "--mazes_per_size", "8", "--prompt_style", "bare"]
+    else:
+        arguments += ["--dataset_path", text["problems"]]
+    module, parsed = parse(recipe, *arguments)
+    before = AutoModelForCausalLM.from_pretrained(text["model"]).state_dict()
+    check_two_steps(module.main(*parsed), before)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """A vision-language model with answers to say, and problems with an image each, in the columns of Geometry3K."""
+    folder = tmp_path_factory.mktemp("figures")
+    # Without torchvision, transformers has no processor for Qwen2.5-VL; this one reads and writes the same files
+    AutoProcessor.register(Qwen2_5_VLConfig, ImageTextProcessor, exist_ok=True)
+    processor, model = build_processor(), build_vision_model()
+    processor.tokenizer.add_tokens(ANSWERS[:2])
+    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+
+    images = [[Image.new("RGB", (16, 16), color)] for color in ("red", "green", "blue", "black")]
+    rows = {"problem": [f"<image>What is {i}?" for i in range(4)], "images": images, "answer": ["1", "2"] * 2}
+    features = Features({"problem": Value("string"), "images": List(ImageFeature()), "answer": Value("string")})
+    Dataset.from_dict(rows, features=features).to_parquet(folder / "geo3k.parquet")
+    allowed = processor.tokenizer.convert_tokens_to_ids([*ANSWERS[:2], "<|im_end|>"])
+    suppressed = sorted({*range(len(processor.tokenizer))} - {*allowed})
+    return folder, json.dumps({"suppress_tokens": suppressed})
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if "/vl_" in name])
+def test_two_steps_with_images(recipe, figures, tmp_path):
+    folder, generation = figures
+    arguments = [*scaled(recipe, tmp_path), "--model_name_or_path", str(folder / "model")]
+    arguments += ["--dataset_path", str(folder / "geo3k.parquet"), "--generation_kwargs", generation]
+    module, parsed = parse(recipe, *arguments)
+    before = AutoModelForImageTextToText.from_pretrained(folder / "model").state_dict()
+    check_two_steps(module.main(*parsed), before)
