@@ -20,6 +20,7 @@ _TRAINERS = (
     "DARSTrainer",
     "NegativeGRPOConfig",
     "NegativeGRPOTrainer",
+    "PassAtKCallback",
     "PassAtKConfig",
     "PassAtKTrainer",
     "RLVRConfig",

@@ -1,10 +1,13 @@
 """Starts a script on several gloo processes, for tests of what only several processes can show."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -15,32 +18,58 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def launch(script: str, *arguments: str, processes: int, timeout: float = 180, with_accelerate: bool = False) -> None:
+def launch(
+    script: str,
+    *arguments: str,
+    processes: int,
+    config: Path | None = None,
+    env: dict[str, str] | None = None,
+    fails: bool = False,
+    timeout: float = 180,
+) -> str:
     """
-    Runs `tests/scripts/<script>` on the CPU under torchrun, or under `accelerate launch`.
+    Runs `tests/scripts/<script>` on the CPU, under torchrun or with `config` under `accelerate launch`. Returns what
+    it printed.
 
     Each script checks the number of processes it runs on: some ways to launch start one and say nothing. A run that
-    hangs is killed with all its processes, and the test fails with its output.
+    hangs is ended, and the test fails with the stacks of all its processes.
+
+    Args:
+        fails (`bool`): whether the run is meant to fail.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    if with_accelerate:  # not `--cpu`, which starts one process
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
-        command += [f"--main_process_port={port}", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    if config is not None:
+        launcher = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={processes}"]
+        launcher.append(f"--main_process_port={port}")
     process = subprocess.Popen(
-        [*command, str(SCRIPTS / script), *arguments],
+        [sys.executable, "-m", *launcher, str(SCRIPTS / script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment() | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
         start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        output, _ = process.communicate()
-        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-4000:]}") from None
-    assert process.returncode == 0, f"{script} failed with {process.returncode}. Its output:\n{output[-4000:]}"
+        output = end_with_stacks(process)
+        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-20_000:]}") from None
+    assert (process.returncode != 0) == fails, f"{script} ended with {process.returncode}:\n{output[-4000:]}"
+    return output
+
+
+def end_with_stacks(process: subprocess.Popen) -> str:
+    """Ends a launcher and the processes it started, which print their stacks. Returns all output."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    for child in children:
+        if child.is_running():
+            child.send_signal(signal.SIGABRT)  # at which PYTHONFAULTHANDLER prints the stacks
+    psutil.wait_procs(children, timeout=10)
+    for child in children:
+        if child.is_running():
+            child.kill()
+    process.kill()
+    return process.communicate()[0]

@@ -24,6 +24,7 @@ from rlvr_trl.rewards.math_answers import equal_by_form, judge, normalize
 from rlvr_trl.rewards.workers import Outcome, WorkerPool
 
 
+LAUNCH_CONFIG = Path(__file__).parents[1] / "accelerate_configs" / "multi_gpu.yaml"
 MATH_TRAIN = Path(__file__).parents[2] / "shared" / "data" / "math_train.parquet"
 
 EQUAL = [
@@ -327,7 +328,7 @@ def test_in_a_child_process(reward, method):
 
 
 def test_under_accelerate_launch(tmp_path):
-    launch("math_rewards.py", str(tmp_path), processes=2, with_accelerate=True)
+    launch("math_rewards.py", str(tmp_path), processes=2, config=LAUNCH_CONFIG)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["rewards"] == [1.0, 1.0, 1.0, 0.0] and second["rewards"] == [0.0, 1.0, 1.0, 0.0]
     assert first["metrics"] == {"math_reward/timed_out": 0.0, "math_reward/died": 0.0}

@@ -65,10 +65,12 @@ def test_killed_while_saving(whole, tmp_path, step, moment):
     folder = tmp_path / "killed"
     killed = run_script(str(folder), "--kill-step", str(step), "--kill-before", moment)
     assert killed.returncode == -9, killed.stderr[-2000:]
-    assert (folder / f"checkpoint-{step}").exists() and not is_complete(folder / f"checkpoint-{step}")
+    assert (folder / "_incomplete" / f"checkpoint-{step}" / "model.safetensors").exists()
+    checkpoints = list(folder.glob("checkpoint-*"))
+    assert len(checkpoints) == step - 1 and all(map(is_complete, checkpoints))
     resumed = run_script(str(folder), "--resume", "last")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert f"checkpoint-{step} is incomplete" in resumed.stderr
+    assert not (folder / "_incomplete").exists()
     assert_equal(torch.load(folder / "final.pt", weights_only=True)["weights"], expected)
 
 

@@ -10,6 +10,7 @@ from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import GroupRelative, PassAtK, RolloutGroups
+from rlvr_trl.rollouts import DARS
 from rlvr_trl.testbed import build_model
 from rlvr_trl.trainer.trl_seams import SEAMS, check_trl
 
@@ -369,6 +370,23 @@ def test_a_seam_that_is_gone_is_an_import_error_that_names_it():
         check_trl(Other, "1.16.0")
     with pytest.warns(UserWarning, match=r"tested with TRL 1\.16, but TRL 9\.9\.0 is installed"):
         check_trl(GRPOTrainer, "9.9.0")
+
+
+def test_columns_of_two_functions_do_not_collide(cpu_settings, tokenizer, mazes):
+    def moves(completions, log_extra, **kwargs):
+        log_extra("answer", [f"first {completion}" for completion in completions])
+        return ends_early(completions)
+
+    def again(completions, log_extra, **kwargs):
+        log_extra("answer", completions[:3])
+        log_extra("answer", completions[3:])  # in pieces, as TRL allows
+        return ends_early(completions)
+
+    for rollouts in (None, DARS("equal_treatment", max_generations=6)):
+        trainer = run(RLVRTrainer, RLVRConfig, cpu_settings, mazes, tokenizer, [moves, again], rollouts=rollouts)
+        completions, extra = list(trainer._logs["completion"]), trainer._logs["extra"]
+        assert list(extra["answer"]) == [f"first {completion}" for completion in completions]
+        assert list(extra["answer (again)"]) == completions and len(extra) == 2
 
 
 def test_dataset_columns_reach_the_reward_function(cpu_settings, tokenizer, mazes):

@@ -1,6 +1,7 @@
 """The trainers: the only part of the toolkit that knows TRL."""
 
 from .a_grae_trainer import AGRAEConfig, AGRAETrainer
+from .callbacks import PassAtKCallback
 from .dars_trainer import DARSConfig, DARSTrainer
 from .negative_trainer import NegativeGRPOConfig, NegativeGRPOTrainer
 from .pass_at_k_trainer import PassAtKConfig, PassAtKTrainer
@@ -15,6 +16,7 @@ __all__ = [
     "DARSTrainer",
     "NegativeGRPOConfig",
     "NegativeGRPOTrainer",
+    "PassAtKCallback",
     "PassAtKConfig",
     "PassAtKTrainer",
     "RLVRConfig",

@@ -1,29 +1,37 @@
-"""Exact resume: what TRL's trainer leaves out of a checkpoint, and which checkpoints are whole.
+"""Exact resume: what TRL's trainer leaves out of a checkpoint, and checkpoints that are complete or absent.
 
 TRL saves neither the batch that is being trained on nor its position in it, and after the first epoch it shuffles a
 resumed run as if it had just begun. These are saved here, one file per process:
 
+    _incomplete/checkpoint-<step>/      while it is written; then renamed to
     checkpoint-<step>/
       model, optimizer, scheduler, random states     by transformers
-      rlvr_state_<process>.pt                        written before …
-      trainer_state.json                             … this, which therefore marks a checkpoint as whole
+      rlvr_state_<process>.pt
+      trainer_state.json                             written last; one without it was copied by halves
+
+The output directory must be on a file system that all processes share.
 """
 
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 
 import torch
-from accelerate.utils import send_to_device
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from accelerate.utils import DistributedType, send_to_device
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from .failures import end_together
+from .finite import check_weights
 
 
 TRAINER_STATE = "trainer_state.json"
+INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an underscore
 
 
 def is_complete(checkpoint: str | os.PathLike) -> bool:
-    """Whether a checkpoint was written to its end. A process that is killed while saving leaves an incomplete one."""
+    """Whether a checkpoint was written to its end. Stock TRL, killed while saving, leaves one that was not."""
     try:
         state = json.loads((Path(checkpoint) / TRAINER_STATE).read_text())
     except (OSError, ValueError):
@@ -46,9 +54,7 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str:
     for step in sorted(steps, reverse=True):
         if is_complete(steps[step]):
             return str(steps[step])
-        warnings.warn(
-            f"{steps[step]} is incomplete, as when a run is killed while saving, and is left out.", stacklevel=3
-        )
+        warnings.warn(f"{steps[step]} is incomplete, as when it was copied by halves, and is left out.", stacklevel=3)
     raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.")
 
 
@@ -56,6 +62,8 @@ class ResumableState:
     """The part of RLVRTrainer that saves and restores the state named above."""
 
     _train_sampler = None
+    _writing_to = None  # where a checkpoint is written, while one is
+    _loading_from = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         if resume_from_checkpoint is True:
@@ -65,7 +73,83 @@ class ResumableState:
                 f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
                 f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
             )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint:
+            self._check_strategy(resume_from_checkpoint)
+        with end_together(self.accelerator):
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _check_strategy(self, checkpoint: str) -> None:
+        """transformers would leave out optimizer states that it does not find in the form it expects, in silence."""
+        path, now = _state_file(checkpoint, 0), _strategy(self.accelerator)
+        saved = torch.load(path, weights_only=True, mmap=True).get("strategy", now) if path.exists() else now
+        if saved != now:
+            raise ValueError(
+                f"{checkpoint} was saved with {saved}, and this is {now}, which cannot read its optimizer states. "
+                f"Resume as it was saved, or start a new run from its weights: model={str(checkpoint)!r}."
+            )
+
+    def _get_output_dir(self, trial):
+        return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
+
+    def _save_checkpoint(self, model, trial):
+        check_weights(self.accelerator, self.model, self.state.global_step)
+        run, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        incomplete = run / INCOMPLETE
+        if self.args.should_save:
+            shutil.rmtree(incomplete, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        try:
+            self._write_checkpoint(model, trial, incomplete / name, run / name)
+        except Exception as error:
+            problem = _cannot_write(run, name, error)
+            shutil.rmtree(incomplete, ignore_errors=True)
+            raise RuntimeError(problem) from error
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run / name))
+        if self.args.should_save:
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _write_checkpoint(self, model, trial, written: Path, final: Path) -> None:
+        self._writing_to = written.parent
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writing_to = None
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best) == written:
+            self.state.best_model_checkpoint = str(final)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(written / TRAINER_STATE)  # once more, with the path of the best one
+            _rename(written, final)
+            shutil.rmtree(written.parent)
+        self.accelerator.wait_for_everyone()
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        if self._writing_to is None:  # once it is complete, and not while it is written
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self._loading_from = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        self._loading_from = self.state.best_model_checkpoint
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result):
+        # Many vision-language models are saved under the names that the Hub has. Only `from_pretrained` translates
+        # them; transformers would go on with the weights that the model had before, and a line in the log.
+        missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", ()))
+        if not missing or self.is_fsdp_enabled:
+            return super()._issue_warnings_after_load(load_result)
+        saved, found = type(self.model).from_pretrained(
+            self._loading_from, dtype=self.model.dtype, output_loading_info=True
+        )
+        loaded = self.model.load_state_dict(saved.state_dict(), strict=False)
+        missing = missing.intersection(loaded.missing_keys).union(found["missing_keys"])
+        if missing:
+            raise ValueError(f"{self._loading_from} lacks weights of {type(self.model).__name__}: {sorted(missing)}.")
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -75,6 +159,7 @@ class ResumableState:
         super()._save_rng_state(output_dir)
         position = self._step % (self.args.steps_per_generation * self.num_iterations)
         state = {
+            "strategy": _strategy(self.accelerator),
             "step": self._step,
             "mid_batch": position != 0,
             "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
@@ -83,7 +168,6 @@ class ResumableState:
             "batch": self._window.batch if position and self._window is not None else None,
         }
         torch.save(state, _state_file(output_dir, self.accelerator.process_index))
-        self.accelerator.wait_for_everyone()  # the main process writes trainer_state.json next
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -122,6 +206,39 @@ class ResumableState:
             self.rollouts.load_state_dict(state["rollouts"])
         if state["batch"] is not None:
             self._start_window(send_to_device(state["batch"], self.accelerator.device))
+
+
+def _rename(written: Path, final: Path) -> None:
+    """Moves a complete checkpoint to its place, where one of an earlier run may be."""
+    if final.exists():
+        earlier = written.with_name(f"{written.name}-earlier")
+        final.rename(earlier)
+        written.rename(final)
+        shutil.rmtree(earlier)
+    else:
+        written.rename(final)
+
+
+def _cannot_write(run: Path, name: str, error: Exception) -> str:
+    """What is known about a checkpoint that could not be written. torch.save does not say that a disk is full."""
+    free = shutil.disk_usage(run).free / 2**20
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            last = last_complete_checkpoint(run)
+    except ValueError:
+        last = "none"
+    return (
+        f"{name} could not be written to {run}: {type(error).__name__}: {error}. {free:.0f} MiB were free there. "
+        f"What was written of it is removed. The last complete checkpoint is {last}."
+    )
+
+
+def _strategy(accelerator) -> str:
+    """What decides the form in which optimizer states are saved."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return f"DeepSpeed ZeRO-{accelerator.state.deepspeed_plugin.zero_stage}"
+    return "FSDP" if accelerator.distributed_type == DistributedType.FSDP else "one process or DDP"
 
 
 def _state_file(checkpoint: str | os.PathLike, process_index: int) -> Path:

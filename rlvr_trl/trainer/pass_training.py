@@ -6,10 +6,12 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor
+from transformers.integrations import is_fsdp_managed_module
 from trl import GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_pixel_values_by_grid
 from trl.trainer.utils import unsplit_pixel_values_by_grid as unsplit_images
 
+from .finite import check_loss
 from .metrics import block_metrics
 from .microbatch import row_lengths
 from .window import Block, MicroBatch, Window, plan_passes, plan_window
@@ -99,7 +101,7 @@ class TrainsInPasses(GRPOTrainer):
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, micro_batch)
                 else:
-                    with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                    with contextlib.nullcontext() if last else self._without_sync(model):
                         # past TRL's training_step, which counts its calls
                         loss = loss + super(GRPOTrainer, self).training_step(model, micro_batch, num_items_in_batch)
                 logged.append(self._metrics["train"])
@@ -113,6 +115,12 @@ class TrainsInPasses(GRPOTrainer):
         self._log_metrics(combined)
         return loss
 
+    def _without_sync(self, model):
+        """A context whose gradients stay on this process."""
+        if getattr(self, "is_distributed_loading_by_transformers", False) and is_fsdp_managed_module(self.model):
+            return self._defer_fsdp_gradient_reduction()  # accelerate did not wrap it and would do nothing
+        return self.accelerator.no_sync(model)
+
     def _policy_loss(self, loss: Tensor, block: Block, logged: dict[str, float]) -> float:
         """The loss of an optimizer step, all processes, without the entropy bonus and the auxiliary loss."""
         share = block.totals.steps_per_block / self.current_gradient_accumulation_steps
@@ -124,6 +132,14 @@ class TrainsInPasses(GRPOTrainer):
         if isinstance(generation_batch, MicroBatch):
             return generation_batch
         return super()._prepare_inputs(generation_batch)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training:
+            check_loss(
+                self.accelerator, loss.detach(), inputs, self.model, self.state.global_step, self.args.max_grad_norm
+            )
+        return loss
 
     def _compute_loss(self, model, inputs):
         if not isinstance(inputs, MicroBatch):
@@ -143,8 +159,10 @@ class TrainsInPasses(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
     ):
         whole_batch = batch_size is not None and self.model.training
-        # The first whole batch after generation is scored by the policy, which is whose entropies an estimator reads
-        keep = whole_batch and self._needs_entropies and self._entropies is None and model is self.model
+        # The first whole batch after generation is scored by the policy, which is whose entropies an estimator reads;
+        # but where an adapter is trained, TRL may score the reference first, which is this model without the adapter
+        by_policy = compute_entropy or self.beta == 0.0 or self.ref_model is not None
+        keep = whole_batch and self._needs_entropies and self._entropies is None and model is self.model and by_policy
         arguments = (model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy or keep)
         if whole_batch and self._in_passes and all(value is None for value in kwargs.values()):
             scores = self._score_in_passes(*arguments)

@@ -16,12 +16,15 @@ from .checks import (
     check_datasets,
     check_group_size,
     check_passes,
+    check_prompts,
     describe_batch,
     passes_per_batch,
 )
+from .hub import PushesToHub
 from .microbatch import IMAGE_FIELDS, loss_mask
 from .pass_training import TrainsInPasses
-from .reward_errors import name_errors
+from .progress import GenerationProgress
+from .reward_calls import RewardCalls
 from .rlvr_config import RLVRConfig
 from .stages import Stage, local_rows, merge_stages, sample_in_stages
 from .trl_seams import check_trl
@@ -30,7 +33,7 @@ from .trl_seams import check_trl
 check_trl()
 
 
-class RLVRTrainer(ResumableState, TrainsInPasses):
+class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
     """
     TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
@@ -105,6 +108,7 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
         check_group_size(self.advantages, args.num_generations)
         if self.rollouts is not None:
             check_allocator(self.rollouts, args.num_generations, args.generation_kwargs)
+            check_prompts(train_dataset)
         if self._in_passes:
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
@@ -117,11 +121,17 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
             args.steps_per_generation = steps
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
+        self._correctness_reward = self.reward_funcs[self._correctness_column]
+        self._reward_calls = RewardCalls()
         self.reward_funcs = [
-            name_errors(func, name) for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
+            self._reward_calls.guard(func, name)
+            for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
         ]
         self._rewards_per_func = None  # (T, F), of the last completions scored, from all processes
         self._generated = None  # token ids and tool masks of the last completions generated, this process
+        self._generation_progress = GenerationProgress(self)
+        if self.use_vllm and self.vllm_mode == "colocate":
+            self._generation_progress.watch_vllm(self.vllm_generation.llm)
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args))
 
@@ -133,21 +143,30 @@ class RLVRTrainer(ResumableState, TrainsInPasses):
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
-        limit = self.args.max_rows_per_generation
-        if limit is None:
+        if self.use_vllm or self.use_transformers_continuous_batching:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
             )
-        if images is not None:
+        limit = self.args.max_rows_per_generation
+        if limit is None:
+            limit = len(prompt_ids)
+        elif images is not None:
             raise ValueError(f"`max_rows_per_generation`={limit} cannot be used with images. Remove it.")
+        else:
+            multimodal_fields = {}
+        batches = [prompt_ids[start : start + limit] for start in range(0, len(prompt_ids), limit)]
         completion_ids = []
-        for start in range(0, len(prompt_ids), limit):
-            some = prompt_ids[start : start + limit]
-            completion_ids += super()._generate_single_turn(some, None, {}, num_generations, *args, **kwargs)[0]
+        with self._generation_progress.watch_transformers([len(batch) for batch in batches]) as next_batch:
+            for batch in batches:
+                next_batch()
+                completion_ids += super()._generate_single_turn(
+                    batch, images, multimodal_fields, num_generations, *args, **kwargs
+                )[0]
         return completion_ids, None  # transformers returns no log-probabilities
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._reward_calls.raise_together(self.accelerator)
         return self._rewards_per_func
 
     def _gathered_lengths(self) -> tuple[Tensor, Tensor]:

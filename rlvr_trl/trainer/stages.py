@@ -83,7 +83,7 @@ def sample_in_stages(
     num_generations = trainer.num_generations
     num_rows = len(inputs) * trainer.accelerator.num_processes
     prompts = torch.arange(num_rows, device=trainer.accelerator.device) // num_generations
-    stages, history = [_sample(trainer, inputs, prompts, num_generations, sample)], []
+    stages, history = [_sample(trainer, 1, inputs, prompts, num_generations, sample)], []
     allocator.start_batch(trainer._progress)
     spent = 0
     while True:
@@ -97,7 +97,8 @@ def sample_in_stages(
             return stages, history
         spent += int(extra.sum())
         prompts = torch.arange(len(extra), device=extra.device).repeat_interleave(extra)  # (E,)
-        stages.append(_sample(trainer, _extra_rows(trainer, rows, prompts), prompts, 1, sample))
+        extra_rows = _extra_rows(trainer, rows, prompts)
+        stages.append(_sample(trainer, len(stages) + 1, extra_rows, prompts, 1, sample))
 
 
 def merge_stages(trainer, stages: list[Stage]) -> dict:
@@ -118,9 +119,11 @@ def local_rows(stages: list[Stage]) -> Tensor:
     )
 
 
-def _sample(trainer, inputs: list[dict], prompts: Tensor, num_generations: int, sample: Callable) -> Stage:
+def _sample(
+    trainer, number: int, inputs: list[dict], prompts: Tensor, num_generations: int, sample: Callable
+) -> Stage:
     begin = time.perf_counter()
-    with capture(trainer) as captured:
+    with capture(trainer) as captured, trainer._generation_progress.of_stage(number):
         # images as one entry per row, so that rows can be dropped and joined
         output = split_pixel_values_by_grid(sample(inputs, num_generations))
         entropies = trainer._gathered_entropies(output)

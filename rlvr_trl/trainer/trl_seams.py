@@ -7,17 +7,20 @@ arguments is an ImportError that names it, instead of a run that trains on somet
 import inspect
 import warnings
 
+import transformers
 import trl
 from packaging.version import Version
 from trl import GRPOTrainer
 
 
 TESTED_TRL = ("1.16",)
+TESTED_TRANSFORMERS = "transformers>=5.10,<5.24"
 
-# method of GRPOTrainer -> its (first) parameters, as this package calls or overrides it
+# method of GRPOTrainer, its own or inherited from transformers -> its (first) parameters, as they are used here
 SEAMS = {
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_compute_loss": ("self", "model", "inputs"),
+    "_finish_current_push": ("self",),
     "_generate": ("self", "prompts"),
     "_generate_and_score_completions": ("self", "inputs"),
     "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
@@ -29,10 +32,22 @@ SEAMS = {
         "logits_to_keep",
         "batch_size",
     ),
+    "_get_output_dir": ("self", "trial"),
     "_get_train_sampler": ("self", "dataset"),
+    "_issue_warnings_after_load": ("self", "load_result"),
+    "_load_best_model": ("self",),
+    "_load_from_checkpoint": ("self", "resume_from_checkpoint", "model"),
     "_load_optimizer_and_scheduler": ("self", "checkpoint"),
+    "_log_completion_extra": ("self", "column", "values"),
     "_prepare_inputs": ("self", "generation_batch"),
+    "_push_from_checkpoint": ("self", "checkpoint_folder"),
+    "_save_checkpoint": ("self", "model", "trial"),
     "_save_rng_state": ("self", "output_dir"),
+    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
+    "create_model_card": ("self", "model_name", "dataset_name", "tags"),
+    "init_hf_repo": ("self", "token"),
+    "push_to_hub": ("self", "commit_message", "blocking", "token", "revision"),
+    "training_step": ("self", "model", "inputs", "num_items_in_batch"),
 }
 
 
@@ -49,8 +64,9 @@ def check_trl(trainer_class: type = GRPOTrainer, version: str = trl.__version__)
         if found != expected:
             problem = "no longer exists" if found is None else f"takes {found} instead of {expected}"
             raise ImportError(
-                f"rlvr_trl overrides `{trainer_class.__name__}.{name}`, which {problem} in TRL {version}. "
-                f"Install a tested version: pip install 'trl=={TESTED_TRL[-1]}.*'."
+                f"rlvr_trl overrides `{trainer_class.__name__}.{name}`, which {problem} in TRL {version} "
+                f"with transformers {transformers.__version__}. Install tested versions: pip install "
+                f"'trl=={TESTED_TRL[-1]}.*' '{TESTED_TRANSFORMERS}'."
             )
     if ".".join(map(str, Version(version).release[:2])) not in TESTED_TRL:
         warnings.warn(

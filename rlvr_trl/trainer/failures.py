@@ -1,0 +1,116 @@
+"""A failure of one process ends all of them, and all of them say why.
+
+A process that waits in a collective for one that has failed waits as long as its backend allows: half an hour by
+default, for ever with gloo under accelerate. There are two ways out, for two kinds of errors:
+
+- those that every process can be asked about at the same place are raised by all of them ([`raise_together`]);
+- any other leaves the cause in the store that the process group was made with, before its process ends. A thread of
+  every other process looks there every second, and ends its process with that cause ([`end_together`]).
+"""
+
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+
+import torch
+from accelerate.utils import gather_object
+
+
+POLL = 1.0  # seconds between two looks into the store
+OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
+FAREWELL = 10.0  # seconds that a failed process stays for the others to read why; a launcher kills them after that
+
+_runs = itertools.count()  # the same on every process: each enters `end_together` as often
+
+
+def raise_together(accelerator, error: Exception | None) -> None:
+    """
+    Raises `error`, the exception of this process if it has one, and the first one of another process if it has none.
+
+    All processes must call it; without an error anywhere it costs one sum over them.
+
+    Raises:
+        `Exception`: Of the class of the first process that has an error, with its text and the processes that failed.
+    """
+    if accelerator.num_processes == 1:
+        if error is not None:
+            raise error
+        return
+    failed = accelerator.reduce(torch.tensor(float(error is not None), device=accelerator.device), reduction="sum")
+    if failed == 0:
+        return
+    own = [] if error is None else [(accelerator.process_index, type(error), str(error))]
+    failures = sorted(gather_object(own), key=lambda failure: failure[0])
+    processes = ", ".join(str(index) for index, _, _ in failures)
+    _, kind, text = failures[0]
+    together = kind(f"{text} (on process {processes} of {accelerator.num_processes})")
+    together.raised_by_all = True
+    _say(accelerator.process_index, f"process {processes} failed with {kind.__name__}: {text}")
+    accelerator.wait_for_everyone()  # a launcher may kill those that have not said it when the first one ends
+    raise together from (None if error is None else error.__cause__ or error)
+
+
+@contextlib.contextmanager
+def end_together(accelerator):
+    """
+    Ends all processes when one of them fails in here, with its error as the cause.
+
+    The process that fails raises its error. The others, which may be in a collective that nothing gets them out of,
+    print it and exit with code 1, at most `POLL` + `OWN_END` seconds later.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    store = torch.distributed.PrefixStore(
+        f"rlvr_trl/failures/{next(_runs)}", torch.distributed.distributed_c10d._get_default_store()
+    )
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(store, ended, accelerator.process_index), daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        ended.set()
+        if not getattr(error, "raised_by_all", False):
+            _leave_cause(store, error, accelerator)
+        raise
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _say(process_index: int, cause: str) -> None:
+    print(f"Process {process_index} ends, because {cause}", file=sys.stderr, flush=True)
+
+
+def _leave_cause(store, error: BaseException, accelerator) -> None:
+    """Says to the other processes why this one fails, and stays until they have seen it."""
+    cause = f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
+    # at once: a launcher that has seen another process die may kill this one before its traceback
+    _say(accelerator.process_index, cause)
+    with contextlib.suppress(RuntimeError):  # the store may have gone with the process that held it
+        if not store.check(["cause"]):
+            store.set("cause", cause)
+        seen, deadline = store.add("seen", 1), time.monotonic() + FAREWELL
+        while seen < accelerator.num_processes and time.monotonic() < deadline:
+            time.sleep(0.1)
+            seen = store.add("seen", 0)
+
+
+def _watch(store, ended: threading.Event, process_index: int) -> None:
+    while not ended.wait(POLL):
+        try:
+            cause = store.get("cause").decode() if store.check(["cause"]) else None
+        except RuntimeError as error:
+            cause = f"the store of the process group, which the first process or its launcher holds, is gone: {error}"
+        if cause is None:
+            continue
+        if ended.wait(OWN_END):
+            return  # with an error of its own
+        _say(process_index, cause)
+        with contextlib.suppress(RuntimeError):
+            store.add("seen", 1)
+        os._exit(1)

@@ -1,0 +1,173 @@
+"""The model on the Hub: its card, and pushes that do not get lost.
+
+transformers pushes a saved model in a background thread and never looks at what came of it; a save that comes while
+the last push still runs is not pushed at all; and at the end of training neither is made up for. Here a push that
+failed is named in a warning and done again with the next save, and at the end of training until it succeeds or was
+tried `ATTEMPTS` times. Training goes on meanwhile: everything that is pushed is in `output_dir` first.
+"""
+
+import time
+import warnings
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.utils.hub import hf_api
+
+from .model_card import complete_card, dataset_id, earlier_results, method_tags
+
+
+ATTEMPTS = 3
+WAIT = 2.0  # seconds after the first failed attempt, twice as many after the second
+
+
+class PushesToHub:
+    """The part of RLVRTrainer that writes the model card and pushes to the Hub. All of it on the main process."""
+
+    _card_step = None  # of the last card that this trainer wrote
+    _newest = None  # the last checkpoint to be pushed
+
+    @cached_property
+    def _pushes(self) -> dict[str, list[Future]]:
+        """Checkpoint -> its uploads that are not known to have succeeded, none if it has to be pushed (again)."""
+        return {}
+
+    def init_hf_repo(self, *args, **kwargs):
+        super().init_hf_repo(*args, **kwargs)
+        # transformers saves its arguments with the model and pushes them: a token among them would be published
+        if self.args.hub_token is not None:
+            hf_api().token, self.args.hub_token = self.args.hub_token, None
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        """TRL's card, completed by the method, the configuration, what was measured, and what to cite."""
+        if not self.is_world_process_zero():
+            return
+        results = earlier_results(self.args.output_dir) if self._card_step == self.state.global_step else None
+        tags = [tags] if isinstance(tags, str) else [*(tags or [])]
+        super().create_model_card(model_name, dataset_name or dataset_id(self.train_dataset), tags + method_tags(self))
+        complete_card(self, results)
+        self._card_step = self.state.global_step
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        **kwargs,
+    ):
+        """
+        As in transformers, and tried again if it fails.
+
+        Raises:
+            `RuntimeError`: The push failed `ATTEMPTS` times. Everything is in `output_dir` then.
+        """
+        job = super().push_to_hub(commit_message, False, token, revision, **kwargs)
+        if job is None or not blocking:  # another process, or the caller looks at the result
+            return job
+        for attempt in range(1, ATTEMPTS + 1):
+            error = job.exception()
+            if error is None:
+                return job.result()
+            if attempt < ATTEMPTS:
+                warnings.warn(f"{self._failed(self.args.output_dir, error)} It is tried again.", stacklevel=2)
+                time.sleep(WAIT * attempt)
+                ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
+                revision = revision or self.args.hub_revision
+                job = self._upload(self.args.output_dir, commit_message, token, revision, ignore_patterns=ignored)
+        raise RuntimeError(
+            f"{self._failed(self.args.output_dir, error)} It was tried {ATTEMPTS} times. {self._how_to_retry()}"
+        ) from error
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            self._check_pushes()
+            self._newest = checkpoint_folder
+            self._start_push()
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        if not self.is_in_train or not self.is_world_process_zero():
+            return
+        for attempt in range(ATTEMPTS):
+            self._check_pushes()
+            if not self._pushes:
+                return
+            time.sleep(WAIT * attempt)
+            if self._newest in self._pushes:
+                self._start_push()
+            else:
+                self._push_older()
+            super()._finish_current_push()
+        self._check_pushes(again=False)
+        if self._pushes:
+            names = ", ".join(Path(folder).name for folder in self._pushes)
+            warnings.warn(
+                f"Training is over, and {names} could not be pushed to {self.hub_model_id}: tried {ATTEMPTS} times at "
+                f"the end. {self._how_to_retry()}",
+                stacklevel=2,
+            )
+
+    def _start_push(self) -> None:
+        """Pushes the model and the newest checkpoint in the background, or notes that they wait for another push."""
+        earlier = [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
+        super()._push_from_checkpoint(self._newest)  # does nothing while an earlier push runs
+        jobs = [job for job in self.push_in_progress.jobs if job not in earlier]
+        if self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS:
+            # the newest takes the place of those that wait, and once it is on its way also of those before it
+            for folder in [folder for folder, running in self._pushes.items() if jobs or not running]:
+                del self._pushes[folder]
+        self._pushes[self._newest] = jobs
+        if jobs:
+            self._push_older()
+
+    def _push_older(self) -> None:
+        """Pushes the checkpoints before the newest that are missing, and not their models: the newest is there."""
+        for folder, running in self._pushes.items():
+            if not running and folder != self._newest:
+                name, revision = Path(folder).name, self.args.hub_revision
+                message = f"Training in progress, {name}, again"
+                self._pushes[folder] = [self._upload(folder, message, None, revision, path_in_repo=name)]
+                self.push_in_progress.jobs += self._pushes[folder]
+
+    def _upload(self, folder: str, message: str, token: str | None, revision: str | None, **options) -> Future:
+        return hf_api().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            token=token,
+            revision=revision,
+            run_as_future=True,
+            **options,
+        )
+
+    def _check_pushes(self, again: bool = True) -> None:
+        """Forgets the pushes that succeeded, and names those that failed. They will be done `again`, or not."""
+        for folder, jobs in list(self._pushes.items()):
+            if not jobs or not all(job.done() for job in jobs):
+                continue
+            errors = [error for job in jobs if (error := job.exception()) is not None]
+            is_gone = self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS and not Path(folder).exists()
+            if errors:
+                outlook = " It is pushed again, with the next save or at the end of training." if again else ""
+                outlook = " It has been deleted since (`save_total_limit`), and is lost." if is_gone else outlook
+                warnings.warn(self._failed(folder, errors[0]) + outlook, stacklevel=3)
+                self._pushes[folder] = []
+            if is_gone or not errors:
+                del self._pushes[folder]
+
+    def _failed(self, folder: str, error: BaseException) -> str:
+        problem = f"{type(error).__name__}: {error}"
+        if isinstance(error, RuntimeError):  # huggingface_hub's, which names the file
+            problem += f" ({type(error.__cause__).__name__}: {error.__cause__})"
+        problem = " ".join(problem.split()).rstrip(".")
+        return f"The push of {Path(folder).name} to {self.hub_model_id} failed: {problem}."
+
+    def _how_to_retry(self) -> str:
+        folder = self.args.output_dir
+        return (
+            f"Everything is saved in {folder}. To push the model later: `trainer.push_to_hub()`, or `hf upload "
+            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '{PREFIX_CHECKPOINT_DIR}-*'`; a checkpoint: "
+            f"`hf upload {self.hub_model_id} {folder}/{PREFIX_CHECKPOINT_DIR}-<step> {PREFIX_CHECKPOINT_DIR}-<step>`."
+        )

@@ -1,0 +1,104 @@
+"""What stands between TRL and the reward functions: errors that name the function, columns that do not collide.
+
+A reward function that raises on one process would leave the others waiting for its rewards. So it scores with zeros
+there, TRL gathers them, and then all processes raise what that one has caught.
+
+TRL joins what several functions log under one name, such as `extracted_answer`, to a column that is too long for the
+table of completions. Here the second function's column has its name behind it.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from trl.trainer.utils import is_async_callable
+
+from .failures import raise_together
+
+
+class RewardCalls:
+    """The reward functions of a trainer, and what they raised since the last [`~RewardCalls.raise_together`]."""
+
+    def __init__(self):
+        self._caught = []
+        self._owners = {}  # column of the log of completions -> the function that logged it first
+
+    def guard(self, reward_func: Callable | nn.Module, name: str) -> Callable | nn.Module:
+        """`reward_func`, whose errors are kept and name it, and which returns zeros then. Models are left alone."""
+        if isinstance(reward_func, nn.Module):
+            return reward_func
+
+        if is_async_callable(reward_func):
+
+            @functools.wraps(reward_func, updated=())
+            async def named(*args, **kwargs):
+                expected = len(kwargs["completions"])
+                kwargs["log_extra"] = self._log_extra(reward_func, name, kwargs["log_extra"])
+                try:
+                    return _checked(await reward_func(*args, **kwargs), name, expected)
+                except Exception as error:
+                    return self._keep(error, name, expected)
+        else:
+
+            @functools.wraps(reward_func, updated=())
+            def named(*args, **kwargs):
+                expected = len(kwargs["completions"])
+                kwargs["log_extra"] = self._log_extra(reward_func, name, kwargs["log_extra"])
+                try:
+                    return _checked(reward_func(*args, **kwargs), name, expected)
+                except Exception as error:
+                    return self._keep(error, name, expected)
+
+        return named
+
+    def _log_extra(self, reward_func: Callable, name: str, log_extra: Callable) -> Callable:
+        def log(column: str, values: list) -> None:
+            is_first = self._owners.setdefault(column, reward_func) is reward_func
+            log_extra(column if is_first else f"{column} ({name})", values)
+
+        return log
+
+    def _keep(self, error: Exception, name: str, expected: int) -> list[float]:
+        named = error
+        if not isinstance(error, _WrongOutputError):
+            named = RuntimeError(f"The reward function '{name}' raised {type(error).__name__}: {error}")
+            named.__cause__ = error
+        self._caught.append(named)
+        return [0.0] * expected
+
+    def raise_together(self, accelerator) -> None:
+        """
+        All processes must call it after the rewards are gathered.
+
+        Raises:
+            `RuntimeError`: On every process: a reward function raised something on one of them.
+            `ValueError`: On every process: one returned something else than one number or None per completion.
+        """
+        first, self._caught = next(iter(self._caught), None), []
+        raise_together(accelerator, first)
+
+
+class _WrongOutputError(ValueError):
+    pass
+
+
+def _checked(output, name: str, expected: int) -> list[float | None]:
+    if isinstance(output, str) or not isinstance(output, Iterable):
+        raise _WrongOutputError(
+            f"The reward function '{name}' returned {type(output).__name__}; a list with one reward per completion is "
+            f"needed."
+        )
+    output = list(output)
+    if len(output) != expected:
+        raise _WrongOutputError(
+            f"The reward function '{name}' returned {len(output)} rewards, but {expected} were expected, one per "
+            f"completion."
+        )
+    try:  # as TRL will
+        torch.tensor([torch.nan if reward is None else reward for reward in output], dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _WrongOutputError(
+            f"The reward function '{name}' returned something that is neither a number nor None: {error}."
+        ) from error
+    return output

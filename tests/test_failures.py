@@ -1,0 +1,121 @@
+"""A failure of one of two processes ends both within a bounded time, with its cause; the last checkpoint stays."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from launching import SCRIPTS, environment, launch
+
+from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
+
+
+SECONDS = 30  # docs/distributed.md says so: from the failure to the end of every process
+
+
+@pytest.fixture
+def fail(tmp_path):
+    """Runs tests/scripts/fails.py on two processes. Returns what each of them says when it ends, and all output."""
+
+    def run(how: str, *arguments: str) -> tuple[list[str], str]:
+        output = launch("fails.py", str(tmp_path), how, *arguments, processes=2, fails=True)
+        seconds = time.time() - float((tmp_path / "failed_at").read_text())
+        print(f"{how}: all processes and the launcher ended after {seconds:.1f} s")
+        assert seconds < SECONDS, output
+        checkpoints = sorted(path.name for path in tmp_path.glob("*checkpoint*"))
+        assert checkpoints == ["checkpoint-1", "checkpoint-2"] and all(is_complete(tmp_path / c) for c in checkpoints)
+        said = dict(re.findall(r"^Process (\d) ends, because (.*)$", output, re.MULTILINE))
+        return [said.get("0", ""), said.get("1", "")], output
+
+    return run
+
+
+def test_a_reward_function_that_raises_on_one_process(fail):
+    said, _ = fail("reward", "--on", "1")
+    cause = (
+        "process 1 failed with RuntimeError: The reward function 'moves' raised ZeroDivisionError: division by zero"
+    )
+    assert said == [cause, cause]
+
+
+def test_a_loss_that_is_not_finite(fail):
+    said, _ = fail("loss", "--on", "1")
+    cause = "process 1 failed with FloatingPointError: The loss of optimizer step 3 is nan. Weights and batch"
+    assert all(text.startswith(cause) for text in said), said
+
+
+def test_a_batch_that_is_not_finite(fail):
+    said, _ = fail("batch", "--on", "0", "--trim")
+    cause = "process 0 failed with FloatingPointError: The loss of optimizer step 3 is nan. `old_per_token_logps` of"
+    assert all(text.startswith(cause) for text in said), said
+
+
+def test_weights_that_are_not_finite_are_not_saved(fail):
+    said, _ = fail("weight", "--on", "1")
+    cause = r"process 1 failed with FloatingPointError: The weight \S+ is not finite after optimizer step 3"
+    assert all(re.match(cause, text) for text in said), said
+
+
+def test_any_other_error_on_one_process(fail):
+    said, _ = fail("elsewhere", "--on", "1")
+    cause = "process 1 failed with KeyError: 'something on one process only'"
+    assert said == [cause, cause]
+
+
+def test_a_killed_process(fail):
+    said, output = fail("kill", "--on", "1")
+    assert re.search(r"rank +: 1 .*\n.*exitcode +: -9 .*SIGKILL", output)  # the launcher
+    assert re.match(r"process 0 failed with .*([Cc]onnection|peer)", said[0]), output
+
+
+def test_a_killed_process_without_a_launcher_that_ends_the_others(tmp_path):
+    """As on another machine, where a launcher knows nothing of it."""
+    env = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29587"}
+    command = [sys.executable, str(SCRIPTS / "fails.py"), str(tmp_path), "kill", "--on", "0"]
+    processes = [
+        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    with ThreadPoolExecutor() as threads:
+        outputs = list(threads.map(lambda process: process.communicate(timeout=150)[1], processes))
+    seconds = time.time() - float((tmp_path / "failed_at").read_text())
+    print(f"killed without a launcher: the other ended after {seconds:.1f} s")
+    assert seconds < SECONDS
+    assert processes[0].returncode == -9 and processes[1].returncode == 1
+    assert "Process 1 ends, because" in outputs[1]
+
+
+def test_a_full_disk(fail, tmp_path):
+    said, _ = fail("disk", "--on", "0")
+    cause = rf"process 0 failed with RuntimeError: checkpoint-3 could not be written to {tmp_path}: .*MiB were free"
+    assert all(re.match(rf"{cause}.* is {tmp_path}/checkpoint-2\.$", text) for text in said), said
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB: two of the three checkpoints fit."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs root; the test with a limit on file sizes has run")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "train_dars.py"), str(small_disk)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (missing,) = re.findall(r"RuntimeError: (checkpoint-\d+) could not be written.* [01] MiB were free", done.stderr)
+    assert not (small_disk / missing).exists() and not (small_disk / "_incomplete").exists()
+    last = last_complete_checkpoint(small_disk)
+    copy = shutil.copytree(last, tmp_path / "run" / os.path.basename(last))
+    resumed = subprocess.run(
+        [*command[:2], str(tmp_path / "run"), "--resume", str(copy)], env=environment(), timeout=120
+    )
+    assert resumed.returncode == 0
