@@ -1,0 +1,59 @@
+"""A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and tells on standard output what came of it."""
+
+import argparse
+import json
+import warnings
+
+from peft import LoraConfig
+
+from rlvr_trl import PassAtKConfig, PassAtKTrainer
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.testbed import build_model, build_tokenizer
+from rlvr_trl.trainer import hub
+
+
+hub.WAIT = 0.05
+TOKEN = "hf_notarealtokenbutlookslikeone"
+
+
+def right_moves(completions, **kwargs):
+    return [float(completion.count("R") >= 1) for completion in completions]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output_dir")
+    parser.add_argument("--strategy", default="end")
+    parser.add_argument("--push-at-end", action="store_true")
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--settings", type=json.loads, default={})
+    args = parser.parse_args()
+    tokenizer = build_tokenizer()
+    sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 3}
+    sizes["learning_rate"] = 1e-2  # so that every step has another model
+    cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
+    pushing = {"push_to_hub": True, "hub_strategy": args.strategy, "hub_token": TOKEN, "save_steps": 1}
+    trainer = PassAtKTrainer(
+        build_model(tokenizer, seed=0),
+        right_moves,
+        PassAtKConfig(args.output_dir, k=2, **sizes | cpu | pushing | args.settings),
+        make_maze_dataset(4, prompt_style="bare", seed=5),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]) if args.lora else None,
+    )
+    told = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.train()
+        if args.push_at_end:
+            try:
+                trainer.push_to_hub()
+            except RuntimeError as error:
+                told["error"] = str(error)
+    told["warnings"] = [str(warning.message) for warning in caught if "push" in str(warning.message)]
+    told["step"] = trainer.state.global_step
+    print("TOLD" + json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

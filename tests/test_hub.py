@@ -1,0 +1,112 @@
+"""Pushes to a stand-in for the Hub, each from a run in a process of its own: HF_ENDPOINT is read on import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hub_stand_in import running_hub
+from launching import SCRIPTS, environment
+from transformers import AutoModelForCausalLM
+
+from rlvr_trl.trainer.checkpoint import is_complete
+
+
+TOKEN = "hf_notarealtokenbutlookslikeone"  # as in the script
+MODEL = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+MODEL |= {"tokenizer_config.json", "training_args.bin"}
+
+
+class Pushed:
+    """A finished run: what it told, what it left behind, and what is on the Hub."""
+
+    def __init__(self, folder: Path, *arguments: str, **failures):
+        self.local, self.remote = folder / "run", folder / "hub" / "tester" / "run"
+        with running_hub(folder / "hub", **failures) as self.hub:
+            settings = {"HF_ENDPOINT": self.hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+            settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(folder / "home")}
+            command = [sys.executable, str(SCRIPTS / "train_and_push.py"), str(self.local), *arguments]
+            run = subprocess.run(
+                command, env=environment() | settings, capture_output=True, text=True, timeout=180, check=False
+            )
+        assert run.returncode == 0, run.stderr[-4000:]
+        told = next(line for line in run.stdout.splitlines() if line.startswith("TOLD"))
+        self.told = json.loads(told.removeprefix("TOLD"))
+        assert self.told["step"] == 3  # whatever happens to the pushes
+
+    def files(self, folder: str = ".") -> set[str]:
+        return {path.name for path in (self.remote / folder).iterdir() if path.is_file()}
+
+    def assert_same(self, remote: str, local: str) -> None:
+        for path in (self.remote / remote).iterdir():
+            if path.is_file():
+                assert path.read_bytes() == (self.local / local / path.name).read_bytes(), path
+
+
+def test_push_at_the_end(tmp_path):
+    run = Pushed(tmp_path, "--push-at-end", "--settings", '{"save_strategy": "no"}')
+    assert run.told["warnings"] == []
+    assert [summary for summary, _ in run.hub.commits] == ["End of training"]
+    assert run.files() == MODEL
+    run.assert_same(".", ".")
+    assert run.hub.tokens == {f"Bearer {TOKEN}"}
+    published = [path for path in run.remote.rglob("*") if path.is_file()]
+    assert not any(TOKEN.encode() in path.read_bytes() for path in published)  # stock transformers publishes it
+    AutoModelForCausalLM.from_pretrained(run.remote)
+
+
+def test_a_push_that_fails_during_training_is_made_up_for(tmp_path):
+    # an adapter, as PEFT saves it; the end of training has three attempts, so the fourth commit is made in any case
+    run = Pushed(tmp_path, "--strategy", "every_save", "--lora", failing_commits=range(1, 4))
+    assert len(run.hub.commits) == 1 and run.hub.num_commits == 4
+    assert "checkpoint-1 to tester/run failed" in run.told["warnings"][0]
+    assert "500 Internal Server Error" in run.told["warnings"][0] and "is pushed again" in run.told["warnings"][0]
+    assert not any("Training is over" in warning for warning in run.told["warnings"])
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= run.files()
+    run.assert_same(".", ".")
+    adapter = "adapter_model.safetensors"
+    assert (run.remote / adapter).read_bytes() == (run.local / "checkpoint-3" / adapter).read_bytes()
+
+
+def test_a_push_cut_half_way_leaves_every_checkpoint_on_the_hub(tmp_path):
+    # the model of step 1 arrives, its checkpoint does not, nor when it is tried again, alone or after the newest
+    failures = {"dropped_commits": [2], "dropped_uploads": [1], "refused_once": "checkpoint-1, again"}
+    run = Pushed(tmp_path, "--strategy", "all_checkpoints", **failures)
+    failed = [warning for warning in run.told["warnings"] if "checkpoint-1 to tester/run failed" in warning]
+    assert "disconnected" in failed[0] and "500 Internal Server Error" in failed[1] and len(failed) == 2
+    assert run.files() == MODEL
+    for step in (1, 2, 3):
+        assert is_complete(run.remote / f"checkpoint-{step}")
+        assert run.files(f"checkpoint-{step}") == {path.name for path in (run.local / f"checkpoint-{step}").iterdir()}
+        run.assert_same(f"checkpoint-{step}", f"checkpoint-{step}")
+    weights = {step: (run.local / f"checkpoint-{step}/model.safetensors").read_bytes() for step in (1, 3)}
+    assert weights[1] != weights[3]
+    assert (run.remote / "model.safetensors").read_bytes() == weights[3]
+
+
+def test_a_checkpoint_deleted_before_it_was_pushed_is_named(tmp_path):
+    settings = ["--settings", '{"save_total_limit": 1}']
+    run = Pushed(tmp_path, "--strategy", "all_checkpoints", *settings, failing_commits=[1, 2])
+    lost = [warning for warning in run.told["warnings"] if "has been deleted since" in warning]
+    assert sum("checkpoint-1 to tester/run failed" in warning for warning in lost) == 1
+    assert not any("Training is over" in warning for warning in run.told["warnings"])
+    run.assert_same("checkpoint-3", "checkpoint-3")
+
+
+def test_the_last_checkpoint_can_be_resumed_from(tmp_path):
+    run = Pushed(tmp_path, "--strategy", "checkpoint")
+    assert run.told["warnings"] == []
+    assert is_complete(run.remote / "last-checkpoint")
+    run.assert_same("last-checkpoint", "checkpoint-3")
+
+
+def test_a_hub_that_never_answers_loses_nothing(tmp_path):
+    run = Pushed(tmp_path, "--strategy", "every_save", "--push-at-end", failing_commits=range(1, 100))
+    assert run.hub.commits == []
+    over = [warning for warning in run.told["warnings"] if "Training is over" in warning]
+    assert len(over) == 1 and "checkpoint-3 could not be pushed to tester/run: tried 3 times" in over[0]
+    assert "run failed: HfHubHTTPError" in run.told["error"] and "It was tried 3 times." in run.told["error"]
+    assert f"hf upload tester/run {run.local} ." in run.told["error"]
+    assert {path.name for path in run.local.iterdir() if path.is_file()} >= MODEL
+    AutoModelForCausalLM.from_pretrained(run.local)
+    assert all(is_complete(run.local / f"checkpoint-{step}") for step in (1, 2, 3))
