@@ -1,0 +1,171 @@
+"""DDP, FSDP2 and ZeRO on two processes, started with the files of accelerate_configs/, against one process."""
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from launching import launch
+from safetensors.torch import load_file
+from scripts.strategies import EXTRA, NATIVE, make_trainer, save_model, train
+
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "accelerate_configs"
+ELEMENTS = 161_664  # of the model's weights
+TOLERANCE = 1e-5
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: pip install 'rlvr-trl[deepspeed]'",
+)
+STRATEGIES = [
+    "multi_gpu",
+    "fsdp2",
+    pytest.param("deepspeed_zero2", marks=needs_deepspeed),
+    pytest.param("deepspeed_zero3", marks=needs_deepspeed),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("strategies")
+    save_model(str(folder / "model"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    """The run on this process."""
+    train(str(folder), "one")
+    return torch.load(folder / "one-0.pt")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """Runs a strategy on two processes and resumes it, once. Returns what each process wrote, of both runs."""
+    done = {}
+
+    def run(name: str) -> tuple[list[dict], list[dict]]:
+        if name not in done:
+            config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+            config |= {"mixed_precision": "no", "use_cpu": config["distributed_type"] == "DEEPSPEED"}
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+            env = {"ACCELERATE_TORCH_DEVICE": "cpu"} if name == "fsdp2" else {}
+            launch(
+                "strategies.py", str(folder), name, processes=2, config=folder / f"{name}.yaml", env=env, timeout=300
+            )
+            done[name] = [
+                [torch.load(folder / f"{which}-{rank}.pt") for rank in range(2)] for which in (name, f"{name}-resumed")
+            ]
+        return done[name]
+
+    return run
+
+
+def distance(weights, expected):
+    """Relative, of all weights together."""
+    assert weights.keys() == expected.keys()
+    squares = [(weights[name].double() - weight.double()).square().sum() for name, weight in expected.items()]
+    return (sum(squares) / sum(weight.double().square().sum() for weight in expected.values())).sqrt().item()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_each_strategy_is_what_it_claims_to_be(two, name):
+    kind, wrapper, elements = {
+        "multi_gpu": ("MULTI_CPU", "DistributedDataParallel", ELEMENTS),
+        "fsdp2": ("FSDP", "FSDPQwen2ForCausalLM", ELEMENTS // 2),
+        "deepspeed_zero2": ("DEEPSPEED", "DeepSpeedEngine", ELEMENTS),
+        "deepspeed_zero3": ("DEEPSPEED", "DeepSpeedEngine", ELEMENTS // 2),
+    }[name]
+    for rank in two(name)[0]:
+        assert (rank["distributed_type"], rank["processes"], rank["wrapper"]) == (kind, 2, wrapper)
+        assert rank["whole"] == ELEMENTS and rank["elements"] == elements
+        assert rank["placements"] == (["(Shard(dim=0),)"] if name == "fsdp2" else ["None"])
+        if kind == "DEEPSPEED":
+            assert rank["stage"] == int(name[-1]) and rank["optimizer"] == ELEMENTS // 2
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_losses_and_weights_are_those_of_one_process(folder, one, two, name):
+    initial = load_file(folder / "model/model.safetensors")
+    moved = distance(one["weights"], {name: initial[name] for name in one["weights"]})
+    assert moved > 1e-2 and min(map(abs, one["losses"])) > 1e-2
+    assert one["rows"] == [16 + sum(extra) for extra in EXTRA]
+    ranks = two(name)[0]
+    assert [list(rows) for rows in zip(*(rank["rows"] for rank in ranks), strict=True)] == [[13, 12], [8, 8], [11, 11]]
+    for rank in ranks:
+        assert rank["completions"] == one["completions"]
+        assert rank["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
+        assert distance(rank["weights"], one["weights"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_resumed_on_two_processes(two, name):
+    whole, resumed = two(name)
+    for before, after in zip(whole, resumed, strict=True):
+        assert len(after["losses"]) == 1 and after["completions"] == before["completions"][2:]
+        assert after["losses"] == pytest.approx(before["losses"][2:], rel=TOLERANCE)
+        assert distance(after["weights"], before["weights"]) < TOLERANCE
+
+
+def test_ddp_resumed_on_one_process(folder, one, two):
+    two("multi_gpu")
+    train(str(folder), "alone", resume=str(folder / "multi_gpu/checkpoint-2"))
+    alone = torch.load(folder / "alone-0.pt")
+    assert alone["losses"] == pytest.approx(one["losses"][2:], rel=TOLERANCE)
+    assert distance(alone["weights"], one["weights"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", STRATEGIES[1:])
+def test_sharded_checkpoints_give_their_weights_to_one_process_and_refuse_to_resume(folder, two, name):
+    expected = two(name)[0][0]["weights"]
+    checkpoint = folder / name / "checkpoint-3"
+    trainer = make_trainer(str(folder / "from_weights"), str(checkpoint))
+    assert distance(dict(trainer.model.named_parameters()), expected) == 0
+    with pytest.raises(ValueError, match=r"was saved with (FSDP|DeepSpeed ZeRO-\d), and this is one process or DDP"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_fsdp2_of_transformers_is_sharded_and_trains_as_one_process(folder):
+    train(str(folder), "without_reference", **NATIVE)
+    one = torch.load(folder / "without_reference-0.pt")
+    launch("strategies.py", str(folder), "native_fsdp2", processes=2)
+    for rank in (torch.load(folder / f"native_fsdp2-{rank}.pt") for rank in range(2)):
+        assert rank["processes"] == 2 and rank["placements"] == ["(Shard(dim=0),)"]
+        assert (rank["whole"], rank["elements"]) == (ELEMENTS, ELEMENTS // 2)
+        assert rank["completions"] == one["completions"]
+        assert rank["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
+        assert distance(rank["weights"], one["weights"]) < TOLERANCE
+
+
+# --- the files ---
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configs(path):
+    config = load_config_from_file(str(path))
+    kinds = {"multi_gpu": "MULTI_GPU", "multi_node": "MULTI_GPU", "fsdp2": "FSDP", "cpu": "NO", "single_gpu": "NO"}
+    assert config.distributed_type == kinds.get(path.stem, "DEEPSPEED")
+    assert (config.num_processes > 1) == (path.stem not in ("cpu", "single_gpu"))
+    assert config.num_machines == (2 if path.stem == "multi_node" else 1)
+
+
+def test_all_configs_are_there():
+    names = "cpu single_gpu multi_gpu fsdp2 deepspeed_zero2 deepspeed_zero3 multi_node"
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(names.split())
+
+
+def test_cpu_config_trains_on_one_process(folder, one):
+    launch("strategies.py", str(folder), "cpu", processes=1, config=CONFIGS / "cpu.yaml")
+    found = torch.load(folder / "cpu-0.pt")
+    assert (found["distributed_type"], found["processes"]) == ("NO", 1)
+    assert distance(found["weights"], one["weights"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples/slurm").glob("*.sh")), ids=lambda path: path.name)
+def test_slurm_scripts_are_bash(path):
+    subprocess.run(["bash", "-n", str(path)], check=True)
