@@ -3,18 +3,25 @@
 # ARGS="--quick --seed 1" goes to the demo or to pytest.
 PYTHON ?= python3
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
 ARGS ?=
 # Installed first and pinned: an open range would replace a CPU build by the newest one with all of CUDA.
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
+READY_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-vllm lint clean
 
 demo: $(READY)
 	$(VENV)/bin/rlvr-trl demo $(ARGS)
 
 test: $(READY) lint
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
+
+# With a real vLLM on the CPU, in an environment of its own: docs/vllm.md
+test-vllm: $(READY_VLLM)
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \
+		$(VENV_VLLM)/bin/python -m pytest --numprocesses 0 tests/with_vllm $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -28,5 +35,11 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $(READY)
 
+$(READY_VLLM): pyproject.toml constraints-vllm.txt
+	test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install --quiet --no-deps --requirement constraints-vllm.txt
+	$(VENV_VLLM)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY_VLLM)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info
