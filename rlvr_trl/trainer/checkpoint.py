@@ -131,7 +131,12 @@ class ResumableState:
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self._loading_from = resume_from_checkpoint
+        dtypes = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in self.model.named_parameters():
+            # PEFT loads adapters in float32, and TRL trains those of quantized models in bfloat16
+            if parameter.dtype != dtypes.get(name, parameter.dtype):
+                parameter.data = parameter.data.to(dtypes[name])
 
     def _load_best_model(self):
         self._loading_from = self.state.best_model_checkpoint
@@ -178,6 +183,12 @@ class ResumableState:
     def _skip_epochs(self, epochs: int) -> None:
         """Brings the shuffling to where it was: the sampler draws one permutation an epoch from its own generator."""
         sampler = self._train_sampler
+        if sampler is None and epochs > 0:
+            warnings.warn(
+                f"The training set is a stream, resumed after {epochs} of its passes. If it shuffles itself, it now does "
+                f"so as in its first pass: the rows are not those that the run would have had.",
+                stacklevel=2,
+            )
         if sampler is not None and sampler.shuffle:
             for _ in range(epochs):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)

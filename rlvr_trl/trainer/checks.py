@@ -95,6 +95,22 @@ def check_allocator(allocator, num_generations: int, generation_kwargs: dict | N
         )
 
 
+def check_prompts(train_dataset) -> None:
+    """
+    Refuses extra completions where environments make the prompts up: each would get a prompt of its own.
+
+    Raises:
+        `ValueError`: There is no training set, or one that does nothing but name environments.
+    """
+    columns = [] if train_dataset is None else train_dataset.column_names
+    if columns is not None and set(columns) <= {"environment"}:  # a stream may not know its columns
+        raise ValueError(
+            f"`rollouts` needs prompts that can be sampled again, but `train_dataset` has the columns {columns}, so "
+            f"the environment's `reset()` makes them up: an extra completion would get another prompt than its group. "
+            f"Give `train_dataset` a column from which `reset()` always makes the same prompt, or remove `rollouts`."
+        )
+
+
 def check_passes(args) -> None:
     """
     Refuses what depends on how rows are split into micro-batches, where this package splits them anew.

@@ -157,8 +157,12 @@ def merge(batches: list[dict], pad_token_id: int) -> dict:
     """
     Joins batches row by row, padding each to the widest.
 
-    All batches must have the same fields. Scalars are taken from the first; the caller sets those that change.
+    Scalars are taken from the first; the caller sets those that change.
+
+    Raises:
+        `ValueError`: The batches differ in their fields, or in the size of a row in one.
     """
+    _check_alike(batches)
     prompt_width = max(batch["prompt_ids"].shape[1] for batch in batches)
     completion_width = max(batch["completion_ids"].shape[1] for batch in batches)
     # a ratio of 1 is no correction: VESPO sums its logarithm over padding too
@@ -185,6 +189,23 @@ def merge(batches: list[dict], pad_token_id: int) -> dict:
                 ]
             )
     return merged
+
+
+def _check_alike(batches: list[dict]) -> None:
+    fields = [set(batch) for batch in batches]
+    if differ := set.union(*fields) - set.intersection(*fields):
+        raise ValueError(
+            f"The stages of a batch cannot be joined: only some have {', '.join(sorted(differ))}. A tool that returns "
+            f"images in some stages only has this effect; it cannot be used with `rollouts`."
+        )
+    for name in fields[0].intersection(IMAGE_FIELDS).difference(SEQUENCE_FIELDS):
+        values = [batch[name] for batch in batches if isinstance(batch[name], torch.Tensor)]
+        if shapes := {tuple(value.shape[1:]) for value in values if value.shape[1:] != values[0].shape[1:]}:
+            raise ValueError(
+                f"The stages of a batch cannot be joined: a row of `{name}` has the shape "
+                f"{tuple(values[0].shape[1:])} in one and {shapes.pop()} in another, because this model pads images "
+                f"to the largest of a batch. With `rollouts` all images must have one size and number."
+            )
 
 
 def _padding_columns(
