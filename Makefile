@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 READY_VLLM := $(VENV_VLLM)/.ready
 
-.PHONY: demo test test-vllm lint clean
+.PHONY: demo test test-fast test-vllm docs benchmark lint clean
 
 demo: $(READY)
 	$(VENV)/bin/rlvr-trl demo $(ARGS)
@@ -22,6 +22,12 @@ test: $(READY) lint
 test-vllm: $(READY_VLLM)
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \
 		$(VENV_VLLM)/bin/python -m pytest --numprocesses 0 tests/with_vllm $(ARGS)
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+benchmark: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/maze_table.py $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -42,4 +48,4 @@ $(READY_VLLM): pyproject.toml constraints-vllm.txt
 	touch $(READY_VLLM)
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) build dist site *.egg-info

@@ -1,23 +1,34 @@
-"""The pages under docs/: settings parse, code compiles, links lead somewhere, and the table is what is computed."""
+"""The pages under docs/: settings parse, code compiles, links lead somewhere, and tables are what is computed."""
 
+import argparse
 import ast
 import importlib
 import re
+import shlex
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
+import trl
 import yaml
 
 import rlvr_trl.trainer
 from rlvr_trl import RLVRConfig
 from rlvr_trl.advantages import ESTIMATORS, build_estimator
 from rlvr_trl.analysis import advantage_curves
+from rlvr_trl.cli import _parser
 from rlvr_trl.rollouts import ALLOCATORS
+from rlvr_trl.trainer.checks import describe_batch
+from rlvr_trl.trainer.microbatch import longest_first, split_sizes
 
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted((ROOT / "docs/methods").glob("*.md"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CONCEPTS, QUICKSTART, TROUBLES = (ROOT / f"docs/{name}.md" for name in ("concepts", "quickstart", "troubleshooting"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def code_blocks(page, *languages):
@@ -31,7 +42,14 @@ def code_blocks(page, *languages):
 
 
 YAML_BLOCKS = [block for page in PAGES for block in code_blocks(page, "yaml")]
-PYTHON_BLOCKS = [block for page in METHODS for block in code_blocks(page, "python")]
+PYTHON_BLOCKS = [block for page in [*METHODS, QUICKSTART] for block in code_blocks(page, "python")]
+COMMANDS = [
+    pytest.param(line, id=f"{page.stem}-{line[:40]}")
+    for page in PAGES
+    for block in code_blocks(page, "bash")
+    for line in block.values[2].replace("\\\n", " ").splitlines()
+    if line.startswith("rlvr-trl ") and "…" not in line
+]
 
 
 def config_of(text, output_dir):
@@ -120,3 +138,162 @@ def test_table_of_cumulative_advantages_is_what_the_estimators_give():
         total = advantage_curves(build_estimator(yaml.safe_load(spec)), 32).total
         assert total.argmax() == int(peak), spec
         assert [f"{total[c]:.2f}" for c in counts] == values.split(" | "), spec
+
+
+@pytest.mark.parametrize("page", [CONCEPTS, ROOT / "docs/add_a_method.md"], ids=lambda page: page.stem)
+def test_pages_that_run_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(block.values[2] for block in code_blocks(page, "python"))
+    exec(compile(text, str(page), "exec"), {"__name__": page.stem})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_those_of_the_command_line(command):
+    assert _parser().parse_args(shlex.split(command)[1:]).run
+
+
+def commands(parser, name="rlvr-trl"):
+    """Every command that a parser knows and that has no commands of its own."""
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not nested:
+        return [name]
+    return [found for action in nested for sub, p in action.choices.items() for found in commands(p, f"{name} {sub}")]
+
+
+def test_every_command_is_in_the_reference():
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(rlvr-trl .+?)` \|", text, re.MULTILINE) == commands(_parser())
+
+
+@pytest.mark.parametrize(
+    "package", ["trainer", "advantages", "rollouts", "rewards", "data", "evaluation", "analysis", "testbed"]
+)
+def test_every_public_name_is_in_the_reference(package):
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
+    module = importlib.import_module(f"rlvr_trl.{package}")
+    listed = dict(path.rpartition(".")[::-2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    for name in module.__all__:
+        assert name in listed, f"rlvr_trl.{package}.{name} is in no page of docs/reference"
+        assert getattr(importlib.import_module(listed[name]), name) is getattr(module, name)
+
+
+def on_processes(count, **settings):
+    """A configuration as it would be on so many processes."""
+    config_class = type("OnProcesses", (RLVRConfig,), {"world_size": count})
+    return config_class("run", bf16=False, use_cpu=True, report_to="none", **settings)
+
+
+def test_breadth_of_the_concepts_is_what_the_trainer_prints():
+    text = CONCEPTS.read_text(encoding="utf-8")
+    (settings,) = (yaml.safe_load(block.values[2]) for block in code_blocks(CONCEPTS, "yaml"))
+    assert describe_batch(on_processes(2, **settings)) in text
+    sums = re.findall(r"(\d+) ([×/]) (\d+) = (\d+) \|", text)
+    assert len(sums) == 4
+    for a, sign, b, result in sums:
+        assert (int(a) * int(b) if sign == "×" else int(a) // int(b)) == int(result)
+    assert f"{(15 / 16) ** 8:.3f}" == re.search(r"\(15/16\)⁸ = (0\.\d+)", text)[1]
+    assert f"With 32 it is {(15 / 16) ** 32:.0%}" == re.search(r"With 32 it is .+? %", text)[0].replace(" %", "%")
+
+
+def test_batch_of_the_quickstart_is_what_the_trainer_prints():
+    (call,) = (
+        node
+        for node in ast.walk(ast.parse(code_blocks(QUICKSTART, "python")[0].values[2]))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "PassAtKConfig"
+    )
+    names = ("num_generations", "prompts_per_batch", "per_device_train_batch_size")
+    settings = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg in names}
+    assert describe_batch(on_processes(8, **settings)) in QUICKSTART.read_text(encoding="utf-8")
+
+
+def test_passes_of_the_concepts_are_those_of_the_package():
+    text = CONCEPTS.read_text(encoding="utf-8")
+    given, rows = re.search(r"completions of ([\d, ]+) tokens; per_device_train_batch_size=(\d+)", text).groups()
+    completions = torch.tensor([int(length) for length in given.split(", ")])
+    lengths = torch.stack([torch.zeros_like(completions), completions], dim=1)
+    lengths = lengths[longest_first(lengths, torch.arange(len(lengths)))]
+    sizes = split_sizes(lengths, int(rows))
+    passes = [part[:, 1].tolist() for part in lengths.split(sizes)]
+    drawn = re.search(r"^sorted +([\d |]+?) +3 passes, of (.+) rows$", text, re.MULTILINE)
+    assert [[int(n) for n in part.split()] for part in drawn[1].split("|")] == passes
+    assert drawn[2] == "{}, {} and {}".format(*sizes)
+    trimmed = sum(len(part) * part[0] for part in passes)
+    assert f"in all:  {len(lengths)} × {passes[0][0]} = {len(lengths) * passes[0][0]}" in text
+    assert f"= {trimmed}, of which {int(completions.sum())} are no padding" in text
+
+
+def test_k_of_the_whole_group_trains_nothing():
+    curves = advantage_curves(build_estimator({"name": "pass_at_k", "k": 8}), 8)
+    assert not curves.total.any()
+
+
+@cache
+def messages(*packages):
+    """Every string in the sources of these packages, what is filled in as `…`."""
+    found = []
+    for package in packages:
+        for path in Path(package).rglob("*.py") if Path(package).is_dir() else [Path(package)]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                    found.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(" ".join(text.split()) for text in found)
+
+
+# vLLM is not installed where these tests run; as vLLM 0.31 says it
+VLLM_MESSAGES = {
+    "No available memory for the cache blocks.",
+    "Free memory on device … is less than desired GPU memory utilization",
+}
+
+
+def test_troubleshooting_has_twenty_entries_with_real_messages():
+    text = TROUBLES.read_text(encoding="utf-8")
+    entries = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    assert [int(entry.split(".")[0]) for entry in entries] == list(range(1, 21))
+    sources = ["trainer.py", "training_args.py", "tokenization_utils_base.py", "modeling_layers.py"]
+    folders = [Path(module.__file__).parent for module in (rlvr_trl, trl, transformers)]
+    said = messages(*folders[:2], *(folders[2] / name for name in sources))
+    quoted = 0
+    for entry in entries:
+        assert "**Why.**" in entry and "**Set**" in entry, entry.splitlines()[0]
+        seen = entry.split("**Why.**")[0]
+        assert "```text" in seen or "Seen: " in seen
+        for message in re.findall(r"```text\n(.*?)```|or `([^`]+)`", seen, re.DOTALL):
+            message = " ".join("".join(message).split())
+            from_vllm = message in VLLM_MESSAGES
+            assert from_vllm or message in said, f"no source says: {message}"
+            quoted += not from_vllm
+    assert quoted >= 14
+
+
+def test_metrics_of_the_pages_are_logged():
+    names = set(
+        re.findall(
+            r"`((?:groups|completions|clip_ratio|sampling|rollouts|advantages|micro_batch)/\w+[\w/]*)`",
+            TROUBLES.read_text(encoding="utf-8") + QUICKSTART.read_text(encoding="utf-8"),
+        )
+    )
+    said = messages(Path(rlvr_trl.__file__).parent, Path(trl.__file__).parent / "trainer")
+    assert len(names) > 5
+    for name in names:
+        assert name in said, f"nothing logs {name}"
+
+
+def test_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[(.+?)\]", changes, re.MULTILINE)[1] == project["version"]
+
+
+def test_pre_commit_runs_the_ruff_of_ci():
+    (pinned,) = re.findall(r"^ruff==\S+$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert [hook["id"] for hook in hooks] == ["ruff-check", "ruff-format"]
+    assert all(hook["additional_dependencies"] == [pinned] for hook in hooks)

@@ -1,0 +1,143 @@
+"""The site of docs/ builds without a warning and without a network, and holds what the pages promise."""
+
+import html
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(name):
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Every page of the site as HTML, by its path, built strictly where no network can be reached."""
+    folder = tmp_path_factory.mktemp("site")
+    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "HTTP", "HTTPS")}
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return {page.relative_to(folder).as_posix(): page.read_text(encoding="utf-8") for page in folder.rglob("*.html")}
+
+
+def test_every_page_is_there(site):
+    for page in (ROOT / "docs").rglob("*.md"):
+        path = page.relative_to(ROOT / "docs").with_suffix("")
+        folder = path.parent if path.name in ("index", "README") else path
+        assert (folder / "index.html").as_posix() in site
+
+
+def test_reading_needs_no_network(site):
+    for name, page in site.items():
+        fetched = re.findall(r"<(?:script|img|iframe|source)[^>]+src=\"?((?:https?:)?//[^\"\s>]+)", page)
+        fetched += re.findall(r"<link[^>]+rel=\"?stylesheet[^>]+href=\"?((?:https?:)?//[^\"\s>]+)", page)
+        assert not fetched, f"{name} fetches {fetched}"
+
+
+def test_reference_has_every_object_with_its_text(site):
+    for name in (ROOT / "docs/reference").glob("*.md"):
+        page = site[f"reference/{name.stem}/index.html"]
+        for path in re.findall(r"^::: (\S+)$", name.read_text(encoding="utf-8"), re.MULTILINE):
+            assert f'id="{path}"' in page
+    page = site["reference/trainers/index.html"]
+    start = page.index('id="rlvr_trl.trainer.dars_trainer.DARSConfig"')
+    text = html.unescape(re.sub(r"<[^>]+>", "", page[start:]))
+    text = "".join(text.split())
+    assert "max_generations(int,default:32)–Completionsofoneprompt" in text
+    assert 'href="#rlvr_trl.trainer.dars_trainer.DARSTrainer"' in page
+
+
+def test_no_reference_and_no_formula_is_left_as_it_was_written(site):
+    for name, page in site.items():
+        prose = re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)
+        assert not re.search(r"\[<code>|arithmatex", prose), name
+        assert "$$" not in prose, name
+    assert site["methods/pass_at_k/index.html"].count("<math") > 3
+
+
+def test_hugging_face_docstrings_as_griffe_reads_them():
+    docstrings = load("docstrings")
+    written = """Does it.
+
+Args:
+    rewards (`Tensor` of shape `(T,)`, *optional*):
+        See [`Groups`], (not this):
+    k (`int` or `None`, *optional*, defaults to `8`): how many.
+    trainer ([`~trl.GRPOTrainer`]): any.
+
+Raises:
+    `ValueError`: one error
+    in two lines: so.
+    RuntimeError: another.
+
+Note (`int`): text."""
+    read = """Does it.
+
+Args:
+    rewards (Tensor): Of shape `(T,)`.
+        See [`Groups`], (not this):
+    k (int or None): how many.
+    trainer (GRPOTrainer): any.
+
+Raises:
+    ValueError: one error
+        in two lines: so.
+    RuntimeError: another.
+
+Note (`int`): text."""
+    assert docstrings.to_google_style(written) == read
+
+
+def test_references_lead_to_the_page_that_has_them():
+    link, places = load("docstrings").link, {"Groups": "package.groups.Groups"}
+    assert link("[`Groups`]", places) == "[`Groups`][package.groups.Groups]"
+    assert link("[`~other.Groups`]", places) == "[`Groups`][package.groups.Groups]"
+    assert link("[`~package.Groups.sizes`]", places) == "[`Groups.sizes`][package.groups.Groups.sizes]"
+    assert link("[`~trl.GRPOTrainer`]", places) == "`GRPOTrainer`"
+    assert link("[`Groups`](page.md), [`Groups`][x], [0, 1]", places) == "[`Groups`](page.md), [`Groups`][x], [0, 1]"
+
+
+class Page:
+    """What the hook reads of a page of MkDocs."""
+
+    def __init__(self, src_uri):
+        self.file = self
+        self.src_uri = src_uri
+
+
+def test_links_out_of_docs_become_paths():
+    linked = load("hooks").on_page_markdown
+    text = "[table](../../README.md#top) [page](../batches.md) `[code](../../a.md)` ![image](../../a.png)"
+    assert linked(text, Page("methods/dars.md")) == (
+        "table (`README.md`) [page](../batches.md) `[code](../../a.md)` ![image](../../a.png)"
+    )
+    block = "```\n[code](../../a.md)\n```\n"
+    assert linked(block, Page("methods/dars.md")) == block
+
+
+def test_formulas_become_mathml():
+    converted = load("hooks").on_page_content(r'<p><span class="arithmatex">\(a &lt; \sqrt{b}\)</span></p>')
+    assert re.fullmatch(r'<p><math [^>]*display="inline".*<msqrt>.*</math></p>', converted)
+    converted = load("hooks").on_page_content('<div class="arithmatex">\\[\n\\frac{a}{b}\n\\]</div>')
+    assert re.fullmatch(r'<math [^>]*display="block".*<mfrac>.*</math>', converted)
