@@ -4,8 +4,9 @@ The trainers are imported on first use, so that `rlvr_trl.advantages`, `rlvr_trl
 `rlvr_trl.rewards` can be used without loading TRL.
 """
 
-import importlib
 from importlib.metadata import PackageNotFoundError, version
+
+from .lazy import import_on_use
 
 
 try:
@@ -27,14 +28,5 @@ _TRAINERS = (
     "RLVRTrainer",
 )
 
-__all__ = ["__version__", *_TRAINERS]
-
-
-def __getattr__(name):
-    if name in _TRAINERS:
-        return getattr(importlib.import_module("rlvr_trl.trainer"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = import_on_use(__name__, {"trainer": _TRAINERS})
+__all__ = ["__version__", *__all__]

@@ -3,7 +3,7 @@
 Everything is imported on first use, so that the command line can offer `eval` without loading torch.
 """
 
-import importlib
+from ..lazy import import_on_use
 
 
 _HOMES = {
@@ -28,15 +28,4 @@ _HOMES = {
     "summary": ("load_results", "summarize"),
 }
 
-__all__ = sorted(name for names in _HOMES.values() for name in names)
-
-
-def __getattr__(name):
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f".{home}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = import_on_use(__name__, _HOMES)

@@ -185,8 +185,8 @@ class ResumableState:
         sampler = self._train_sampler
         if sampler is None and epochs > 0:
             warnings.warn(
-                f"The training set is a stream, resumed after {epochs} of its passes. If it shuffles itself, it now does "
-                f"so as in its first pass: the rows are not those that the run would have had.",
+                f"The training set is a stream, resumed after {epochs} of its passes. If it shuffles itself, it now "
+                f"does so as in its first pass: the rows are not those that the run would have had.",
                 stacklevel=2,
             )
         if sampler is not None and sampler.shuffle:

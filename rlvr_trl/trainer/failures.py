@@ -24,6 +24,7 @@ OWN_END = 3.0  # seconds that a process has to end with an error of its own, onc
 FAREWELL = 10.0  # seconds that a failed process stays for the others to read why; a launcher kills them after that
 
 _runs = itertools.count()  # the same on every process: each enters `end_together` as often
+_store = None  # of the `end_together` that this process is in, if it is one of several
 
 
 def raise_together(accelerator, error: Exception | None) -> None:
@@ -59,12 +60,14 @@ def end_together(accelerator):
     Ends all processes when one of them fails in here, with its error as the cause.
 
     The process that fails raises its error. The others, which may be in a collective that nothing gets them out of,
-    print it and exit with code 1, at most `POLL` + `OWN_END` seconds later.
+    print it and exit with code 1, at most `POLL` + `OWN_END` seconds later. All leave together: a process that is out
+    would not look for a cause.
     """
+    global _store
     if accelerator.num_processes == 1:
         yield
         return
-    store = torch.distributed.PrefixStore(
+    _store = store = torch.distributed.PrefixStore(
         f"rlvr_trl/failures/{next(_runs)}", torch.distributed.distributed_c10d._get_default_store()
     )
     ended = threading.Event()
@@ -72,14 +75,22 @@ def end_together(accelerator):
     watcher.start()
     try:
         yield
+        accelerator.wait_for_everyone()
     except BaseException as error:
         ended.set()
         if not getattr(error, "raised_by_all", False):
             _leave_cause(store, error, accelerator)
         raise
     finally:
+        _store = None
         ended.set()
         watcher.join()
+
+
+def exit_for_all(error: Exception, accelerator) -> None:
+    """For a thread: ends this process, whose main thread nothing gets out of its call, and all in `end_together`."""
+    _leave_cause(_store, error, accelerator)
+    os._exit(1)
 
 
 def _say(process_index: int, cause: str) -> None:
@@ -91,6 +102,8 @@ def _leave_cause(store, error: BaseException, accelerator) -> None:
     cause = f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
     # at once: a launcher that has seen another process die may kill this one before its traceback
     _say(accelerator.process_index, cause)
+    if store is None:
+        return
     with contextlib.suppress(RuntimeError):  # the store may have gone with the process that held it
         if not store.check(["cause"]):
             store.set("cause", cause)

@@ -1,6 +1,7 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from trl.trainer.utils import get_config_model_id, unsplit_pixel_values_by_grid
 
@@ -20,6 +21,7 @@ from .checks import (
     describe_batch,
     passes_per_batch,
 )
+from .failures import end_together
 from .hub import PushesToHub
 from .microbatch import IMAGE_FIELDS, loss_mask
 from .pass_training import TrainsInPasses
@@ -28,6 +30,7 @@ from .reward_calls import RewardCalls
 from .rlvr_config import RLVRConfig
 from .stages import Stage, local_rows, merge_stages, sample_in_stages
 from .trl_seams import check_trl
+from .vllm_server import server_must_answer, wait_for_server
 
 
 check_trl()
@@ -77,6 +80,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
         `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
         or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
         with ragged batches. Then: `correctness_reward` names no reward function.
+        `ConnectionError`: A vLLM server does not answer within `vllm_server_timeout` seconds.
     """
 
     _tag_names = ["trl", "rlvr-trl"]
@@ -116,7 +120,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
         # TRL lets vLLM run as many sequences at once as fill this many forward passes
         steps, args.steps_per_generation = args.steps_per_generation, passes_per_batch(args)
         try:
-            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
+            with end_together(PartialState()):
+                wait_for_server(args)
+                super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
         finally:
             args.steps_per_generation = steps
 
@@ -138,7 +144,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
     # --- sampling and scoring ---
 
     def _generate(self, prompts):
-        generated = super()._generate(prompts)
+        with server_must_answer(self):
+            generated = super()._generate(prompts)
         self._generated = generated[1:3]
         return generated
 

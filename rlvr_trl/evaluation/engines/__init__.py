@@ -4,15 +4,9 @@ What samples completions: a model in this process, vLLM, or a server. See [`~rlv
 Each is imported on first use: a server needs no torch.
 """
 
-import importlib
+from ...lazy import import_on_use
 
 
-_HOMES = {"ServerEngine": "server", "TransformersEngine": "transformers", "VLLMEngine": "vllm"}
+_HOMES = {"server": ("ServerEngine",), "transformers": ("TransformersEngine",), "vllm": ("VLLMEngine",)}
 
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__, __dir__, __all__ = import_on_use(__name__, _HOMES)

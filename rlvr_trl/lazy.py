@@ -1,0 +1,26 @@
+"""Packages whose names are imported on first use, so that one of them does not load what another needs."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+
+def import_on_use(
+    package: str, homes: dict[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """
+    `__getattr__`, `__dir__` and `__all__` of a package.
+
+    Args:
+        package (`str`): its `__name__`.
+        homes (`dict`): module of the package -> the names it holds.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+
+    def get_attribute(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f".{home_of[name]}", package), name)
+
+    names = sorted(home_of)
+    return get_attribute, lambda: names, names

@@ -1,0 +1,132 @@
+"""A vLLM server that cannot be reached or stops answering is an error that names it, and not a run that hangs.
+
+TRL's requests to the server have no timeout, as nobody knows how long a generation takes. vLLM answers `/health` at
+any time, also while it generates. So the server is asked for that before a model is loaded, and every `POLL` seconds
+while TRL talks to it.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+
+from accelerate import PartialState
+
+from .failures import OWN_END, exit_for_all
+
+
+POLL = 5.0  # seconds between two questions
+ANSWER = 30.0  # seconds that a busy server has for an answer
+
+AGAIN = "Start it again and resume from the last checkpoint: `resume_from_checkpoint=True`."
+
+
+def wait_for_server(args) -> None:
+    """
+    On the process that talks to the vLLM server, waits until that answers. Nothing without a server.
+
+    Raises:
+        `ConnectionError`: It did not within `vllm_server_timeout` seconds.
+    """
+    if not _talks_to_server(args):
+        return
+    url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+    deadline = time.monotonic() + args.vllm_server_timeout
+    while (problem := _problem(url, deadline)) is not None:
+        if time.monotonic() >= deadline:
+            raise ConnectionError(
+                f"The vLLM server at {url} did not answer within `vllm_server_timeout`={args.vllm_server_timeout:g} "
+                f"seconds: {problem}. Start it, or correct `vllm_server_base_url`, or `vllm_server_host` and "
+                f"`vllm_server_port`. If it needs longer to load its model, set a larger `vllm_server_timeout`."
+            )
+        time.sleep(1)
+
+
+@contextlib.contextmanager
+def server_must_answer(trainer):
+    """
+    Ends what the process that talks to the vLLM server does in here when the server stops answering.
+
+    A thread interrupts the main one, which raises the error. If nothing gets that out of its call, as out of a
+    transfer of weights by NCCL, all processes print the error and exit with code 1, a few seconds later.
+
+    Raises:
+        `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds; or something failed in here,
+        and the server does not answer.
+    """
+    if not _talks_to_server(trainer.args):
+        yield
+        return
+    watch = _Watch(trainer)
+    watch.start()
+    try:
+        try:
+            yield
+        finally:
+            watch.end()  # an interrupt comes in here at the latest
+    except KeyboardInterrupt:
+        if watch.error is None:
+            raise  # the user's
+        raise watch.error from None
+    except Exception as error:
+        problem = _problem(watch.url, time.monotonic() + POLL)
+        if problem is None:
+            raise
+        raise ConnectionError(
+            f"The vLLM server at {watch.url} stopped answering: {error} (now: {problem}). {AGAIN}"
+        ) from error
+
+
+class _Watch(threading.Thread):
+    """Asks the server, until its end, whether it is well."""
+
+    def __init__(self, trainer):
+        super().__init__(daemon=True)
+        self.url, self.accelerator = trainer.vllm_generation.vllm_client.base_url, trainer.accelerator
+        self.timeout = trainer.args.vllm_server_timeout
+        self.error: ConnectionError | None = None
+        # Python gives signals to the main thread alone
+        self._interrupts = threading.current_thread() is threading.main_thread()
+        self._ended, self._lock = threading.Event(), threading.Lock()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended.set()
+
+    def run(self) -> None:
+        answered = time.monotonic()
+        while not self._ended.wait(POLL):
+            problem, now = _problem(self.url, answered + self.timeout), time.monotonic()
+            if problem is None:
+                answered = now
+            elif now >= answered + self.timeout:
+                return self._give_up(now - answered, problem)
+
+    def _give_up(self, seconds: float, problem: str) -> None:
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self.error = ConnectionError(
+                f"The vLLM server at {self.url} has not answered for {seconds:.0f} seconds, "
+                f"`vllm_server_timeout`={self.timeout:g}: {problem}. {AGAIN}"
+            )
+            if self._interrupts:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if not self._interrupts or not self._ended.wait(OWN_END):
+            exit_for_all(self.error, self.accelerator)
+
+
+def _talks_to_server(args) -> bool:
+    return args.use_vllm and args.vllm_mode == "server" and PartialState().is_main_process
+
+
+def _problem(url: str, deadline: float) -> str | None:
+    """Why the server does not answer, asked once and for a second at least. None if it does."""
+    import requests  # which TRL talks with: the same proxies and certificates
+
+    try:
+        seconds = min(max(deadline - time.monotonic(), 1.0), ANSWER)
+        response = requests.get(f"{url.rstrip('/')}/health", timeout=seconds)
+    except requests.RequestException as error:
+        return f"{type(error).__name__}: {error}"
+    return None if response.status_code == 200 else f"/health has status {response.status_code}"
