@@ -18,6 +18,9 @@ demo: $(READY)
 test: $(READY) lint
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
 
+test-fast: $(READY) lint
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
 # With a real vLLM on the CPU, in an environment of its own: docs/vllm.md
 test-vllm: $(READY_VLLM)
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 \

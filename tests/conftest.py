@@ -45,3 +45,8 @@ def cpu_settings(tmp_path):
         "save_strategy": "no",
         "disable_tqdm": True,
     }
+
+
+def pytest_collection_modifyitems(items):
+    # so that no process is left with a long file at the end
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

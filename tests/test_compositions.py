@@ -33,6 +33,9 @@ from rlvr_trl.rollouts import DARS
 from rlvr_trl.testbed import build_model
 
 
+pytestmark = pytest.mark.slow
+
+
 def right_moves(completions, **kwargs):
     return [float("R" in completion) for completion in completions]
 

@@ -14,6 +14,9 @@ from rlvr_trl.testbed.demo import DemoSettings, describe, make_table, run_demo
 from rlvr_trl.testbed.methods import METHODS
 
 
+pytestmark = pytest.mark.slow
+
+
 TINY = DemoSettings(warmup_mazes=200, warmup_steps=80, steps=3, test_mazes=6, samples=8)
 
 

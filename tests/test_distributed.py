@@ -7,6 +7,9 @@ from launching import launch
 from rlvr_trl.advantages import PassAtK, RolloutGroups
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spanning_groups")

@@ -11,6 +11,9 @@ from rlvr_trl.advantages import GroupRelative, RolloutGroups
 from rlvr_trl.rollouts import hardness_weighted, within_budget
 
 
+pytestmark = pytest.mark.slow
+
+
 TOLERANCE = 1e-5  # of the norm of the whole gradient
 
 

@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 from scripts.strategies import EXTRA, NATIVE, make_trainer, save_model, train
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "accelerate_configs"
 ELEMENTS = 161_664  # of the model's weights

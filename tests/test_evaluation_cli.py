@@ -17,6 +17,9 @@ from rlvr_trl.evaluation.loading import load_engine
 from rlvr_trl.rewards import math_reward
 
 
+pytestmark = pytest.mark.slow
+
+
 AMC23 = Path(__file__).parents[2] / "shared/data/amc23_test.parquet"
 
 

@@ -20,6 +20,9 @@ from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_model, build_tokenizer
 
 
+pytestmark = pytest.mark.slow
+
+
 class Countdown:
     """An engine whose completions are numbers. Fails after `lifetime` batches of 2."""
 

@@ -19,6 +19,9 @@ from transformers import AutoModelForCausalLM
 from rlvr_trl.scripts import build_reward, checkpoint_to_resume
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = EXAMPLES.parent
 
 

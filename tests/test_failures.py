@@ -14,6 +14,9 @@ from launching import SCRIPTS, environment, launch
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 
 
+pytestmark = pytest.mark.slow
+
+
 SECONDS = 30  # docs/distributed.md says so: from the failure to the end of every process
 
 

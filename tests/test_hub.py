@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hub_stand_in import running_hub
 from launching import SCRIPTS, environment
 from transformers import AutoModelForCausalLM
 
 from rlvr_trl.trainer.checkpoint import is_complete
+
+
+pytestmark = pytest.mark.slow
 
 
 TOKEN = "hf_notarealtokenbutlookslikeone"  # as in the script

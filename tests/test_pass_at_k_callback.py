@@ -19,6 +19,9 @@ from rlvr_trl import DARSConfig, DARSTrainer, PassAtKCallback, RLVRConfig, RLVRT
 from rlvr_trl.evaluation import answer_entropy, pass_at_k
 
 
+pytestmark = pytest.mark.slow
+
+
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 

@@ -35,6 +35,9 @@ from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import build_reward
 
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = {f"{path.parent.name}/{path.stem}": path for path in sorted(EXAMPLES.glob("recipes/*/*.yaml"))}
 ON_CPU = ["--use_vllm", "false", "--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false"]

@@ -15,6 +15,9 @@ sys.path.insert(0, str(SCRIPTS))
 from train_dars import make_trainer  # noqa: E402  (a script of the tests, which is no package)
 
 
+pytestmark = pytest.mark.slow
+
+
 def weights_of(trainer):
     return {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
 
