@@ -36,7 +36,8 @@ def problems(tmp_path_factory):
 
 def command(model, problems, output_dir, **options):
     options = {"num_samples": 8, "max_new_tokens": 32, "output_dir": output_dir} | options
-    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in options.items()}
+    flags = [part for name, text in texts.items() for part in (f"--{name.replace('_', '-')}", text)]
     return ["eval", model, "--benchmarks", f"amc23={problems[0]}", f"math500={problems[1]}", *flags]
 
 
@@ -172,6 +173,7 @@ def test_compare_runs_of_several_benchmarks():
         ({"temperature": -1}, "temperature must be 0 (greedy) or above, got -1.0"),
         ({"template": "polite"}, "template must be one of"),
         ({"tensor_parallel_size": 2}, "a whole model in each process: leave out --tensor-parallel-size, got 2"),
+        ({"vllm_options": {"a": 1}}, "a whole model in each process: leave out --vllm-options, got {'a': 1}"),
         ({"base_url": "http://localhost", "dtype": "float16"}, "leave out --dtype, got float16"),
         ({"engine": "vllm", "token_budget": 9}, "--engine vllm packs its own batches: leave out --token-budget"),
         ({}, "'no-such-model' cannot be loaded"),

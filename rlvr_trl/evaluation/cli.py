@@ -64,6 +64,12 @@ def _add_model(group) -> None:
     )
     group.add_argument("--tensor-parallel-size", type=int, metavar="N", help="GPUs of one vLLM (default: 1)")
     group.add_argument(
+        "--vllm-options",
+        type=json.loads,
+        metavar="JSON",
+        help='further arguments of vllm.LLM: \'{"gpu_memory_utilization": 0.8, "max_model_len": 8192}\'',
+    )
+    group.add_argument(
         "--token-budget", type=int, metavar="N", help="tokens of a batch of --engine transformers (default: 16384)"
     )
 
@@ -103,13 +109,13 @@ def _run_eval(args: argparse.Namespace) -> None:
     benchmarks = _load_benchmarks(args)
     images = any({"image", "images"} & set(dataset.column_names) for _, dataset in benchmarks.values())
 
-    from .loading import check_engine_settings, load_engine
+    from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
     from .runs import evaluate_engine
     from .summary import check_same_engine
 
     state = _state()
     names = ("engine", "base_url", "adapter", "revision", "dtype", "trust_remote_code", "chat_template_kwargs")
-    settings = {name: getattr(args, name) for name in (*names, "tensor_parallel_size", "token_budget")}
+    settings = {name: getattr(args, name) for name in (*names, *VLLM_SETTINGS, "token_budget")}
     check_engine_settings(num_processes=state.num_processes, images=images, **settings)
     engine = load_engine(args.model, images=images, device=state.device, **settings)
     check_same_engine(args.output_dir, engine.describe())

@@ -11,6 +11,7 @@ from .samples import Engine
 
 
 ENGINES = ("transformers", "vllm")
+VLLM_SETTINGS = ("tensor_parallel_size", "vllm_options")
 
 
 def check_engine_settings(
@@ -28,7 +29,7 @@ def check_engine_settings(
         ValueError: names the option that must go.
     """
     if base_url is not None:
-        useless = ("adapter", "revision", "dtype", "trust_remote_code", "tensor_parallel_size", "token_budget")
+        useless = ("adapter", "revision", "dtype", "trust_remote_code", "token_budget", *VLLM_SETTINGS)
         _refuse(settings, useless, "--base-url samples from a server, which has loaded its model")
     elif engine == "vllm":
         _refuse(settings, ("token_budget",), "--engine vllm packs its own batches")
@@ -40,7 +41,7 @@ def check_engine_settings(
         if images:
             raise ValueError("--engine vllm takes no images: use --engine transformers, or --base-url.")
     else:
-        _refuse(settings, ("tensor_parallel_size",), "--engine transformers has a whole model in each process")
+        _refuse(settings, VLLM_SETTINGS, "--engine transformers has a whole model in each process")
 
 
 def _refuse(settings: dict, names: tuple[str, ...], reason: str) -> None:
@@ -60,6 +61,7 @@ def load_engine(
     trust_remote_code: bool = False,
     chat_template_kwargs: dict | None = None,
     tensor_parallel_size: int | None = None,
+    vllm_options: dict | None = None,
     token_budget: int | None = None,
     images: bool = False,
     device: torch.device | str = "cpu",
@@ -78,6 +80,7 @@ def load_engine(
         trust_remote_code (`bool`): whether code of the model's repository may run.
         chat_template_kwargs (`dict`, *optional*): passed on to the chat template.
         tensor_parallel_size (`int`, *optional*): GPUs that one vLLM spreads over, 1 by default.
+        vllm_options (`dict`, *optional*): further arguments of `vllm.LLM`.
         token_budget (`int`, *optional*): tokens of a batch of `"transformers"`, see [`TransformersEngine`].
         images (`bool`): whether problems have images.
         device (`torch.device` or `str`): where `"transformers"` puts the model.
@@ -99,6 +102,7 @@ def load_engine(
             dtype=dtype or "auto",
             revision=base_revision,
             trust_remote_code=trust_remote_code,
+            **vllm_options or {},
         )
     loaded, processing_class = _load(
         lambda: _model_and_processor(base, adapter, images, base_revision, dtype or "auto", trust_remote_code), model
