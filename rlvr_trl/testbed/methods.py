@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from ..rewards import maze_reward
@@ -53,12 +53,22 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Method:
-    """A trainer, its configuration class, and what it sets beyond the recipe."""
+    """A trainer, its configuration class, what it sets beyond the recipe, and what it trains on."""
 
     label: str
     trainer: Callable
     config: Callable
     settings: dict[str, Any]
+    rewards: tuple[Callable, ...] = (maze_reward,)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything it is trained with."""
+        return RECIPE | self.settings
+
+    @property
+    def prompts_per_batch(self) -> int:
+        return self.settings.get("prompts_per_batch", PROMPTS_PER_STEP)
 
 
 DEFAULT_METHODS = ("grpo", "pass_at_k", "dars")
@@ -81,7 +91,31 @@ METHODS = {
 def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
     """Mean completions of a prompt over a run, from the trainer's log."""
     logged = [entry["rollouts/per_prompt_mean"] for entry in log if "rollouts/per_prompt_mean" in entry]
-    return sum(logged) / len(logged) if logged else (RECIPE | method.settings)["num_generations"]
+    return sum(logged) / len(logged) if logged else method.recipe["num_generations"]
+
+
+def make_trainer(method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings) -> Trainer:
+    """
+    The trainer of a method: the model of folder `base`, and as many steps as see every maze once.
+
+    Args:
+        settings: of the configuration, in place of those of the recipe and the method.
+    """
+    recipe = method.recipe | settings
+    batches = len(mazes) // method.prompts_per_batch
+    return method.trainer(
+        AutoModelForCausalLM.from_pretrained(base),
+        list(method.rewards),
+        method.config(
+            str(output_dir),
+            **recipe,
+            max_steps=batches * recipe.get("num_iterations", 1),
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        mazes,
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )
 
 
 def train(
@@ -96,20 +130,7 @@ def train(
     Raises:
         `ValueError`: There are fewer mazes than one step needs.
     """
-    trainer = method.trainer(
-        AutoModelForCausalLM.from_pretrained(base),
-        maze_reward,
-        method.config(
-            str(output_dir),
-            **RECIPE | method.settings,
-            max_steps=len(mazes) // PROMPTS_PER_STEP,
-            seed=seed,
-            use_cpu=not torch.cuda.is_available(),
-            disable_tqdm=disable_tqdm,
-        ),
-        mazes,
-        processing_class=AutoTokenizer.from_pretrained(base),
-    )
+    trainer = make_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
     show_figures_in_bar(trainer, method.label, {"reward": "reward", "entropy": "entropy"})
     trainer.train()
     trainer.save_model()
