@@ -1,6 +1,6 @@
 """One cell of the maze table: a method trained from one base model with one seed, and evaluated, as one JSON file.
 
-python benchmarks/maze_cell.py 4x4 pass_at_8 --base 0 --seed 0 --results /tmp/again
+python benchmarks/maze_cell.py 4x4 pass_at_8 --base 0 --seed 0 --results again
 
 A cell depends on these arguments and on files of earlier cells in `--results`: the learning rate of a method follows
 from its search cells, and the number of batches at equal rollouts from the cell that is not. `maze_table.py` runs them

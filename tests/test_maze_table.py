@@ -1,6 +1,5 @@
 """The maze table: every method trains, cells resume and end with their runner, intervals and verdicts are right."""
 
-import importlib
 import math
 import os
 import signal
@@ -10,6 +9,12 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import maze_cell as cells
+import maze_claims as claims
+import maze_methods as methods
+import maze_report as report
+import maze_statistics as statistics
+import maze_table as table
 import numpy as np
 import pytest
 
@@ -21,10 +26,6 @@ pytestmark = pytest.mark.slow
 
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))  # scripts, no package
-cells, claims, methods, report, statistics, table = (
-    importlib.import_module(f"maze_{name}") for name in ("cell", "claims", "methods", "report", "statistics", "table")
-)
 Cell, TABLE = cells.Cell, methods.TABLE
 
 

@@ -7,12 +7,9 @@ import sys
 import pytest
 import torch
 from launching import SCRIPTS, environment, launch
+from train_dars import make_trainer
 
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
-
-
-sys.path.insert(0, str(SCRIPTS))
-from train_dars import make_trainer  # noqa: E402  (a script of the tests, which is no package)
 
 
 pytestmark = pytest.mark.slow
