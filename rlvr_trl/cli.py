@@ -23,7 +23,7 @@ def _add_demo(commands) -> None:
         "demo",
         help="train GRPO, Pass@k and DARS on mazes, on a CPU, and compare their pass@k",
         description="Builds a tiny model, warms it up on mazes, trains stock GRPO, Pass@k Training "
-        "and DARS from it, and compares their pass@k on held-out mazes. About 4 minutes on 2 CPU cores.",
+        "and DARS from it, and compares their pass@k on held-out mazes. About 5 minutes on 2 CPU cores.",
     )
     demo.add_argument("--quick", action="store_true", help="a smaller run of about a minute")
     demo.add_argument("--seed", type=int, default=0, help="seed of the mazes, the model and the training (default: 0)")

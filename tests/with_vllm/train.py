@@ -88,12 +88,16 @@ def worst_rank(model, prompt, completion) -> int:
     return int((logits > chosen + 1e-5).sum(dim=1).max())
 
 
-def log_probs(model, prompt, completion):
-    """Log-probs of a completion, and those it was sampled with: of the `TOP_K` likeliest. Two of shape `(C,)`."""
+def log_probs(model, prompt: list[int], completion: list[int]):
+    """
+    Log-probs of a completion, and those it was sampled with: of the `TOP_K` likeliest. Two of shape `(C,)`.
+
+    Where the last of these and the next one are as likely but for rounding, either may have been kept.
+    """
     logits, tokens = next_logits(model, prompt, completion), torch.tensor(completion).unsqueeze(1)
-    kept = logits.masked_fill(logits < logits.topk(TOP_K).values[:, -1:] - 1e-5, -torch.inf)
-    full, sampled = (scores.log_softmax(dim=1).gather(1, tokens).squeeze(1) for scores in (logits, kept))
-    return full, sampled
+    chosen, kept = logits.gather(1, tokens).squeeze(1), logits.topk(TOP_K).values  # (C,), (C, TOP_K)
+    sampled = torch.where(chosen > kept[:, -1] - 1e-5, chosen - kept.logsumexp(dim=1), -torch.inf)
+    return chosen - logits.logsumexp(dim=1), sampled
 
 
 class Recording:

@@ -8,7 +8,7 @@ import torch
 from bounded import answer_with_stacks
 from cpu_engine import use_cpu_engine
 from peft import LoraConfig
-from train import TOP_K, Planned, a_third_is_right, next_logits
+from train import TOP_K, Planned, a_third_is_right, log_probs
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
 from rlvr_trl import DARSConfig, DARSTrainer, PassAtKCallback, RLVRConfig, RLVRTrainer
@@ -31,18 +31,6 @@ OPTIONS = {
     "importance_sampling_level": {"importance_sampling_level": "sequence"},
     "chat_template_kwargs": {"chat_template_kwargs": {"first": FIRST}},
 }
-
-
-def log_probs(model, prompt: list[int], completion: list[int]):
-    """
-    Log-probs of a completion, and those it was sampled with: of the `TOP_K` likeliest. Two of shape `(C,)`.
-
-    Where the last of these and the next one are as likely but for rounding, either may have been kept.
-    """
-    logits, tokens = next_logits(model, prompt, completion), torch.tensor(completion).unsqueeze(1)
-    chosen, kept = logits.gather(1, tokens).squeeze(1), logits.topk(TOP_K).values  # (C,), (C, TOP_K)
-    sampled = torch.where(chosen > kept[:, -1] - 1e-5, chosen - kept.logsumexp(dim=1), -torch.inf)
-    return chosen - logits.logsumexp(dim=1), sampled
 
 
 class Recording:
