@@ -26,11 +26,6 @@ def model():
     return tiny_model()
 
 
-def sample(model, tokenizer, prompts=PROMPTS, num_samples=3, **settings):
-    settings = {"max_new_tokens": 6, "progress": False} | settings
-    return sample_completions(model, tokenizer, prompts, num_samples, **settings)
-
-
 def run(model, tokenizer, rows, reward_func, **settings):
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
     settings = {"num_samples": 4, "max_new_tokens": 6, "progress": False} | settings
@@ -64,7 +59,7 @@ def test_reward_function_is_called_as_by_trl(model, tokenizer):
     assert kwargs == {"level": [1] * 20}  # `completion` is a name that TRL keeps to itself
     # Each completion belongs to the prompt beside it: greedy, that is the completion of the prompt alone
     for prompt, text, ids in zip(prompts, completions, completion_ids, strict=True):
-        alone = sample(model, tokenizer, [prompt], 1, temperature=0)
+        alone = sample_completions(model, tokenizer, [prompt], 1, max_new_tokens=6, temperature=0, progress=False)
         assert (text, ids) == (alone.texts[0], alone.token_ids[0])
     assert result.answers == [[text[:1] for text in completions[i : i + 4]] for i in range(0, 20, 4)]
     assert result.answer_entropy == 0.0 and result.reward_metrics == {"short": 1.0}

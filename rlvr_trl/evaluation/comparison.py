@@ -100,11 +100,12 @@ def compare_runs(
         pairs[OVERALL] = (pooled(reference[name] for name in common), pooled(run[name] for name in common))
     rows = []
     for name, (a, b) in pairs.items():
-        for k in sorted(set(a.ks) & set(b.ks)):
+        references, values = a.pass_at_k, b.pass_at_k
+        for k in sorted(references.keys() & values.keys()):
             try:
                 difference, low, high = compare(b, a, k, confidence, num_resamples, seed)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
             verdict = "higher" if low > 0 else "lower" if high < 0 else "-"
-            rows.append(Comparison(name, k, a.pass_at_k[k], b.pass_at_k[k], difference, low, high, verdict))
+            rows.append(Comparison(name, k, references[k], values[k], difference, low, high, verdict))
     return rows

@@ -77,7 +77,7 @@ class RunFolder:
         for name in [*earlier, *(name for name in now if name not in earlier)]:
             if earlier.get(name) == now.get(name):
                 continue
-            if name.startswith("versions.") or name == "engine.base_url":  # a server may come back elsewhere
+            if name.startswith("versions."):
                 what = f"{name.removeprefix('versions.')} {earlier.get(name)}, and goes on with {now.get(name)}"
                 warnings.warn(f"The run in '{self.path}' was begun with {what}.", stacklevel=2)
             elif name.split(".")[0] not in NOT_COMPARED:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
 
+from ..evaluation.plots import plot_pass_at_k
 from ..evaluation.summary import load_results, read_json
 
 
@@ -48,7 +49,7 @@ def training_results(log_history: list[dict], folder: Path) -> str | None:
             steps = [step for step, values in by_step.items() if k in values]
             label = f"pass@{k}" if prefix == "eval" else f"{prefix} pass@{k}"
             lines[label] = steps, [by_step[step][k] for step in steps]
-    _plot(lines, folder / TRAINING_CURVE, xlabel="optimizer step")
+    _plot_training(lines, folder / TRAINING_CURVE)
     return "\n\n".join([*parts, f"![pass@k during training]({TRAINING_CURVE})"])
 
 
@@ -122,13 +123,12 @@ def _load(results: Sequence[str | Path]) -> dict[str, tuple]:
 
 def _evaluation_section(evaluations: dict[str, tuple], folder: Path) -> str:
     ks = sorted({k for counts, _ in evaluations.values() for k in counts.pass_at_k})
-    rows, lines, bands = {}, {}, {}
+    rows = {}
     for name, (counts, settings) in evaluations.items():
         sampling = f"{settings['num_samples']}", f"{settings['temperature']:g}"
         rows[(name, f"{int(counts.is_scorable.sum())}", *sampling)] = counts.pass_at_k
-        lines[name] = list(counts.pass_at_k), list(counts.pass_at_k.values())
-        bands[name] = list(zip(*counts.intervals().values(), strict=True))
-    _plot(lines, folder / RESULTS_CURVE, xlabel="k", bands=bands)
+    curves = {name: counts for name, (counts, _) in evaluations.items()}
+    plot_pass_at_k(curves, folder / RESULTS_CURVE, title="pass@k, 95 % intervals over problems")
     table = _table(["benchmark", "problems", "samples", "temperature"], ks, rows)
     return (
         f"## pass@k\n\n{table}\n\nMeans over problems, unbiased, from all samples of each. The bands of the curve are "
@@ -143,21 +143,15 @@ def _table(columns: list[str], ks: list[int], rows: dict[tuple[str, ...], dict[i
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plot(lines: dict[str, tuple], path: Path, xlabel: str, bands: dict[str, list] | None = None) -> None:
-    """One line for each label, `(x, y)`, with its band `(low, high)` if it has one."""
+def _plot_training(lines: dict[str, tuple[list[int], list[float]]], path: Path) -> None:
+    """One line for each label, over the optimizer step."""
     from matplotlib.figure import Figure  # without pyplot: no screen, and the caller's backend stays
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for label, (x, y) in lines.items():
-        (line,) = axes.plot(x, y, marker="o", markersize=4, label=label)
-        if bands is not None:
-            axes.fill_between(x, *bands[label], color=line.get_color(), alpha=0.15, linewidth=0)
-    if bands is not None:  # over k, of which there are the powers of two
-        ticks = sorted({k for x, _ in lines.values() for k in x})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [str(k) for k in ticks])
-    axes.set(xlabel=xlabel, ylabel="pass@k")
+    for label, (steps, values) in lines.items():
+        axes.plot(steps, values, marker="o", markersize=4, label=label)
+    axes.set(xlabel="optimizer step", ylabel="pass@k")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150, metadata={"Software": None})  # the same bytes for the same numbers
