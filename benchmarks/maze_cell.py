@@ -222,14 +222,16 @@ def rate_factor(cell: Cell, results: Path) -> float:
 
 def num_batches(cell: Cell, results: Path) -> int:
     """
-    As many as 200 (of the scale) of 16 prompts have prompts, but no more; or those that cost as many rollouts.
+    As many as 200 (of the scale) of 16 prompts have prompts, but no more; half of them in the search; or those that
+    cost as many rollouts.
 
     Raises:
         `ValueError`: The cell that equal rollouts are computed from is missing or failed.
     """
     scale, prompts = SCALES[cell.scale], TABLE[cell.method].prompts_per_batch
     if cell.variant != "equal":
-        return min(scale.batches, scale.batches * PROMPTS_PER_STEP // prompts)
+        batches = min(scale.batches, scale.batches * PROMPTS_PER_STEP // prompts)
+        return max(1, batches // 2) if cell.variant.startswith("rate-") else batches
     full = read(replace(cell, variant="").path(results))
     if full is None or "error" in full:
         raise ValueError(f"Equal rollouts of {cell} need the cell itself, which is missing or failed.")
@@ -265,7 +267,7 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
         trainer = make_trainer(method, base, Path(folder), mazes, seed=cell.seed, **changes)
         show_figures_in_bar(trainer, method.label, {})
         dynamics = None
-        if not cell.variant:
+        if not cell.variant and cell.seed == 0:  # a seventh of the time of a cell
             few = held_out(cell.scale)["test"].select(range(scale.dynamics_mazes))
             step = max(1, updates // scale.dynamics_points)
             samples = min(32, scale.samples)

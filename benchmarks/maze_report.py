@@ -201,8 +201,8 @@ def claims_section(results: Results) -> str:
 
 
 def mean_columns(results: Results, row: str, table: str, names: list[str]) -> list[np.ndarray]:
-    """Columns of the logs, means over runs; NaN where one has none."""
-    cells = results.rows[row].values()
+    """Columns of the logs, means over the runs that have them."""
+    cells = [cell for cell in results.rows[row].values() if table in cell]
     return [np.array([cell[table][name] for cell in cells], dtype=float).mean(axis=0) for name in names]
 
 
@@ -292,8 +292,8 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
         factors = " and ".join(f"{factor:g}" for factor in RATE_FACTORS)
         sections += [
             "### The search",
-            f"For every method two runs, at {factors} of the learning rate of its recipe, with base model and seed "
-            f"{SEARCH_BASE}, which are in no row. Chosen by the mean of pass@1 and pass@32 on "
+            f"For every method two runs of half the length, at {factors} of the learning rate of its recipe, with base "
+            f"model and seed {SEARCH_BASE}, which are in no row. Chosen by the mean of pass@1 and pass@32 on "
             f"{SCALES['4x4'].validation_mazes} mazes that nothing else is measured on. Nothing else was searched.",
             search_table(results),
         ]

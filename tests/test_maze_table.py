@@ -130,6 +130,11 @@ def test_batches_at_equal_rollouts(tmp_path):
     assert cells.num_batches(equal, tmp_path) == 160  # x 16 x 20 = 51,200
 
 
+@pytest.mark.parametrize("method, batches", [("dapo", 100), ("breadth_naive", 25)])
+def test_a_search_is_half_as_long(tmp_path, method, batches):
+    assert cells.num_batches(cells.search_cells(Cell("4x4", method, 0, 0))[0], tmp_path) == batches
+
+
 def test_a_failed_cell_is_recorded_skipped_and_retried(tmp_path, work, capfd):
     cell = Cell("smoke", "dars_hw", 0, 0, "equal")
     assert "missing or failed" in cells.run_and_write(cell, tmp_path, work)["error"]
