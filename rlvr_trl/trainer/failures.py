@@ -94,7 +94,9 @@ def exit_for_all(error: Exception, accelerator) -> None:
 
 
 def _say(process_index: int, cause: str) -> None:
-    print(f"Process {process_index} ends, because {cause}", file=sys.stderr, flush=True)
+    # one write: launchers have several processes share an unbuffered stderr, where `print` writes the newline by itself
+    sys.stderr.write(f"Process {process_index} ends, because {cause}\n")
+    sys.stderr.flush()
 
 
 def _leave_cause(store, error: BaseException, accelerator) -> None:
