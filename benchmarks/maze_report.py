@@ -292,7 +292,7 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
         factors = " and ".join(f"{factor:g}" for factor in RATE_FACTORS)
         sections += [
             "### The search",
-            f"For every method two runs of half the length, at {factors} of the learning rate of its recipe, with base "
+            f"For every method two runs of half length, at {factors} of the learning rate of its recipe, with base "
             f"model and seed {SEARCH_BASE}, which are in no row. Chosen by the mean of pass@1 and pass@32 on "
             f"{SCALES['4x4'].validation_mazes} mazes that nothing else is measured on. Nothing else was searched.",
             search_table(results),

@@ -94,7 +94,7 @@ def exit_for_all(error: Exception, accelerator) -> None:
 
 
 def _say(process_index: int, cause: str) -> None:
-    # one write: launchers have several processes share an unbuffered stderr, where `print` writes the newline by itself
+    # in one write: under a launcher several processes share an unbuffered stderr, where `print` makes it two
     sys.stderr.write(f"Process {process_index} ends, because {cause}\n")
     sys.stderr.flush()
 
