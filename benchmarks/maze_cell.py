@@ -274,7 +274,9 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
             dynamics = PassAtKCallback(trainer, few, samples, reward_func=maze_reward, every=step, batch_size=1024)
             trainer.add_callback(dynamics)
         trainer.train()
+    # the last entry sums up the run, and is the log of the steps after the last regular one
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
+    regular = [entry for entry in log if "loss" in entry]
     saved = {
         "label": method.label,
         "settings": json.loads(json.dumps(method.settings, default=str)),
@@ -284,7 +286,7 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
         "updates": updates,
         "completions": round(batches * method.prompts_per_batch * rollouts_per_prompt(method, log)),
         "tokens": round(log[-1]["num_tokens"]),
-        "log": columns(log, ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")),
+        "log": columns(regular, ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")),
     }
     if dynamics:
         wanted = [name for name in dynamics.history[0] if "pass@" in name or name.endswith("token_entropy")]
