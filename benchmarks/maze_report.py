@@ -2,94 +2,30 @@
 
 python benchmarks/maze_report.py
 
-Every number, verdict and interval is computed here from the files; nothing in the report is written by hand.
+Every number, verdict and interval is computed here from the files; nothing in the report is written by hand. The table
+and the figure at the head of README.md come from here too, between two comments that name this file.
 """
 
 import argparse
+import re
 from collections import Counter
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE, read
+from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MISSING, Claim, verdict
 from maze_methods import TABLE
+from maze_results import CURVE, KS, Results, at_equal_rollouts, label, ordered, value_of
 from maze_statistics import mean_and_interval
-from maze_table import BASES_OF, METHODS_OF, RESULTS, SEEDS_OF, plan
-
-from rlvr_trl.evaluation import pass_at_k
+from maze_table import RESULTS
 
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-KS = (1, 2, 4, 8, 16, 32, 64)
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- from benchmarks/maze_report.py -->", "<!-- end -->"
 SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
-
-
-class Results:
-    """
-    The cells of one scale.
-
-    Attributes:
-        cells (`dict[Cell, dict]`): those that were finished.
-        failed (`dict[Cell, str]`): the error of those that were not.
-        missing (`list[Cell]`): planned, and not run.
-    """
-
-    def __init__(self, folder: Path, scale: str):
-        self.scale, self.settings = scale, SCALES[scale]
-        planned = plan(scale, METHODS_OF[scale], BASES_OF[scale], SEEDS_OF[scale], search=True)
-        saved = {cell: read(cell.path(folder)) for cell in planned}
-        self.missing = [cell for cell, value in saved.items() if value is None]
-        self.failed = {cell: value["error"] for cell, value in saved.items() if value and "error" in value}
-        self.cells = {cell: value for cell, value in saved.items() if value and "error" not in value}
-        if len(digests := {value["test"]["mazes"] for value in self.cells.values() if "test" in value}) > 1:
-            raise ValueError(f"The cells of {scale} were tested on different mazes: {sorted(digests)}.")
-
-    @cached_property
-    def rows(self) -> dict[str, dict[tuple[int, int], dict]]:
-        """`{row: {(base, seed): cell}}`; a row is a method, or a method and `":equal"`."""
-        rows = {}
-        for cell, value in self.cells.items():
-            if cell.base != SEARCH_BASE:
-                row = f"{cell.method}:{cell.variant}" if cell.variant else cell.method
-                rows.setdefault(row, {})[cell.base, cell.seed] = value
-        return rows
-
-    def values(self, row: str, metric: str, runs: list[tuple[int, int]]) -> np.ndarray:
-        """`(runs, mazes)` for pass@k, `(runs,)` otherwise. The base model is the same with every seed."""
-        found = [self.rows[row][(base, 0) if row == BASE else (base, seed)] for base, seed in runs]
-        return np.array([value_of(cell, metric) for cell in found])
-
-    def runs_of(self, *rows: str) -> tuple[tuple[int, int], ...]:
-        """The runs that all of these rows have."""
-        trained = [set(self.rows.get(row, {})) for row in rows if row != BASE]
-        if BASE in rows:
-            bases = {base for base, _ in self.rows.get(BASE, {})}
-            trained = [{run for run in runs if run[0] in bases} for runs in trained] or [{(b, 0) for b in bases}]
-        return tuple(sorted(set.intersection(*trained)))
-
-    def interval(self, row: str, metric: str) -> tuple[float, float, float]:
-        runs = self.runs_of(row)
-        return mean_and_interval(self.values(row, metric, runs), runs)
-
-    def difference(self, a: str, b: str, metric: str) -> tuple[float, float, float, int] | None:
-        """Mean, interval and number of runs; `None` where the two have no run in common."""
-        runs = self.runs_of(a, b)
-        if not runs:
-            return None
-        return *mean_and_interval(self.values(a, metric, runs) - self.values(b, metric, runs), runs), len(runs)
-
-
-def value_of(cell: dict, metric: str, test: str = "test"):
-    """A number of a run, or one number for every maze."""
-    if metric.startswith("pass@"):
-        return pass_at_k(cell[test]["num_samples"], np.array(cell[test]["num_correct"]), int(metric[5:]))
-    if metric == "completions":
-        return cell[metric]
-    if metric == "unsteadiness":
-        return float(np.std(np.diff(cell["log"]["reward"])))
-    return cell[test][metric]
+HEADLINE_SIZE = "4x4"
+HEADLINE = (BASE, "dapo", "pass_at_8", "dars_hw:equal", "breadth_naive", "a_grae_grpo", "grpo_n", "nsr")
 
 
 # --- tables ---
@@ -101,16 +37,6 @@ def with_interval(mean: float, low: float, high: float) -> str:
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
-
-
-def label(row: str) -> str:
-    method, _, variant = row.partition(":")
-    return "base model" if method == BASE else TABLE[method].label + (", equal rollouts" if variant else "")
-
-
-def ordered(results: Results) -> list[str]:
-    names = [BASE, *TABLE]
-    return sorted(results.rows, key=lambda row: (names.index(row.partition(":")[0]), row))
 
 
 def main_table(results: Results, rows: list[str]) -> str:
@@ -125,6 +51,15 @@ def main_table(results: Results, rows: list[str]) -> str:
     return markdown([*header, "tokens, millions"], lines)
 
 
+def headline_table(results: Results) -> str:
+    ks = [k for k in (1, 8, 32, 64) if k <= results.settings.samples]
+    lines = []
+    for row in (row for row in HEADLINE if row in results.rows):
+        cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
+        lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
+    return markdown(["", *(f"pass@{k}" for k in ks), "token entropy"], lines)
+
+
 def cost(results: Results, row: str, name: str, unit: float) -> str:
     cells = results.rows[row].values()
     return "" if row == BASE else f"{np.mean([cell[name] for cell in cells]) / unit:.1f}"
@@ -134,6 +69,28 @@ def equal_table(results: Results) -> str | None:
     """At equal rollouts, against Pass@1 training with the same loss for what has one, otherwise DAPO."""
     rows = [row for row in ordered(results) if row.endswith(":equal")]
     return main_table(results, [*[r for r in ("dapo", "dr_grpo") if r in results.rows], *rows]) if rows else None
+
+
+def best_table(results: Results) -> str:
+    """
+    The best three rows of those with the same rollouts, at pass@1, at pass@32 and on the whole curve.
+
+    Chosen on one half of the mazes and measured on the other: the best of many on the same mazes would look too good.
+    """
+    rows, runs = at_equal_rollouts(results), results.runs_of("dapo")
+    lines = []
+    for metric in ("pass@1", f"pass@{min(32, results.settings.samples)}", CURVE):
+        values = {row: results.values(row, metric, runs) for row in rows}
+        chosen = sorted(rows, key=lambda row: -values[row][:, ::2].mean())
+        measured = {row: values[row][:, 1::2] for row in rows}
+        as_good = sum(mean_and_interval(measured[row] - measured[chosen[0]], runs)[2] >= 0 for row in rows)
+        for place, row in enumerate(chosen[:3], start=1):
+            mean, low, high = mean_and_interval(measured[row] - measured["dapo"], runs)
+            against = "" if row == "dapo" else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            found = [f"{measured[row].mean():.3f}", against, f"{as_good - 1} of {len(rows) - 1}" if place == 1 else ""]
+            lines.append([metric if place == 1 else "", str(place), label(row), *found])
+    header = ["best at", "place", "method", "found", "minus DAPO", "others that the best is not clearly above"]
+    return markdown(header, lines)
 
 
 def other_sizes_table(results: Results) -> str:
@@ -207,16 +164,32 @@ def mean_columns(results: Results, row: str, table: str, names: list[str]) -> li
 
 
 def figures(results: Results, folder: Path) -> list[str]:
-    """Draws three figures, returns their file names."""
+    """Draws four figures, returns their file names."""
     folder.mkdir(parents=True, exist_ok=True)
     wide = min(32, results.settings.samples)
     names = []
-    for name, draw in {"dynamics": draw_dynamics, "entropy": draw_entropy, "end": draw_end}.items():
+    drawings = {"curves": draw_curves, "dynamics": draw_dynamics, "entropy": draw_entropy, "end": draw_end}
+    for name, draw in drawings.items():
         figure = Figure(figsize=(7, 5), layout="constrained")
         draw(figure.subplots(), results, [row for row in SHOWN if row in results.rows], wide)
         names.append(f"results_{results.scale}_{name}.png")
         figure.savefig(folder / names[-1], dpi=110)
     return names
+
+
+def draw_curves(axes, results: Results, shown: list[str], wide: int) -> None:
+    ks = [k for k in KS if k <= results.settings.samples]
+    for row in (row for row in HEADLINE if row in results.rows):
+        found = [results.interval(row, f"pass@{k}") for k in ks]
+        style = {"color": "black", "linestyle": "--"} if row == BASE else {}
+        (line,) = axes.plot(ks, [mean for mean, _, _ in found], marker="o", markersize=3, label=label(row), **style)
+        axes.fill_between(
+            ks, *zip(*((low, high) for _, low, high in found), strict=True), alpha=0.08, color=line.get_color()
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, map(str, ks))
+    axes.set(xlabel="k", ylabel="pass@k", title="At equal rollouts, with 95 % intervals")
+    axes.legend(fontsize=8)
 
 
 def draw_dynamics(axes, results: Results, shown: list[str], wide: int) -> None:
@@ -254,9 +227,9 @@ def introduction(results: Results) -> str:
     seconds = sum(value["seconds"] for value in results.cells.values())
     return (
         f"Mazes of {scale.size}×{scale.size}, {scale.test_mazes} of them held out × {scale.samples} samples, "
-        f"temperature 1. {scale.batches} batches of 16 prompts × 16 completions for most methods. Base models "
-        f"{', '.join(map(str, BASES_OF[results.scale]))}, seeds {', '.join(map(str, SEEDS_OF[results.scale]))}: all "
-        f"methods begin with the same ones and see the same mazes. {len(results.cells)} cells took "
+        f"temperature 1. {scale.batches} batches of 16 prompts × 16 completions for most methods. Base model and seed "
+        f"of the runs: {', '.join(f'{base}-{seed}' for base, seed in results.runs)}. In a run all methods begin with "
+        f"the same base model and see the same mazes. {len(results.cells)} cells took "
         f"{seconds / 3600:.1f} hours of one core each ({some['device']}; {versions}). Intervals are 95 %, over mazes, "
         f"base models and seeds together; ± is half of their width. None is adjusted for how many there are."
     )
@@ -267,7 +240,7 @@ def absent_section(results: Results) -> str:
     if results.missing:
         names = Counter(cell.method for cell in results.missing)
         shown = ", ".join(f"{name} ({count})" for name, count in names.items())
-        parts.append(f"**Not run yet**, {len(results.missing)} cells: {shown}.")
+        parts.append(f"**Not run yet**, {len(results.missing)} cells: {shown}. Tables have the runs of all methods.")
     parts += [f"**Failed**: {cell}: {error}" for cell, error in results.failed.items()]
     return "\n\n".join(parts) or "No cell is missing, none failed."
 
@@ -284,6 +257,14 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
             "Methods that sample more have a second run with as many batches as cost the rollouts of the others, "
             "computed from the rollouts of the first run.",
             equal,
+        ]
+    if "dapo" in results.rows:
+        sections += [
+            f"### The best, {size}",
+            "One row a method, all with the rollouts of DAPO, though not with the same tokens or updates. Chosen on "
+            f"one half of the mazes, measured on the other; {CURVE}: the mean of pass@k over k = "
+            f"{', '.join(str(k) for k in KS if k <= results.settings.samples)}.",
+            best_table(results),
         ]
     about_others = f"Sizes that were never trained on, {results.settings.other_mazes} mazes of each."
     sections += [f"### Other sizes, {size}", about_others, other_sizes_table(results)]
@@ -324,14 +305,36 @@ def make_report(results: Path, docs: Path, scales: list[str]) -> Path:
     return page
 
 
+def update_readme(readme: Path, results: Results) -> None:
+    """
+    Puts the table, and what it is of, between the two comments of the README.
+
+    Raises:
+        `ValueError`: The comments are not there.
+    """
+    text, runs = readme.read_text(encoding="utf-8"), results.runs_of("dapo")
+    about = (
+        f"{len(runs)} runs of each from {len({base for base, _ in runs})} base models, {results.settings.test_mazes} "
+        f"held-out mazes × {results.settings.samples} samples; ± is half of a 95 % interval."
+    )
+    block = f"{BEGIN}\n{headline_table(results)}\n\n{about}\n{END}"
+    if not re.search(f"{re.escape(BEGIN)}.*{re.escape(END)}", text, re.DOTALL):
+        raise ValueError(f"'{readme}' has no place for the table: no '{BEGIN}' followed by '{END}'.")
+    text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
+    readme.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder for results.md and images/")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder for results.md and images/")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--sizes", nargs="+", choices=["4x4", "5x5", "9x9"], default=["4x4", "5x5", "9x9"])
     args = parser.parse_args()
     try:
         print(f"Wrote {make_report(args.results, args.docs, args.sizes)}.")
+        if HEADLINE_SIZE in args.sizes:
+            update_readme(args.readme, Results(args.results, HEADLINE_SIZE))
     except ValueError as error:
         raise SystemExit(str(error)) from None
 

@@ -13,6 +13,7 @@ import maze_cell as cells
 import maze_claims as claims
 import maze_methods as methods
 import maze_report as report
+import maze_results
 import maze_statistics as statistics
 import maze_table as table
 import numpy as np
@@ -292,12 +293,12 @@ def made_up(tmp_path):
 
 
 def test_report_judges_what_there_is_and_says_what_is_missing(made_up, tmp_path):
-    results = report.Results(made_up, "4x4")
+    results = maze_results.Results(made_up, "4x4")
     by_sentence = {(claim.a, claim.b, claim.metric): report.judge(results, claim) for claim in claims.CLAIMS}
     outcome, figure = by_sentence["pass_at_8", "dapo", "pass@32"]
     assert outcome == "reproduced" and figure.endswith("6 runs")
     assert by_sentence["pass_at_8", "dapo", "pass@1"][0] == "opposite"
-    assert by_sentence["dapo", "base", "pass@64"][0] == "reproduced"
+    assert by_sentence["grpo", "base", "pass@64"][0] == "not reproduced"
     assert by_sentence["pass_at_8", "dapo", "token_entropy"][0] == "not reproduced"
     assert by_sentence["grpo", "base", "pass@1"][1].endswith("1 run")
     assert by_sentence["dars_hw", "dr_grpo", "pass@32"] == ("missing", "no run of dars_hw or dr_grpo")
@@ -307,9 +308,56 @@ def test_report_judges_what_there_is_and_says_what_is_missing(made_up, tmp_path)
     assert "**Failed**: 4x4 nsr base 0 seed 0: ValueError: the loss is NaN" in text
     assert "dars_hw (14)" in text and "5×5\n" not in text  # 6 runs, 6 at equal rollouts, 2 of the search
     assert "| DAPO | 6 |" in text and "0.391 ±" in text
-    for name in ("dynamics", "entropy", "end"):
+    for name in ("curves", "dynamics", "entropy", "end"):
         assert (tmp_path / "docs" / "images" / f"results_4x4_{name}.png").read_bytes().startswith(b"\x89PNG")
     assert report.make_report(made_up, tmp_path / "docs", ["4x4", "5x5"]).read_text() == text
+
+
+def test_the_best_are_chosen_on_one_half_of_the_mazes_and_measured_on_the_other(made_up):
+    lines = report.best_table(maze_results.Results(made_up, "4x4")).splitlines()[2:]
+    best = [line.split(" | ")[2:4] for line in lines if line.split(" | ")[1] == "1"]
+    assert [name for name, _ in best] == ["DAPO", "Pass@8", "Pass@8"]
+    # Three base models with two seeds: the mean over the mazes with an odd number
+    runs = [(base, seed) for base in range(3) for seed in range(2)]
+    counts = [cells.read(Cell("4x4", "dapo", *run).path(made_up))["test"]["num_correct"][1::2] for run in runs]
+    assert best[0][1] == f"{np.mean(counts) / 64:.3f}"
+
+
+def test_tables_have_the_runs_that_all_methods_have(tmp_path, monkeypatch):
+    monkeypatch.setitem(maze_results.METHODS_OF, "4x4", ("dapo", "nsr"))
+    for base, seed in [(0, 0), (0, 1), (1, 0)]:
+        write_run(tmp_path, Cell("4x4", "base", base, 0), np.full(4, 5))
+        write_run(tmp_path, Cell("4x4", "dapo", base, seed), np.full(4, 9))
+    write_run(tmp_path, Cell("4x4", "nsr", 0, 0), np.full(4, 9))
+    assert len(maze_results.Results(tmp_path, "4x4").rows["dapo"]) == 1
+    write_cell(tmp_path, Cell("4x4", "nsr", 0, 1), {"error": "a failed run is not a missing one"})
+    results = maze_results.Results(tmp_path, "4x4")
+    assert results.runs == [(0, 0), (0, 1)] and [len(results.rows[row]) for row in ("base", "dapo", "nsr")] == [
+        1,
+        2,
+        1,
+    ]
+
+
+def test_rows_of_equal_rollouts(made_up):
+    rows = maze_results.at_equal_rollouts(maze_results.Results(made_up, "4x4"))
+    assert rows == ["dapo", "pass_at_8"]  # not GRPO, which has one run
+    write_run(made_up, Cell("4x4", "dars_hw", 0, 0), np.full(40, 5))
+    for base, seed in [(base, seed) for base in range(3) for seed in range(2)]:
+        write_run(made_up, Cell("4x4", "dars_hw", base, seed, "equal"), np.full(40, 5))
+    assert maze_results.at_equal_rollouts(maze_results.Results(made_up, "4x4")) == [*rows, "dars_hw:equal"]
+
+
+def test_the_readme_gets_its_table(made_up, tmp_path):
+    readme, results = tmp_path / "README.md", maze_results.Results(made_up, "4x4")
+    readme.write_text("# Title\n")
+    with pytest.raises(ValueError, match="has no place for the table"):
+        report.update_readme(readme, results)
+    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest\n")
+    report.update_readme(readme, results)
+    text = readme.read_text()
+    assert text.startswith("# Title\n") and text.endswith("The rest\n") and "old" not in text
+    assert "| DAPO | 0.391 ±" in text and "6 runs of each from 3 base models" in text
 
 
 def test_report_of_nothing_and_of_different_mazes(made_up, tmp_path):
@@ -318,4 +366,4 @@ def test_report_of_nothing_and_of_different_mazes(made_up, tmp_path):
     other = measured([1] * 40) | {"mazes": "others"}
     write_cell(made_up, Cell("4x4", "dr_grpo", 0, 0), {"test": other})
     with pytest.raises(ValueError, match=r"4x4 were tested on different mazes: \['m', 'others'\]"):
-        report.Results(made_up, "4x4")
+        maze_results.Results(made_up, "4x4")
