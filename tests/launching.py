@@ -1,6 +1,8 @@
 """Starts a script on several gloo processes, for tests of what only several processes can show."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +18,15 @@ SCRIPTS = Path(__file__).parent / "scripts"
 def environment() -> dict[str, str]:
     """The environment of a script: one thread, and the package of this tree."""
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def free_port() -> int:
+    """Below those that the system gives to connections, which could take it before the launcher listens."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def launch(
@@ -37,9 +48,7 @@ def launch(
     Args:
         fails (`bool`): whether the run is meant to fail.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
     if config is not None:
         launcher = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={processes}"]

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from launching import SCRIPTS, environment, launch
+from launching import SCRIPTS, environment, free_port, launch
 
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 
@@ -77,7 +77,7 @@ def test_a_killed_process(fail):
 
 def test_a_killed_process_without_a_launcher_that_ends_the_others(tmp_path):
     """As on another machine, where a launcher knows nothing of it."""
-    env = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29587"}
+    env = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, str(SCRIPTS / "fails.py"), str(tmp_path), "kill", "--on", "0"]
     processes = [
         subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
