@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
-from maze_claims import CLAIMS, MISSING, Claim, verdict
+from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_methods import TABLE
 from maze_results import CURVE, KS, Results, at_equal_rollouts, label, ordered, value_of
 from maze_statistics import mean_and_interval
@@ -141,17 +141,26 @@ def judge(results: Results, claim: Claim) -> tuple[str, str]:
     return verdict(low, high, claim.expected), f"{figure}, {runs} run{'s' if runs > 1 else ''}"
 
 
+def summary(results: Results) -> str:
+    counts = Counter(judge(results, claim)[0] for claim in CLAIMS)
+    found = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    return f"Of {len(CLAIMS)} claims of four papers: {found}."
+
+
 def claims_section(results: Results) -> str:
-    lines, counts = [], Counter()
+    lines = []
     for number, claim in enumerate(CLAIMS, start=1):
         outcome, figure = judge(results, claim)
-        counts[outcome] += 1
         difference = f"{label(claim.a)} − {label(claim.b)}, {claim.metric.replace('_', ' ')}"
         lines.append([str(number), claim.paper, claim.sentence, difference, claim.expected, figure, f"**{outcome}**"])
     header = ["", "paper", "claim", "difference", "expected", "found", "verdict"]
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-    note = "A verdict from one run is about that run: its interval is over mazes alone."
-    return f"Of {len(CLAIMS)} claims: {summary}. {note}\n\n{markdown(header, lines)}"
+    note = (
+        "*Reproduced* is a claim whose interval is on the side that it expects, *opposite* one on the other side, "
+        f"*not reproduced* one that includes 0; *not lower* allows for {MARGIN:g}. A verdict from one run is about "
+        "that run: its interval is over mazes alone. Second-hand claims stand in reviews and digests of the paper, "
+        "implied and our own ones in none."
+    )
+    return f"{summary(results)} {note}\n\n{markdown(header, lines)}"
 
 
 # --- figures ---
@@ -317,7 +326,7 @@ def update_readme(readme: Path, results: Results) -> None:
         f"{len(runs)} runs of each from {len({base for base, _ in runs})} base models, {results.settings.test_mazes} "
         f"held-out mazes × {results.settings.samples} samples; ± is half of a 95 % interval."
     )
-    block = f"{BEGIN}\n{headline_table(results)}\n\n{about}\n{END}"
+    block = f"{BEGIN}\n{headline_table(results)}\n\n{about} {summary(results)}\n{END}"
     if not re.search(f"{re.escape(BEGIN)}.*{re.escape(END)}", text, re.DOTALL):
         raise ValueError(f"'{readme}' has no place for the table: no '{BEGIN}' followed by '{END}'.")
     text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
