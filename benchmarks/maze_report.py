@@ -172,18 +172,25 @@ def mean_columns(results: Results, row: str, table: str, names: list[str]) -> li
     return [np.array([cell[table][name] for cell in cells], dtype=float).mean(axis=0) for name in names]
 
 
-def figures(results: Results, folder: Path) -> list[str]:
-    """Draws four figures, returns their file names."""
+def figures(results: Results, folder: Path) -> dict[str, str]:
+    """Draws four figures, returns their file names and what they show."""
     folder.mkdir(parents=True, exist_ok=True)
     wide = min(32, results.settings.samples)
-    names = []
-    drawings = {"curves": draw_curves, "dynamics": draw_dynamics, "entropy": draw_entropy, "end": draw_end}
-    for name, draw in drawings.items():
+    shown = [row for row in SHOWN if row in results.rows]
+    about = {}
+    for name, draw in {
+        "curves": draw_curves,
+        "dynamics": draw_dynamics,
+        "entropy": draw_entropy,
+        "end": draw_end,
+    }.items():
         figure = Figure(figsize=(7, 5), layout="constrained")
-        draw(figure.subplots(), results, [row for row in SHOWN if row in results.rows], wide)
-        names.append(f"results_{results.scale}_{name}.png")
-        figure.savefig(folder / names[-1], dpi=110)
-    return names
+        axes = figure.subplots()
+        draw(axes, results, shown, wide)
+        file = f"results_{results.scale}_{name}.png"
+        figure.savefig(folder / file, dpi=110)
+        about[file] = f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}"
+    return about
 
 
 def draw_curves(axes, results: Results, shown: list[str], wide: int) -> None:
@@ -256,7 +263,7 @@ def absent_section(results: Results) -> str:
 
 def scale_sections(results: Results, folder: Path) -> list[str]:
     size = f"{results.settings.size}×{results.settings.size}"
-    images = [f"![](images/{name})" for name in figures(results, folder / "images")]
+    images = [f"![{about}](images/{name})" for name, about in figures(results, folder / "images").items()]
     full = [row for row in ordered(results) if not row.endswith(":equal")]
     sections = [f"## {size}", introduction(results), absent_section(results), f"### All methods, {size}"]
     sections += [main_table(results, full), *images]
@@ -323,7 +330,7 @@ def update_readme(readme: Path, results: Results) -> None:
     """
     text, runs = readme.read_text(encoding="utf-8"), results.runs_of("dapo")
     about = (
-        f"{len(runs)} runs of each from {len({base for base, _ in runs})} base models, {results.settings.test_mazes} "
+        f"Runs of each: {len(runs)}. Base models: {len({base for base, _ in runs})}. {results.settings.test_mazes} "
         f"held-out mazes × {results.settings.samples} samples; ± is half of a 95 % interval."
     )
     block = f"{BEGIN}\n{headline_table(results)}\n\n{about} {summary(results)}\n{END}"

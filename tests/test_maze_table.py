@@ -357,7 +357,18 @@ def test_the_readme_gets_its_table(made_up, tmp_path):
     report.update_readme(readme, results)
     text = readme.read_text()
     assert text.startswith("# Title\n") and text.endswith("The rest\n") and "old" not in text
-    assert "| DAPO | 0.391 ±" in text and "6 runs of each from 3 base models" in text
+    assert "| DAPO | 0.391 ±" in text and "Runs of each: 6. Base models: 3." in text
+
+
+def test_page_and_readme_are_of_the_committed_results(tmp_path):
+    root = Path(table.HERE).parent
+    page = report.make_report(table.RESULTS, tmp_path, ["4x4", "5x5", "9x9"])
+    again = "Run python benchmarks/maze_report.py, and commit what it writes."
+    assert page.read_text() == (root / "docs/results.md").read_text(), again
+    readme = tmp_path / "README.md"
+    readme.write_text((root / "README.md").read_text())
+    report.update_readme(readme, maze_results.Results(table.RESULTS, report.HEADLINE_SIZE))
+    assert readme.read_text() == (root / "README.md").read_text(), again
 
 
 def test_report_of_nothing_and_of_different_mazes(made_up, tmp_path):
