@@ -48,6 +48,7 @@ BASE = "base"
 # Of the learning rate of a method's recipe: what the search tries, and what is taken without a search.
 RATE_FACTORS = (0.5, 1.0)
 SEARCH_BASE = SEARCH_SEED = 9  # in no row of the table
+LOG_POINTS = 20  # about as many entries in the log of a cell
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
     batches = num_batches(cell, results)
     rate = scale.rate * rate_factor(cell, results) * method.recipe["learning_rate"]
     updates = batches * method.recipe.get("num_iterations", 1)
-    every = max(1, updates // 20)
+    every = max(1, updates // LOG_POINTS)
     mazes = training_mazes(cell, batches * method.prompts_per_batch)
     with tempfile.TemporaryDirectory() as folder:
         changes = {"learning_rate": rate, "logging_steps": every, "disable_tqdm": True}

@@ -145,6 +145,15 @@ def test_a_failed_cell_is_recorded_skipped_and_retried(tmp_path, work, capfd):
     assert "ValueError" in capfd.readouterr().err
 
 
+def test_a_cell_whose_updates_are_no_multiple_of_the_logging_steps(tmp_path, work, monkeypatch):
+    monkeypatch.setitem(cells.SCALES, "smoke", replace(cells.SCALES["smoke"], batches=5))
+    monkeypatch.setattr(cells, "LOG_POINTS", 2)
+    saved = cells.run_and_write(Cell("smoke", "dars_hw", 0, 0), tmp_path, work)
+    assert saved["log"]["step"] == [2, 4] and len(saved["log"]["grad_norm"]) == 2
+    # The fifth update is in the costs, though in no entry of the log
+    assert saved["completions"] >= 5 * 16 * 8 and saved["tokens"] > 5 * 16 * 8 * 20
+
+
 def test_a_cell_again_is_the_same(tmp_path, work, capsys):
     cell = Cell("smoke", "dapo", 0, 0)
     saved = cells.run_and_write(cell, tmp_path, work)
