@@ -9,6 +9,7 @@ and the figure at the head of README.md come from here too, between two comments
 import argparse
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_methods import TABLE
-from maze_results import CURVE, KS, Results, at_equal_rollouts, label, ordered, value_of
+from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, value_of
 from maze_statistics import mean_and_interval
 from maze_table import RESULTS
 
@@ -40,7 +41,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def main_table(results: Results, rows: list[str]) -> str:
-    ks = [k for k in KS if k <= results.settings.samples]
+    ks = results.ks
     header = ["method", "runs", *(f"@{k}" for k in ks), "token entropy", "answer entropy", "rollouts, thousands"]
     lines = []
     for row in rows:
@@ -52,7 +53,7 @@ def main_table(results: Results, rows: list[str]) -> str:
 
 
 def headline_table(results: Results) -> str:
-    ks = [k for k in (1, 8, 32, 64) if k <= results.settings.samples]
+    ks = [k for k in results.ks if k in (1, 8, 32, 64)]
     lines = []
     for row in (row for row in HEADLINE if row in results.rows):
         cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
@@ -79,7 +80,7 @@ def best_table(results: Results) -> str:
     """
     rows, runs = at_equal_rollouts(results), results.runs_of("dapo")
     lines = []
-    for metric in ("pass@1", f"pass@{min(32, results.settings.samples)}", CURVE):
+    for metric in ("pass@1", f"pass@{results.wide}", CURVE):
         values = {row: results.values(row, metric, runs) for row in rows}
         chosen = sorted(rows, key=lambda row: -values[row][:, ::2].mean())
         measured = {row: values[row][:, 1::2] for row in rows}
@@ -95,7 +96,7 @@ def best_table(results: Results) -> str:
 
 def other_sizes_table(results: Results) -> str:
     sizes = [f"{size}x{size}" for size in results.settings.other_sizes]
-    wide = min(32, results.settings.samples)
+    wide = results.wide
     lines = []
     for row in ordered(results):
         runs = results.runs_of(row)
@@ -140,9 +141,10 @@ def search_section(results: Results) -> list[str]:
 # --- claims ---
 
 
+@cache
 def judge(results: Results, claim: Claim) -> tuple[str, str]:
     """The verdict, and the figures that it follows from."""
-    ks = [k for k in KS if k <= results.settings.samples]
+    ks = results.ks
     if claim.metric.startswith("pass@") and int(claim.metric[5:]) not in ks:
         return MISSING, f"{claim.metric} is not measured"
     found = results.difference(claim.a, claim.b, claim.metric)
@@ -191,7 +193,7 @@ def mean_columns(results: Results, row: str, table: str, names: list[str]) -> li
 def figures(results: Results, folder: Path) -> dict[str, str]:
     """Draws four figures, returns their file names and what they show."""
     folder.mkdir(parents=True, exist_ok=True)
-    wide = min(32, results.settings.samples)
+    wide = results.wide
     shown = [row for row in SHOWN if row in results.rows]
     about = {}
     for name, draw in {
@@ -210,7 +212,7 @@ def figures(results: Results, folder: Path) -> dict[str, str]:
 
 
 def draw_curves(axes, results: Results, shown: list[str], wide: int) -> None:
-    ks = [k for k in KS if k <= results.settings.samples]
+    ks = results.ks
     for row in (row for row in HEADLINE if row in results.rows):
         found = [results.interval(row, f"pass@{k}") for k in ks]
         style = {"color": "black", "linestyle": "--"} if row == BASE else {}
@@ -295,7 +297,7 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
             f"### The best, {size}",
             "One row a method, all with the rollouts of DAPO, though not with the same tokens or updates. Chosen on "
             f"one half of the mazes, measured on the other; {CURVE}: the mean of pass@k over k = "
-            f"{', '.join(str(k) for k in KS if k <= results.settings.samples)}.",
+            f"{', '.join(map(str, results.ks))}.",
             best_table(results),
         ]
     about_others = f"Sizes that were never trained on, {results.settings.other_mazes} mazes of each."
@@ -305,9 +307,9 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
     return sections
 
 
-def make_report(results: Path, docs: Path, scales: list[str]) -> Path:
+def make_report(results: Path, docs: Path, scales: list[str], readme: Path | None = None) -> Path:
     """
-    Writes `results.md` and its figures into the folder `docs`.
+    Writes `results.md` and its figures into the folder `docs`, and the table into `readme` where its size is a scale.
 
     Raises:
         `ValueError`: No scale has a finished cell with a test.
@@ -323,6 +325,8 @@ def make_report(results: Path, docs: Path, scales: list[str]) -> Path:
         raise ValueError(f"'{results}' holds no finished cell of {', '.join(scales)}. Run maze_table.py first.")
     for one in found:
         sections += scale_sections(one, docs)
+        if readme is not None and one.scale == HEADLINE_SIZE:
+            update_readme(readme, one)
     docs.mkdir(parents=True, exist_ok=True)
     page = docs / "results.md"
     page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -342,9 +346,9 @@ def update_readme(readme: Path, results: Results) -> None:
         f"held-out mazes × {results.settings.samples} samples; ± is half of a 95 % interval."
     )
     block = f"{BEGIN}\n{headline_table(results)}\n\n{about} {summary(results)}\n{END}"
-    if not re.search(f"{re.escape(BEGIN)}.*{re.escape(END)}", text, re.DOTALL):
+    text, places = re.subn(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
+    if not places:
         raise ValueError(f"'{readme}' has no place for the table: no '{BEGIN}' followed by '{END}'.")
-    text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
     readme.write_text(text, encoding="utf-8")
 
 
@@ -356,9 +360,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=["4x4", "5x5", "9x9"], default=["4x4", "5x5", "9x9"])
     args = parser.parse_args()
     try:
-        print(f"Wrote {make_report(args.results, args.docs, args.sizes)}.")
-        if HEADLINE_SIZE in args.sizes:
-            update_readme(args.readme, Results(args.results, HEADLINE_SIZE))
+        print(f"Wrote {make_report(args.results, args.docs, args.sizes, args.readme)}.")
     except ValueError as error:
         raise SystemExit(str(error)) from None
 

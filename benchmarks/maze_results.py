@@ -21,6 +21,7 @@ class Results:
     The cells of one scale.
 
     Attributes:
+        ks, wide (`list[int]`, `int`): the k of all pass@k, and the one that stands for many tries.
         cells (`dict[Cell, dict]`): those that were finished.
         failed (`dict[Cell, str]`): the error of those that were not.
         missing (`list[Cell]`): planned, and not run.
@@ -30,6 +31,8 @@ class Results:
 
     def __init__(self, folder: Path, scale: str):
         self.scale, self.settings = scale, SCALES[scale]
+        self.ks = [k for k in KS if k <= self.settings.samples]
+        self.wide = min(32, self.settings.samples)
         planned = plan(scale, METHODS_OF[scale], BASES_OF[scale], SEEDS_OF[scale], search=True)
         saved = {cell: read(cell.path(folder)) for cell in planned}
         self.missing = [cell for cell, value in saved.items() if value is None]
