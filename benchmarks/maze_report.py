@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
+from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
 from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, value_of
 from maze_statistics import mean_and_interval
@@ -24,9 +24,7 @@ from maze_table import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/maze_report.py -->", "<!-- end -->"
-SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
 HEADLINE_SIZE = "4x4"
-HEADLINE = (BASE, "dapo", "pass_at_8", "dars_hw:equal", "breadth_naive", "a_grae_grpo", "grpo_n", "nsr")
 
 
 # --- tables ---
@@ -91,6 +89,19 @@ def best_table(results: Results) -> str:
             found = [f"{measured[row].mean():.3f}", against, f"{as_good - 1} of {len(rows) - 1}" if place == 1 else ""]
             lines.append([metric if place == 1 else "", str(place), label(row), *found])
     header = ["best at", "place", "method", "found", "minus DAPO", "others that the best is not clearly above"]
+    return markdown(header, lines)
+
+
+def runs_table(results: Results) -> str:
+    """Of every run on its own, the difference to DAPO at pass@1 and at many samples, which shows how runs vary."""
+    runs, metrics = results.runs_of("dapo"), ("pass@1", f"pass@{results.wide}")
+    lines = []
+    for row in (row for row in HEADLINE if row in results.rows and row != "dapo"):
+        common = results.runs_of(row, "dapo")
+        minus = [(results.values(row, m, common) - results.values("dapo", m, common)).mean(axis=1) for m in metrics]
+        shown = {run: f"{at_1:+.3f}, {at_many:+.3f}" for run, at_1, at_many in zip(common, *minus, strict=True)}
+        lines.append([label(row), *(shown.get(run, "") for run in runs)])
+    header = [f"minus DAPO, {' and '.join(metrics)}", *(f"base {base}, seed {seed}" for base, seed in runs)]
     return markdown(header, lines)
 
 
@@ -181,76 +192,6 @@ def claims_section(results: Results) -> str:
     return f"{summary(results)} {note}\n\n{markdown(header, lines)}"
 
 
-# --- figures ---
-
-
-def mean_columns(results: Results, row: str, table: str, names: list[str]) -> list[np.ndarray]:
-    """Columns of the logs, means over the runs that have them."""
-    cells = [cell for cell in results.rows[row].values() if table in cell]
-    return [np.array([cell[table][name] for cell in cells], dtype=float).mean(axis=0) for name in names]
-
-
-def figures(results: Results, folder: Path) -> dict[str, str]:
-    """Draws four figures, returns their file names and what they show."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wide = results.wide
-    shown = [row for row in SHOWN if row in results.rows]
-    about = {}
-    for name, draw in {
-        "curves": draw_curves,
-        "dynamics": draw_dynamics,
-        "entropy": draw_entropy,
-        "end": draw_end,
-    }.items():
-        figure = Figure(figsize=(7, 5), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, results, shown, wide)
-        file = f"results_{results.scale}_{name}.png"
-        figure.savefig(folder / file, dpi=110)
-        about[file] = f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}"
-    return about
-
-
-def draw_curves(axes, results: Results, shown: list[str], wide: int) -> None:
-    ks = results.ks
-    for row in (row for row in HEADLINE if row in results.rows):
-        found = [results.interval(row, f"pass@{k}") for k in ks]
-        style = {"color": "black", "linestyle": "--"} if row == BASE else {}
-        (line,) = axes.plot(ks, [mean for mean, _, _ in found], marker="o", markersize=3, label=label(row), **style)
-        axes.fill_between(
-            ks, *zip(*((low, high) for _, low, high in found), strict=True), alpha=0.08, color=line.get_color()
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, map(str, ks))
-    axes.set(xlabel="k", ylabel="pass@k", title="At equal rollouts, with 95 % intervals")
-    axes.legend(fontsize=8)
-
-
-def draw_dynamics(axes, results: Results, shown: list[str], wide: int) -> None:
-    for row in shown:
-        at_1, at_many = mean_columns(results, row, "dynamics", ["eval_pass@1", f"eval_pass@{wide}"])
-        (line,) = axes.plot(at_1, at_many, marker="o", markersize=4, label=label(row))
-        axes.plot(at_1[-1], at_many[-1], marker="s", color=line.get_color())
-    axes.set(xlabel="pass@1", ylabel=f"pass@{wide}", title="As training moves it (square: the end)")
-    axes.legend()
-
-
-def draw_entropy(axes, results: Results, shown: list[str], wide: int) -> None:
-    for row in shown:
-        axes.plot(*mean_columns(results, row, "log", ["step", "entropy"]), label=label(row))
-    axes.set(xlabel="update", ylabel="token entropy, nats", title="Entropy of the training completions")
-    axes.legend()
-
-
-def draw_end(axes, results: Results, shown: list[str], wide: int) -> None:
-    for row in ordered(results):
-        point = [results.interval(row, f"pass@{k}")[0] for k in (1, wide)]
-        axes.scatter(*point, s=70 if row == BASE else 15, color="black" if row == BASE else "tab:blue")
-        if row in (BASE, *shown):
-            axes.annotate(label(row), point, fontsize=8)
-    axes.set(xlabel="pass@1", ylabel=f"pass@{wide}", title="All methods at the end")
-
-
 # --- the page ---
 
 
@@ -299,6 +240,8 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
             f"one half of the mazes, measured on the other; {CURVE}: the mean of pass@k over k = "
             f"{', '.join(map(str, results.ks))}.",
             best_table(results),
+            f"### Run by run, {size}",
+            runs_table(results),
         ]
     about_others = f"Sizes that were never trained on, {results.settings.other_mazes} mazes of each."
     sections += [f"### Other sizes, {size}", about_others, other_sizes_table(results)]

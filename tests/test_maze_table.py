@@ -11,6 +11,7 @@ from pathlib import Path
 
 import maze_cell as cells
 import maze_claims as claims
+import maze_figures
 import maze_methods as methods
 import maze_report as report
 import maze_results
@@ -18,6 +19,7 @@ import maze_statistics as statistics
 import maze_table as table
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from rlvr_trl.testbed import build_tokenizer, demonstrations
 from rlvr_trl.testbed.methods import make_trainer
@@ -330,6 +332,25 @@ def test_the_best_are_chosen_on_one_half_of_the_mazes_and_measured_on_the_other(
     runs = [(base, seed) for base in range(3) for seed in range(2)]
     counts = [cells.read(Cell("4x4", "dapo", *run).path(made_up))["test"]["num_correct"][1::2] for run in runs]
     assert best[0][1] == f"{np.mean(counts) / 64:.3f}"
+
+
+def test_run_by_run(made_up):
+    lines = report.runs_table(maze_results.Results(made_up, "4x4")).splitlines()
+    header, base, pass_at_8 = (line.strip("| ").split(" | ") for line in (lines[0], *lines[2:]))
+    assert header == ["minus DAPO, pass@1 and pass@32", *(f"base {b}, seed {s}" for b in range(3) for s in range(2))]
+    assert base[0] == "base model" and pass_at_8[0] == "Pass@8"
+    for run, found in zip([(b, s) for b in range(3) for s in range(2)], pass_at_8[1:], strict=True):
+        correct = cells.read(Cell("4x4", "pass_at_8", *run).path(made_up))["test"]["num_correct"]
+        at_1, at_32 = map(float, found.split(", "))
+        assert at_1 == pytest.approx(np.mean(correct) / 64 - 25 / 64, abs=1e-3) and at_32 > 0.4
+
+
+def test_a_collapsed_method_is_named_outside_of_the_figure(made_up):
+    write_run(made_up, Cell("4x4", "gspo_n", 0, 0), [1] + [0] * 39)
+    axes = Figure().subplots()
+    maze_figures.draw_end(axes, maze_results.Results(made_up, "4x4"), ["dapo"], 32)
+    assert axes.get_title() == "All methods at the end; outside: GSPO-N, two updates a batch (0.00, 0.01)"
+    assert len(axes.collections) == 4 and axes.get_xlim()[0] > 0.01  # the base model, DAPO, Pass@8, GRPO
 
 
 def test_tables_have_the_runs_that_all_methods_have(tmp_path, monkeypatch):
