@@ -113,6 +113,11 @@ class Cell:
     seed: int
     variant: str = ""
 
+    @property
+    def factor(self) -> float | None:
+        """In the search, the factor of the learning rate that is tried."""
+        return float(self.variant.removeprefix("rate-")) if self.variant.startswith("rate-") else None
+
     def path(self, results: Path) -> Path:
         name = f"{self.base}-{self.seed}" + (f"-{self.variant}" if self.variant else "")
         return results / self.scale / self.method / f"{name}.json"
@@ -209,16 +214,16 @@ def rate_factor(cell: Cell, results: Path) -> float:
     Raises:
         `ValueError`: All cells of the search failed.
     """
-    if cell.variant.startswith("rate-"):
-        return float(cell.variant.removeprefix("rate-"))
-    found = {other.variant: read(other.path(results)) for other in search_cells(cell)}
-    found = {variant: saved for variant, saved in found.items() if saved is not None}
+    if cell.factor is not None:
+        return cell.factor
+    found = {other.factor: read(other.path(results)) for other in search_cells(cell)}
+    found = {factor: saved for factor, saved in found.items() if saved is not None}
     if not found:
         return RATE_FACTORS[-1]
-    scores = {variant: saved["score"] for variant, saved in found.items() if "error" not in saved}
+    scores = {factor: saved["score"] for factor, saved in found.items() if "error" not in saved}
     if not scores:
         raise ValueError(f"Every cell of the search for {cell.method} failed: see {search_cells(cell)[0]}.")
-    return float(max(scores, key=scores.get).removeprefix("rate-"))
+    return max(scores, key=scores.get)
 
 
 def num_batches(cell: Cell, results: Path) -> int:
@@ -232,7 +237,7 @@ def num_batches(cell: Cell, results: Path) -> int:
     scale, prompts = SCALES[cell.scale], TABLE[cell.method].prompts_per_batch
     if cell.variant != "equal":
         batches = min(scale.batches, scale.batches * PROMPTS_PER_STEP // prompts)
-        return max(1, batches // 2) if cell.variant.startswith("rate-") else batches
+        return batches if cell.factor is None else max(1, batches // 2)
     full = read(replace(cell, variant="").path(results))
     if full is None or "error" in full:
         raise ValueError(f"Equal rollouts of {cell} need the cell itself, which is missing or failed.")
@@ -251,7 +256,7 @@ def run(cell: Cell, results: Path, work: Path) -> dict:
     else:
         model, trained = train(cell, base, results)
     about |= trained | {"train_seconds": round(time.perf_counter() - begin, 1)}
-    measure = search_score if cell.variant.startswith("rate-") else tests
+    measure = tests if cell.factor is None else search_score
     about |= measure(cell, model, tokenizer)
     return about | {"seconds": round(time.perf_counter() - begin, 1)}
 

@@ -186,7 +186,7 @@ END_WITH_PARENT = _end_with_parent()
 
 def needed(cell: Cell) -> set[Cell]:
     """The cells whose results this one reads."""
-    if cell.method == BASE or cell.variant.startswith("rate-"):
+    if cell.method == BASE or cell.factor is not None:
         return set()
     return {*search_cells(cell), *([replace(cell, variant="")] if cell.variant == "equal" else [])}
 
