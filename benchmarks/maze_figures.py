@@ -9,7 +9,8 @@ from maze_results import Results, label, ordered
 
 
 SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
-HEADLINE = (BASE, "dapo", "pass_at_8", "dars_hw:equal", "breadth_naive", "a_grae_grpo", "grpo_n", "nsr")
+HEADLINE = (BASE, "dapo", "pass_at_8", "combination_dars_breadth:equal", "dars_hw:equal", "breadth_naive")
+HEADLINE += ("a_grae_grpo", "grpo_n", "nsr")
 
 
 def mean_columns(results: Results, row: str, table: str, names: list[str]) -> list[np.ndarray]:

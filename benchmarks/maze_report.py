@@ -34,6 +34,10 @@ def with_interval(mean: float, low: float, high: float) -> str:
     return f"{mean:.3f} ±{(high - low) / 2:.3f}"
 
 
+def signed(mean: float, low: float, high: float, form: str = "+.3f") -> str:
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
@@ -84,12 +88,25 @@ def best_table(results: Results) -> str:
         measured = {row: values[row][:, 1::2] for row in rows}
         as_good = sum(mean_and_interval(measured[row] - measured[chosen[0]], runs)[2] >= 0 for row in rows)
         for place, row in enumerate(chosen[:3], start=1):
-            mean, low, high = mean_and_interval(measured[row] - measured["dapo"], runs)
-            against = "" if row == "dapo" else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            minus = mean_and_interval(measured[row] - measured["dapo"], runs)
+            against = "" if row == "dapo" else signed(*minus)
             found = [f"{measured[row].mean():.3f}", against, f"{as_good - 1} of {len(rows) - 1}" if place == 1 else ""]
             lines.append([metric if place == 1 else "", str(place), label(row), *found])
     header = ["best at", "place", "method", "found", "minus DAPO", "others that the best is not clearly above"]
     return markdown(header, lines)
+
+
+def against_table(results: Results) -> str:
+    """Of every row with the same rollouts the differences to DAPO and to the base model; the highest curve first."""
+    rows, columns = at_equal_rollouts(results), [("pass@1", "dapo"), (f"pass@{results.wide}", "dapo"), (CURVE, "dapo")]
+    if results.runs_of(BASE, "dapo"):
+        rows, columns = [BASE, *rows], [*columns, (f"pass@{results.wide}", BASE)]
+    found = {row: [results.difference(row, other, metric) for metric, other in columns] for row in rows}
+    lines = []
+    for row in sorted(rows, key=lambda row: -found[row][2][0]):
+        cells = zip(found[row], columns, strict=True)
+        lines.append([label(row), *("" if row == other else signed(*minus[:3]) for minus, (_, other) in cells)])
+    return markdown(["method", *(f"{metric} minus {label(other)}" for metric, other in columns)], lines)
 
 
 def runs_table(results: Results) -> str:
@@ -166,7 +183,7 @@ def judge(results: Results, claim: Claim) -> tuple[str, str]:
     if runs == 1 and not claim.metric.startswith("pass@"):
         return MISSING, f"{mean:+.3f}, one run, which has no interval"
     form = ",.0f" if claim.metric == "completions" else "+.4f" if claim.metric == "unsteadiness" else "+.3f"
-    figure = f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    figure = signed(mean, low, high, form)
     return verdict(low, high, claim.expected), f"{figure}, {runs} run{'s' if runs > 1 else ''}"
 
 
@@ -240,6 +257,10 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
             f"one half of the mazes, measured on the other; {CURVE}: the mean of pass@k over k = "
             f"{', '.join(map(str, results.ks))}.",
             best_table(results),
+            f"### Against DAPO and the base model, {size}",
+            "Run by run and maze by maze on all test mazes, at equal rollouts. The first of so many look a little too "
+            "good; for what is best see above.",
+            against_table(results),
             f"### Run by run, {size}",
             runs_table(results),
         ]

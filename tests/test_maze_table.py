@@ -334,6 +334,23 @@ def test_the_best_are_chosen_on_one_half_of_the_mazes_and_measured_on_the_other(
     assert best[0][1] == f"{np.mean(counts) / 64:.3f}"
 
 
+def test_differences_to_dapo_and_the_base_model(made_up):
+    results = maze_results.Results(made_up, "4x4")
+    header, _, *lines = (
+        [part.strip() for part in line.split("|")[1:-1]] for line in report.against_table(results).splitlines()
+    )
+    assert header[1:] == [
+        *(f"{m} minus DAPO" for m in ("pass@1", "pass@32", "whole curve")),
+        "pass@32 minus base model",
+    ]
+    # Highest curve first, of those with all runs
+    assert [line[0] for line in lines] == ["Pass@8", "DAPO", "base model"]
+    for line, row in zip(lines, ("pass_at_8", "dapo", "base"), strict=True):
+        for column, metric, other in ((1, "pass@1", "dapo"), (2, "pass@32", "dapo"), (4, "pass@32", "base")):
+            mean, low, high, _ = results.difference(row, other, metric)
+            assert line[column] == ("" if row == other else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
 def test_run_by_run(made_up):
     lines = report.runs_table(maze_results.Results(made_up, "4x4")).splitlines()
     header, base, pass_at_8 = (line.strip("| ").split(" | ") for line in (lines[0], *lines[2:]))
