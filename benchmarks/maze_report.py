@@ -17,7 +17,7 @@ from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
-from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, value_of
+from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, present, value_of
 from maze_statistics import mean_and_interval
 from maze_table import RESULTS
 
@@ -57,7 +57,7 @@ def main_table(results: Results, rows: list[str]) -> str:
 def headline_table(results: Results) -> str:
     ks = [k for k in results.ks if k in (1, 8, 32, 64)]
     lines = []
-    for row in (row for row in HEADLINE if row in results.rows):
+    for row in present(results, HEADLINE):
         cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
         lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
     return markdown(["", *(f"pass@{k}" for k in ks), "token entropy"], lines)
@@ -71,7 +71,7 @@ def cost(results: Results, row: str, name: str, unit: float) -> str:
 def equal_table(results: Results) -> str | None:
     """At equal rollouts, against Pass@1 training with the same loss for what has one, otherwise DAPO."""
     rows = [row for row in ordered(results) if row.endswith(":equal")]
-    return main_table(results, [*[r for r in ("dapo", "dr_grpo") if r in results.rows], *rows]) if rows else None
+    return main_table(results, [*present(results, ("dapo", "dr_grpo")), *rows]) if rows else None
 
 
 def best_table(results: Results) -> str:
@@ -113,7 +113,7 @@ def runs_table(results: Results) -> str:
     """Of every run on its own, the difference to DAPO at pass@1 and at many samples, which shows how runs vary."""
     runs, metrics = results.runs_of("dapo"), ("pass@1", f"pass@{results.wide}")
     lines = []
-    for row in (row for row in HEADLINE if row in results.rows and row != "dapo"):
+    for row in present(results, tuple(row for row in HEADLINE if row != "dapo")):
         common = results.runs_of(row, "dapo")
         minus = [(results.values(row, m, common) - results.values("dapo", m, common)).mean(axis=1) for m in metrics]
         shown = {run: f"{at_1:+.3f}, {at_many:+.3f}" for run, at_1, at_many in zip(common, *minus, strict=True)}

@@ -1,6 +1,6 @@
 """What the files of the maze table hold, as rows that can be compared run by run and maze by maze."""
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ class Results:
         self.runs = sorted(planned_runs - unfinished or planned_runs)
         if len(digests := {value["test"]["mazes"] for value in self.cells.values() if "test" in value}) > 1:
             raise ValueError(f"The cells of {scale} were tested on different mazes: {sorted(digests)}.")
+        self.interval = cache(self.interval)  # tables and figures ask for the same ones
 
     @cached_property
     def rows(self) -> dict[str, dict[tuple[int, int], dict]]:
@@ -95,6 +96,11 @@ def value_of(cell: dict, metric: str, test: str = "test"):
 def label(row: str) -> str:
     method, _, variant = row.partition(":")
     return "base model" if method == BASE else TABLE[method].label + (", equal rollouts" if variant else "")
+
+
+def present(results: Results, rows: tuple[str, ...]) -> list[str]:
+    """Those of the rows that there are, in their order."""
+    return [row for row in rows if row in results.rows]
 
 
 def ordered(results: Results) -> list[str]:
