@@ -113,7 +113,7 @@ def runs_table(results: Results) -> str:
     """Of every run on its own, the difference to DAPO at pass@1 and at many samples, which shows how runs vary."""
     runs, metrics = results.runs_of("dapo"), ("pass@1", f"pass@{results.wide}")
     lines = []
-    for row in present(results, tuple(row for row in HEADLINE if row != "dapo")):
+    for row in present(results, (row for row in HEADLINE if row != "dapo")):
         common = results.runs_of(row, "dapo")
         minus = [(results.values(row, m, common) - results.values("dapo", m, common)).mean(axis=1) for m in metrics]
         shown = {run: f"{at_1:+.3f}, {at_many:+.3f}" for run, at_1, at_many in zip(common, *minus, strict=True)}

@@ -1,5 +1,6 @@
 """What the files of the maze table hold, as rows that can be compared run by run and maze by maze."""
 
+from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def label(row: str) -> str:
     return "base model" if method == BASE else TABLE[method].label + (", equal rollouts" if variant else "")
 
 
-def present(results: Results, rows: tuple[str, ...]) -> list[str]:
+def present(results: Results, rows: Iterable[str]) -> list[str]:
     """Those of the rows that there are, in their order."""
     return [row for row in rows if row in results.rows]
 
@@ -111,4 +112,4 @@ def ordered(results: Results) -> list[str]:
 def at_equal_rollouts(results: Results) -> list[str]:
     """One row of every method, all of which cost the rollouts of DAPO, and have all of its runs."""
     costs_as_much = [f"{name}:equal" if samples_more(method) else name for name, method in TABLE.items()]
-    return [row for row in costs_as_much if row in results.rows and results.runs_of(row) == results.runs_of("dapo")]
+    return [row for row in present(results, costs_as_much) if results.runs_of(row) == results.runs_of("dapo")]
