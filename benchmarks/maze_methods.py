@@ -147,6 +147,7 @@ SELECTION = (
     "depth_naive",
     "breadth_naive",
     "dars_hw_breadth",
+    "combination_dars_breadth",
     "a_grae_grpo",
     "grpo_n",
     "nsr",
