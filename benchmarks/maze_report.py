@@ -147,7 +147,8 @@ def searched(results: Results) -> dict[str, dict[float, float]]:
 
 
 def search_section(results: Results) -> list[str]:
-    found = searched(results)
+    """On the page once: the other sizes take the learning rates of 4x4."""
+    found = searched(results) if any(cell.scale == results.scale for cell in results.cells if cell.factor) else {}
     if not found:
         return []
     taken = {method: max(scores, key=scores.get) for method, scores in found.items()}
@@ -177,8 +178,7 @@ def judge(results: Results, claim: Claim) -> tuple[str, str]:
         return MISSING, f"{claim.metric} is not measured"
     found = results.difference(claim.a, claim.b, claim.metric)
     if found is None:
-        absent = [row for row in (claim.a, claim.b) if row not in results.rows]
-        return MISSING, f"no run of {' or '.join(absent)}" if absent else "no run that both have"
+        return MISSING, "no run that both have"
     mean, low, high, runs = found
     if runs == 1 and not claim.metric.startswith("pass@"):
         return MISSING, f"{mean:+.3f}, one run, which has no interval"
@@ -194,8 +194,11 @@ def summary(results: Results) -> str:
 
 
 def claims_section(results: Results) -> str:
-    lines = []
+    lines, not_run = [], {}
     for number, claim in enumerate(CLAIMS, start=1):
+        if absent := {claim.a, claim.b} - results.rows.keys():
+            not_run[str(number)] = absent
+            continue
         outcome, figure = judge(results, claim)
         difference = f"{label(claim.a)} − {label(claim.b)}, {claim.metric.replace('_', ' ')}"
         lines.append([str(number), claim.paper, claim.sentence, difference, claim.expected, figure, f"**{outcome}**"])
@@ -206,7 +209,11 @@ def claims_section(results: Results) -> str:
         "that run: its interval is over mazes alone. Second-hand claims stand in reviews and digests of the paper, "
         "implied and our own ones in none."
     )
-    return f"{summary(results)} {note}\n\n{markdown(header, lines)}"
+    section = f"{summary(results)} {note}\n\n{markdown(header, lines)}"
+    if not_run:
+        names = ", ".join(sorted(set().union(*not_run.values())))
+        section += f"\n\nMissing for want of a row: {', '.join(not_run)}. Not run at this size: {names}."
+    return section
 
 
 # --- the page ---
@@ -216,14 +223,14 @@ def introduction(results: Results) -> str:
     scale = results.settings
     some = next(iter(value for value in results.cells.values() if "test" in value))
     versions = ", ".join(f"{name} {version}" for name, version in some["versions"].items())
-    seconds = sum(value["seconds"] for value in results.cells.values())
+    seconds = [value["seconds"] for cell, value in results.cells.items() if cell.scale == results.scale]
     return (
         f"Mazes of {scale.size}×{scale.size}, {scale.test_mazes} of them held out × {scale.samples} samples, "
         f"temperature 1. {scale.batches} batches of 16 prompts × 16 completions for most methods. Base model and seed "
         f"of the runs: {', '.join(f'{base}-{seed}' for base, seed in results.runs)}. In a run all methods begin with "
-        f"the same base model and see the same mazes. {len(results.cells)} cells took "
-        f"{seconds / 3600:.1f} hours of one core each ({some['device']}; {versions}). Intervals are 95 %, over mazes, "
-        f"base models and seeds together; ± is half of their width. None is adjusted for how many there are."
+        f"the same base model and see the same mazes. {len(seconds)} cells took {sum(seconds) / 3600:.1f} hours of "
+        f"one core each ({some['device']}; {versions}). Intervals are 95 %, over mazes, base models and seeds "
+        f"together; ± is half of their width. None is adjusted for how many there are."
     )
 
 

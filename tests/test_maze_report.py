@@ -1,5 +1,6 @@
 """The report of the maze table: intervals and verdicts are right, tables and figures show what the files hold."""
 
+import re
 from pathlib import Path
 
 import maze_cell as cells
@@ -108,13 +109,15 @@ def test_report_judges_what_there_is_and_says_what_is_missing(made_up, tmp_path)
     assert by_sentence["grpo", "base", "pass@64"][0] == "not reproduced"
     assert by_sentence["pass_at_8", "dapo", "token_entropy"][0] == "not reproduced"
     assert by_sentence["grpo", "base", "pass@1"][1].endswith("1 run")
-    assert by_sentence["dars_hw", "dr_grpo", "pass@32"] == ("missing", "no run of dars_hw or dr_grpo")
+    assert by_sentence["dars_hw", "dr_grpo", "pass@32"] == ("missing", "no run that both have")
 
     page = report.make_report(made_up, tmp_path / "docs", ["4x4", "5x5"])
     text = page.read_text()
     assert "**Failed**: 4x4 nsr base 0 seed 0: ValueError: the loss is NaN" in text
     assert "dars_hw (14)" in text and "5×5\n" not in text  # 6 runs, 6 at equal rollouts, 2 of the search
     assert "| DAPO | 6 |" in text and "0.391 ±" in text
+    assert "Missing for want of a row: 7, 8, 9," in text and "Not run at this size: a_grae_dapo, " in text
+    assert "| 1 | Pass@k Training" in text and "| 7 | Pass@k Training" not in text
     for name in ("curves", "dynamics", "entropy", "end"):
         assert (tmp_path / "docs" / "images" / f"results_4x4_{name}.png").read_bytes().startswith(b"\x89PNG")
     assert report.make_report(made_up, tmp_path / "docs", ["4x4", "5x5"]).read_text() == text
@@ -191,6 +194,18 @@ def test_rows_of_equal_rollouts(made_up):
     assert maze_results.at_equal_rollouts(maze_results.Results(made_up, "4x4")) == [*rows, "dars_hw:equal"]
 
 
+def test_the_search_is_a_part_of_the_size_on_which_it_was_made(tmp_path):
+    for factor, score in ((0.5, 0.6), (1.0, 0.5)):
+        found = {"score": score, "learning_rate": factor * 2e-4}
+        write_cell(tmp_path, Cell("4x4", "dapo", 9, 9, f"rate-{factor}"), found)
+    for scale in ("4x4", "5x5"):
+        write_run(tmp_path, Cell(scale, "dapo", 0, 0), np.full(4, 9))
+    small, large = (maze_results.Results(tmp_path, scale) for scale in ("4x4", "5x5"))
+    assert "| DAPO | 1e-04 | 1e-04: 0.600; 2e-04: 0.500 |" in report.search_section(small)[-1]
+    assert report.search_section(large) == []
+    assert " 3 cells took" in report.introduction(small) and " 1 cells took" in report.introduction(large)
+
+
 def test_the_readme_gets_its_table(made_up, tmp_path):
     readme, results = tmp_path / "README.md", maze_results.Results(made_up, "4x4")
     readme.write_text("# Title\n")
@@ -212,6 +227,15 @@ def test_page_and_readme_are_of_the_committed_results(tmp_path):
     readme.write_text((root / "README.md").read_text())
     report.update_readme(readme, maze_results.Results(table.RESULTS, report.HEADLINE_SIZE))
     assert readme.read_text() == (root / "README.md").read_text(), again
+
+
+def test_figures_of_the_recommendation_stand_on_the_page():
+    """Its sentences are written by hand; every figure in them with an interval is one of the page."""
+    root = Path(table.HERE).parent
+    section = (root / "README.md").read_text().partition(report.END)[2].partition("\n## ")[0]
+    figures = re.findall(r"[+-]?0\.\d{3} \[[^]]*\]", " ".join(section.split()))
+    page = (root / "docs/results.md").read_text()
+    assert len(figures) > 5 and [figure for figure in figures if f" {figure} " not in page] == []
 
 
 def test_report_of_nothing_and_of_different_mazes(made_up, tmp_path):
