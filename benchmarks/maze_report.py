@@ -2,8 +2,8 @@
 
 python benchmarks/maze_report.py
 
-Every number, verdict and interval is computed here from the files; nothing in the report is written by hand. The table
-and the figure at the head of README.md come from here too, between two comments that name this file.
+Every number, verdict and interval is computed here from the files; nothing in the report is written by hand. Tables of
+README.md and of the pages in docs/methods come from here too, between two comments that name this file.
 """
 
 import argparse
@@ -25,6 +25,22 @@ from maze_table import RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/maze_report.py -->", "<!-- end -->"
 HEADLINE_SIZE = "4x4"
+# What the pages of docs/methods show, after the base model and DAPO; all at equal rollouts.
+METHOD_PAGES = {
+    "grpo": "grpo dr_grpo grpo_2 gspo depth_naive:equal breadth_naive",
+    "pass_at_k": "pass_at_4 pass_at_8 pass_at_8_bootstrap pass_at_8_full dapo_32 pass_at_16 pass_at_8_then_1 "
+    "pass_at_8_then_1_twice",
+    "implicit_rewards": "pass_at_8 exceeding combination adaptive without_easy combination_dars_breadth:equal",
+    "dars": "dr_grpo dars_hw:equal dars_et:equal depth_naive:equal dars_hw_breadth:equal dars_et_breadth:equal "
+    "breadth_naive dars_hw_annealed:equal dars_et_annealed:equal pass_at_4 pass_at_4_dars:equal "
+    "combination_dars_breadth:equal",
+    "reinforce_ada": "reinforce_ada:equal reinforce_ada_positive:equal dars_et:equal dars_hw:equal",
+    "a_grae": "grpo a_grae_grpo a_grae_shift_grpo a_grae_suppression_grpo a_grae_dapo dr_grpo a_grae_dr_grpo "
+    "pass_at_4_dars:equal a_grae_pass_at_4_dars:equal positive_dominant negative_dominant hard_focused easy_focused",
+    "negative": "grpo grpo_n nsr nsr_then_dapo w_reinforce psr grpo_2 gspo gspo_n",
+    "grpo_lead": "grpo grpo_lead",
+    "noise": "noise_10 noise_30 noise_50 pass_at_8",
+}
 
 
 # --- tables ---
@@ -61,6 +77,16 @@ def headline_table(results: Results) -> str:
         cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
         lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
     return markdown(["", *(f"pass@{k}" for k in ks), "token entropy"], lines)
+
+
+def method_table(results: Results, rows: list[str]) -> str:
+    metrics = ("pass@1", f"pass@{results.wide}")
+    lines = []
+    for row in present(results, (BASE, "dapo", *rows)):
+        cells = [f"{results.interval(row, metric)[0]:.3f}" for metric in metrics]
+        cells += ["" if row == "dapo" else signed(*results.difference(row, "dapo", m)[:3]) for m in metrics]
+        lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
+    return markdown(["", *metrics, *(f"{metric} minus DAPO" for metric in metrics), "token entropy"], lines)
 
 
 def cost(results: Results, row: str, name: str, unit: float) -> str:
@@ -278,12 +304,13 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
     return sections
 
 
-def make_report(results: Path, docs: Path, scales: list[str], readme: Path | None = None) -> Path:
+def make_report(results: Path, docs: Path, scales: list[str], fill_in: Path | None = None) -> Path:
     """
-    Writes `results.md` and its figures into the folder `docs`, and the table into `readme` where its size is a scale.
+    Writes `results.md` and its figures into the folder `docs`; and, where the size of the README is a scale, the
+    tables of the other pages of the repository `fill_in`.
 
     Raises:
-        `ValueError`: No scale has a finished cell with a test.
+        `ValueError`: No scale has a finished cell with a test, or a page has no place for its table.
     """
     sections = [
         "# Every method on the same mazes",
@@ -296,42 +323,52 @@ def make_report(results: Path, docs: Path, scales: list[str], readme: Path | Non
         raise ValueError(f"'{results}' holds no finished cell of {', '.join(scales)}. Run maze_table.py first.")
     for one in found:
         sections += scale_sections(one, docs)
-        if readme is not None and one.scale == HEADLINE_SIZE:
-            update_readme(readme, one)
+        if fill_in is not None and one.scale == HEADLINE_SIZE:
+            fill_in_tables(fill_in, one)
     docs.mkdir(parents=True, exist_ok=True)
     page = docs / "results.md"
     page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return page
 
 
-def update_readme(readme: Path, results: Results) -> None:
+def fill_in_tables(root: Path, results: Results) -> None:
+    """Puts the tables of the README and of the pages of the methods into their places."""
+    scale, runs = results.settings, results.runs_of("dapo")
+    about = (
+        f"Runs of each: {len(runs)}. Base models: {len({base for base, _ in runs})}. {scale.test_mazes} held-out "
+        f"mazes × {scale.samples} samples"
+    )
+    of_readme = f"{about}; ± is half of a 95 % interval. {summary(results)}"
+    fill_in_place(root / "README.md", f"{headline_table(results)}\n\n{of_readme}")
+    size = f"{scale.size}×{scale.size}"
+    of_method = f"Mazes of {size}, all at the rollouts of DAPO, with 95 % intervals. {about}. [More](../results.md)."
+    for page, rows in METHOD_PAGES.items():
+        fill_in_place(root / "docs/methods" / f"{page}.md", f"{method_table(results, rows.split())}\n\n{of_method}")
+
+
+def fill_in_place(page: Path, block: str) -> None:
     """
-    Puts the table, and what it is of, between the two comments of the README.
+    Puts the block between the two comments of a page.
 
     Raises:
         `ValueError`: The comments are not there.
     """
-    text, runs = readme.read_text(encoding="utf-8"), results.runs_of("dapo")
-    about = (
-        f"Runs of each: {len(runs)}. Base models: {len({base for base, _ in runs})}. {results.settings.test_mazes} "
-        f"held-out mazes × {results.settings.samples} samples; ± is half of a 95 % interval."
-    )
-    block = f"{BEGIN}\n{headline_table(results)}\n\n{about} {summary(results)}\n{END}"
-    text, places = re.subn(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    whole = f"{BEGIN}\n{block}\n{END}"
+    text, places = re.subn(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: whole, text, flags=re.DOTALL)
     if not places:
-        raise ValueError(f"'{readme}' has no place for the table: no '{BEGIN}' followed by '{END}'.")
-    readme.write_text(text, encoding="utf-8")
+        raise ValueError(f"'{page}' has no place for its table: no '{BEGIN}' followed by '{END}'.")
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder for results.md and images/")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--root", type=Path, default=ROOT, help="of the repository whose pages are written")
     parser.add_argument("--sizes", nargs="+", choices=["4x4", "5x5", "9x9"], default=["4x4", "5x5", "9x9"])
     args = parser.parse_args()
     try:
-        print(f"Wrote {make_report(args.results, args.docs, args.sizes, args.readme)}.")
+        print(f"Wrote {make_report(args.results, args.root / 'docs', args.sizes, args.root)}.")
     except ValueError as error:
         raise SystemExit(str(error)) from None
 

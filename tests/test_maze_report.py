@@ -206,36 +206,53 @@ def test_the_search_is_a_part_of_the_size_on_which_it_was_made(tmp_path):
     assert " 3 cells took" in report.introduction(small) and " 1 cells took" in report.introduction(large)
 
 
-def test_the_readme_gets_its_table(made_up, tmp_path):
-    readme, results = tmp_path / "README.md", maze_results.Results(made_up, "4x4")
-    readme.write_text("# Title\n")
-    with pytest.raises(ValueError, match="has no place for the table"):
-        report.update_readme(readme, results)
-    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest\n")
-    report.update_readme(readme, results)
-    text = readme.read_text()
-    assert text.startswith("# Title\n") and text.endswith("The rest\n") and "old" not in text
-    assert "| DAPO | 0.391 ±" in text and "Runs of each: 6. Base models: 3." in text
+def test_readme_and_pages_of_the_methods_get_their_tables(made_up, tmp_path):
+    root, results = tmp_path / "root", maze_results.Results(made_up, "4x4")
+    (root / "docs/methods").mkdir(parents=True)
+    pages = [root / "README.md", *(root / "docs/methods" / f"{name}.md" for name in report.METHOD_PAGES)]
+    for page in pages:
+        page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest\n")
+    report.fill_in_tables(root, results)
+    texts = {page.stem: page.read_text() for page in pages}
+    for text in texts.values():
+        assert text.startswith("# Title\n") and text.endswith("The rest\n") and "old" not in text
+        assert "Runs of each: 6. Base models: 3." in text
+    assert "| DAPO | 0.391 ±" in texts["README"]
+    difference = report.signed(*results.difference("pass_at_8", "dapo", "pass@32")[:3])
+    assert "| DAPO | 0.391 | 0.500 |  |  | 0.50 |" in texts["pass_at_k"]
+    assert f" | {difference} | 0.50 |" in next(line for line in texts["noise"].splitlines() if "Pass@8" in line)
+    pages[-1].write_text("# Title\n")
+    with pytest.raises(ValueError, match="noise.md' has no place for its table"):
+        report.fill_in_tables(root, results)
+
+
+def test_pages_of_the_methods_name_rows_at_equal_rollouts():
+    shown = {row for rows in report.METHOD_PAGES.values() for row in rows.split()}
+    assert shown <= set(maze_results.at_equal_rollouts(maze_results.Results(table.RESULTS, report.HEADLINE_SIZE)))
+
+
+def pages_with_figures(root):
+    return [root / "README.md", *(root / "docs/methods").glob("*.md")]
 
 
 def test_page_and_readme_are_of_the_committed_results(tmp_path):
     root = Path(table.HERE).parent
-    page = report.make_report(table.RESULTS, tmp_path, ["4x4", "5x5", "9x9"])
-    again = "Run python benchmarks/maze_report.py, and commit what it writes."
-    assert page.read_text() == (root / "docs/results.md").read_text(), again
-    readme = tmp_path / "README.md"
-    readme.write_text((root / "README.md").read_text())
-    report.update_readme(readme, maze_results.Results(table.RESULTS, report.HEADLINE_SIZE))
-    assert readme.read_text() == (root / "README.md").read_text(), again
+    (tmp_path / "docs/methods").mkdir(parents=True)
+    for page in pages_with_figures(root):
+        (tmp_path / page.relative_to(root)).write_text(page.read_text())
+    report.make_report(table.RESULTS, tmp_path / "docs", ["4x4", "5x5", "9x9"], fill_in=tmp_path)
+    for page in [root / "docs/results.md", *pages_with_figures(root)]:
+        again = f"{page.name}: run python benchmarks/maze_report.py, and commit what it writes."
+        assert page.read_text() == (tmp_path / page.relative_to(root)).read_text(), again
 
 
-def test_figures_of_the_recommendation_stand_on_the_page():
-    """Its sentences are written by hand; every figure in them with an interval is one of the page."""
+def test_figures_in_sentences_stand_on_the_page():
+    """Sentences are written by hand; every figure in them with an interval is one of the page."""
     root = Path(table.HERE).parent
-    section = (root / "README.md").read_text().partition(report.END)[2].partition("\n## ")[0]
-    figures = re.findall(r"[+-]?0\.\d{3} \[[^]]*\]", " ".join(section.split()))
-    page = (root / "docs/results.md").read_text()
-    assert len(figures) > 5 and [figure for figure in figures if f" {figure} " not in page] == []
+    results = (root / "docs/results.md").read_text()
+    for page in pages_with_figures(root):
+        figures = re.findall(r"[+-]?0\.\d{3} \[[^]]*\]", " ".join(page.read_text().split()))
+        assert [figure for figure in figures if f" {figure}" not in results] == [], page
 
 
 def test_report_of_nothing_and_of_different_mazes(made_up, tmp_path):
