@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from maze_cell import BASE
-from maze_results import Results, label, ordered, present
+from maze_results import EQUAL, Results, label, ordered, present
 
 
 SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
 HEADLINE = (BASE, "dapo", "pass_at_8", "combination_dars_breadth:equal", "dars_hw:equal", "breadth_naive")
 HEADLINE += ("a_grae_grpo", "grpo_n", "nsr")
+STYLE = {BASE: {"color": "black", "linestyle": "--"}}
+STYLE |= {row: {"color": f"C{number}"} for number, row in enumerate(row for row in HEADLINE if row != BASE)}
 
 
 def mean_columns(results: Results, row: str, table: str, names: list[str]) -> list[np.ndarray]:
@@ -23,34 +25,49 @@ def figures(results: Results, folder: Path) -> dict[str, str]:
     """Draws four figures, returns their file names and what they show."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {}
-    for name, draw in {
-        "curves": draw_curves,
-        "dynamics": draw_dynamics,
-        "entropy": draw_entropy,
-        "end": draw_end,
+    for name, panels in {
+        "curves": (draw_curves, draw_gains),
+        "dynamics": (draw_dynamics,),
+        "entropy": (draw_entropy,),
+        "end": (draw_end,),
     }.items():
-        figure = Figure(figsize=(7, 5), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, results)
+        figure = Figure(figsize=(7 if len(panels) == 1 else 12, 5), layout="constrained")
+        shown = []
+        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            draw(axes, results)
+            shown.append(f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}")
         file = f"results_{results.scale}_{name}.png"
         figure.savefig(folder / file, dpi=110)
-        about[file] = f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}"
+        about[file] = "; ".join(shown)
     return about
 
 
 def draw_curves(axes, results: Results) -> None:
-    ks = results.ks
     for row in present(results, HEADLINE):
-        found = [results.interval(row, f"pass@{k}") for k in ks]
-        style = {"color": "black", "linestyle": "--"} if row == BASE else {}
-        (line,) = axes.plot(ks, [mean for mean, _, _ in found], marker="o", markersize=3, label=label(row), **style)
-        axes.fill_between(
-            ks, *zip(*((low, high) for _, low, high in found), strict=True), alpha=0.08, color=line.get_color()
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, map(str, ks))
-    axes.set(xlabel="k", ylabel="pass@k", title="At equal rollouts, with 95 % intervals")
+        means = [results.interval(row, f"pass@{k}")[0] for k in results.ks]
+        name = label(row).removesuffix(EQUAL)
+        axes.plot(results.ks, means, marker="o", markersize=3, label=name, **STYLE[row])
+    against_k(axes, results)
+    axes.set(ylabel="pass@k", title="At equal rollouts")
     axes.legend(fontsize=8)
+
+
+def draw_gains(axes, results: Results) -> None:
+    """Run by run and maze by maze: intervals of the curves themselves would be wider, as mazes and bases differ."""
+    axes.axhline(0, **STYLE[BASE])
+    for row in present(results, (row for row in HEADLINE if row != BASE and results.runs_of(row, BASE))):
+        found = [results.difference(row, BASE, f"pass@{k}") for k in results.ks]
+        means, low, high, _ = zip(*found, strict=True)
+        axes.plot(results.ks, means, marker="o", markersize=3, **STYLE[row])
+        axes.fill_between(results.ks, low, high, alpha=0.1, **STYLE[row])
+    against_k(axes, results)
+    axes.set(ylabel="pass@k minus that of the base model", title="With 95 % intervals")
+
+
+def against_k(axes, results: Results) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(results.ks, map(str, results.ks))
+    axes.set(xlabel="k")
 
 
 def draw_dynamics(axes, results: Results) -> None:

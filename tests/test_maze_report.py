@@ -169,6 +169,18 @@ def test_a_collapsed_method_is_named_outside_of_the_figure(made_up):
     assert len(axes.collections) == 4 and axes.get_xlim()[0] > 0.01  # the base model, DAPO, Pass@8, GRPO
 
 
+def test_gains_over_the_base_model_are_drawn_with_their_intervals(made_up):
+    axes, results = Figure().subplots(), maze_results.Results(made_up, "4x4")
+    maze_figures.draw_gains(axes, results)
+    _, dapo, pass_at_8 = axes.get_lines()
+    for line, row in ((dapo, "dapo"), (pass_at_8, "pass_at_8")):
+        expected = [results.difference(row, "base", f"pass@{k}")[0] for k in results.ks]
+        assert line.get_ydata() == pytest.approx(expected) and line.get_color() == maze_figures.STYLE[row]["color"]
+    band = axes.collections[0].get_paths()[0].vertices
+    _, low, high, _ = results.difference("dapo", "base", "pass@64")
+    assert {low, high} <= set(band[band[:, 0] == 64][:, 1])
+
+
 def test_tables_have_the_runs_that_all_methods_have(tmp_path, monkeypatch):
     monkeypatch.setitem(maze_results.METHODS_OF, "4x4", ("dapo", "nsr"))
     for base, seed in [(0, 0), (0, 1), (1, 0)]:
