@@ -238,7 +238,9 @@ def test_readme_and_pages_of_the_methods_get_their_tables(made_up, tmp_path):
         report.fill_in_tables(root, results)
 
 
-def test_pages_of_the_methods_name_rows_at_equal_rollouts():
+def test_every_page_of_a_method_has_rows_and_they_are_at_equal_rollouts():
+    pages = {page.stem for page in (Path(table.HERE).parent / "docs/methods").glob("*.md")}
+    assert report.METHOD_PAGES.keys() == pages - {"README"}
     shown = {row for rows in report.METHOD_PAGES.values() for row in rows.split()}
     assert shown <= set(maze_results.at_equal_rollouts(maze_results.Results(table.RESULTS, report.HEADLINE_SIZE)))
 
