@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from maze_cell import BASE
-from maze_results import EQUAL, Results, label, ordered, present
+from maze_results import Results, label, ordered, present
 
 
 SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
@@ -45,8 +45,8 @@ def figures(results: Results, folder: Path) -> dict[str, str]:
 def draw_curves(axes, results: Results) -> None:
     for row in present(results, HEADLINE):
         means = [results.interval(row, f"pass@{k}")[0] for k in results.ks]
-        name = label(row).removesuffix(EQUAL)
-        axes.plot(results.ks, means, marker="o", markersize=3, label=name, **STYLE[row])
+        method, _, _ = row.partition(":")
+        axes.plot(results.ks, means, marker="o", markersize=3, label=label(method), **STYLE[row])
     against_k(axes, results)
     axes.set(ylabel="pass@k", title="At equal rollouts")
     axes.legend(fontsize=8)

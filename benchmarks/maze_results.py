@@ -15,7 +15,6 @@ from rlvr_trl.evaluation import pass_at_k
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 CURVE = "whole curve"
-EQUAL = ", equal rollouts"
 
 
 class Results:
@@ -97,7 +96,7 @@ def value_of(cell: dict, metric: str, test: str = "test"):
 
 def label(row: str) -> str:
     method, _, variant = row.partition(":")
-    return "base model" if method == BASE else TABLE[method].label + (EQUAL if variant else "")
+    return "base model" if method == BASE else TABLE[method].label + (", equal rollouts" if variant else "")
 
 
 def present(results: Results, rows: Iterable[str]) -> list[str]:
