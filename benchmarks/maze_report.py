@@ -164,17 +164,16 @@ def other_sizes_table(results: Results) -> str:
 
 
 def searched(results: Results) -> dict[str, dict[float, float]]:
-    """Of every method the score at each learning rate."""
+    """Of every method the score at each learning rate, on the size of the search: others take its rates."""
     found = {}
     for cell, value in results.cells.items():
-        if "score" in value:
+        if "score" in value and cell.scale == results.scale:
             found.setdefault(cell.method, {})[value["learning_rate"]] = value["score"]
     return found
 
 
 def search_section(results: Results) -> list[str]:
-    """On the page once: the other sizes take the learning rates of 4x4."""
-    found = searched(results) if any(cell.scale == results.scale for cell in results.cells if cell.factor) else {}
+    found = searched(results)
     if not found:
         return []
     taken = {method: max(scores, key=scores.get) for method, scores in found.items()}
@@ -341,7 +340,10 @@ def fill_in_tables(root: Path, results: Results) -> None:
     of_readme = f"{about}; ± is half of a 95 % interval. {summary(results)}"
     fill_in_place(root / "README.md", f"{headline_table(results)}\n\n{of_readme}")
     size = f"{scale.size}×{scale.size}"
-    of_method = f"Mazes of {size}, all at the rollouts of DAPO, with 95 % intervals. {about}. [More](../results.md)."
+    of_method = (
+        f"Mazes of {size}, all at the rollouts of DAPO, with 95 % intervals. {about}. "
+        "Made by `python benchmarks/maze_report.py`; [more](../results.md)."
+    )
     for page, rows in METHOD_PAGES.items():
         fill_in_place(root / "docs/methods" / f"{page}.md", f"{method_table(results, rows.split())}\n\n{of_method}")
 
