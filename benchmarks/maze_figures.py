@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from maze_cell import BASE
 from maze_results import Results, label, ordered, present
+from maze_statistics import shown
 
 
 SHOWN = ("dapo", "grpo_n", "nsr", "pass_at_8", "pass_at_8_then_1", "dars_hw", "a_grae_grpo")
@@ -32,13 +33,13 @@ def figures(results: Results, folder: Path) -> dict[str, str]:
         "end": (draw_end,),
     }.items():
         figure = Figure(figsize=(7 if len(panels) == 1 else 12, 5), layout="constrained")
-        shown = []
+        panel_titles = []
         for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             draw(axes, results)
-            shown.append(f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}")
+            panel_titles.append(f"{axes.get_title()}: {axes.get_ylabel()} against {axes.get_xlabel()}")
         file = f"results_{results.scale}_{name}.png"
         figure.savefig(folder / file, dpi=110)
-        about[file] = "; ".join(shown)
+        about[file] = "; ".join(panel_titles)
     return about
 
 
@@ -93,7 +94,7 @@ def draw_end(axes, results: Results) -> None:
     outside = []
     for row, (at_1, at_many) in points.items():
         if at_1 < usual / 2:
-            outside.append(f"{label(row)} ({at_1:.2f}, {at_many:.2f})")
+            outside.append(f"{label(row)} ({shown(at_1, '.2f')}, {shown(at_many, '.2f')})")
         elif row == BASE:
             axes.scatter(at_1, at_many, s=70, color="black", label=label(row))
         elif row in SHOWN:

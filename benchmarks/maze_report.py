@@ -18,7 +18,7 @@ from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
 from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, present, value_of
-from maze_statistics import mean_and_interval
+from maze_statistics import mean_and_interval, settled, shown
 from maze_table import RESULTS
 
 
@@ -47,11 +47,11 @@ METHOD_PAGES = {
 
 
 def with_interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:.3f} ±{(high - low) / 2:.3f}"
+    return f"{shown(mean, '.3f')} ±{shown((high - low) / 2, '.3f')}"
 
 
 def signed(mean: float, low: float, high: float, form: str = "+.3f") -> str:
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{shown(mean, form)} [{shown(low, form)}, {shown(high, form)}]"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -64,7 +64,7 @@ def main_table(results: Results, rows: list[str]) -> str:
     lines = []
     for row in rows:
         cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
-        cells += [f"{results.interval(row, name)[0]:.2f}" for name in ("token_entropy", "answer_entropy")]
+        cells += [shown(results.interval(row, name)[0], ".2f") for name in ("token_entropy", "answer_entropy")]
         lines.append([label(row), str(len(results.rows[row])), *cells, cost(results, row, "completions", 1e3)])
         lines[-1].append(cost(results, row, "tokens", 1e6))
     return markdown([*header, "tokens, millions"], lines)
@@ -75,7 +75,7 @@ def headline_table(results: Results) -> str:
     lines = []
     for row in present(results, HEADLINE):
         cells = [with_interval(*results.interval(row, f"pass@{k}")) for k in ks]
-        lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
+        lines.append([label(row), *cells, shown(results.interval(row, "token_entropy")[0], ".2f")])
     return markdown(["", *(f"pass@{k}" for k in ks), "token entropy"], lines)
 
 
@@ -83,15 +83,15 @@ def method_table(results: Results, rows: list[str]) -> str:
     metrics = ("pass@1", f"pass@{results.wide}")
     lines = []
     for row in present(results, (BASE, "dapo", *rows)):
-        cells = [f"{results.interval(row, metric)[0]:.3f}" for metric in metrics]
+        cells = [shown(results.interval(row, metric)[0], ".3f") for metric in metrics]
         cells += ["" if row == "dapo" else signed(*results.difference(row, "dapo", m)[:3]) for m in metrics]
-        lines.append([label(row), *cells, f"{results.interval(row, 'token_entropy')[0]:.2f}"])
+        lines.append([label(row), *cells, shown(results.interval(row, "token_entropy")[0], ".2f")])
     return markdown(["", *metrics, *(f"{metric} minus DAPO" for metric in metrics), "token entropy"], lines)
 
 
 def cost(results: Results, row: str, name: str, unit: float) -> str:
     cells = results.rows[row].values()
-    return "" if row == BASE else f"{np.mean([cell[name] for cell in cells]) / unit:.1f}"
+    return "" if row == BASE else shown(np.mean([cell[name] for cell in cells]) / unit, ".1f")
 
 
 def equal_table(results: Results) -> str | None:
@@ -110,14 +110,15 @@ def best_table(results: Results) -> str:
     lines = []
     for metric in ("pass@1", f"pass@{results.wide}", CURVE):
         values = {row: results.values(row, metric, runs) for row in rows}
-        chosen = sorted(rows, key=lambda row: -values[row][:, ::2].mean())
+        chosen = sorted(rows, key=lambda row: -settled(values[row][:, ::2].mean()))  # equal ones as in the table
         measured = {row: values[row][:, 1::2] for row in rows}
         as_good = sum(mean_and_interval(measured[row] - measured[chosen[0]], runs)[2] >= 0 for row in rows)
         for place, row in enumerate(chosen[:3], start=1):
             minus = mean_and_interval(measured[row] - measured["dapo"], runs)
             against = "" if row == "dapo" else signed(*minus)
-            found = [f"{measured[row].mean():.3f}", against, f"{as_good - 1} of {len(rows) - 1}" if place == 1 else ""]
-            lines.append([metric if place == 1 else "", str(place), label(row), *found])
+            found, others = shown(measured[row].mean(), ".3f"), f"{as_good - 1} of {len(rows) - 1}"
+            first = (metric, others) if place == 1 else ("", "")
+            lines.append([first[0], str(place), label(row), found, against, first[1]])
     header = ["best at", "place", "method", "found", "minus DAPO", "others that the best is not clearly above"]
     return markdown(header, lines)
 
@@ -142,8 +143,9 @@ def runs_table(results: Results) -> str:
     for row in present(results, (row for row in HEADLINE if row != "dapo")):
         common = results.runs_of(row, "dapo")
         minus = [(results.values(row, m, common) - results.values("dapo", m, common)).mean(axis=1) for m in metrics]
-        shown = {run: f"{at_1:+.3f}, {at_many:+.3f}" for run, at_1, at_many in zip(common, *minus, strict=True)}
-        lines.append([label(row), *(shown.get(run, "") for run in runs)])
+        both = [f"{shown(at_1, '+.3f')}, {shown(at_many, '+.3f')}" for at_1, at_many in zip(*minus, strict=True)]
+        of_run = dict(zip(common, both, strict=True))
+        lines.append([label(row), *(of_run.get(run, "") for run in runs)])
     header = [f"minus DAPO, {' and '.join(metrics)}", *(f"base {base}, seed {seed}" for base, seed in runs)]
     return markdown(header, lines)
 
@@ -159,7 +161,7 @@ def other_sizes_table(results: Results) -> str:
             for size in sizes
             for k in (1, wide)
         ]
-        lines.append([label(row), str(len(runs)), *(f"{cell:.3f}" for cell in cells)])
+        lines.append([label(row), str(len(runs)), *(shown(cell, ".3f") for cell in cells)])
     return markdown(["method", "runs", *(f"{size} @{k}" for size in sizes for k in (1, wide))], lines)
 
 
@@ -187,8 +189,8 @@ def search_section(results: Results) -> list[str]:
     )
     lines = []
     for method, scores in found.items():
-        shown = [f"{rate:.0e}: {score:.3f}" for rate, score in sorted(scores.items())]
-        lines.append([TABLE[method].label, f"{taken[method]:.0e}", "; ".join(shown)])
+        each = [f"{rate:.0e}: {shown(score, '.3f')}" for rate, score in sorted(scores.items())]
+        lines.append([TABLE[method].label, f"{taken[method]:.0e}", "; ".join(each)])
     return ["### The search", about, markdown(["method", "learning rate", "score"], lines)]
 
 
@@ -206,7 +208,7 @@ def judge(results: Results, claim: Claim) -> tuple[str, str]:
         return MISSING, "no run that both have"
     mean, low, high, runs = found
     if runs == 1 and not claim.metric.startswith("pass@"):
-        return MISSING, f"{mean:+.3f}, one run, which has no interval"
+        return MISSING, f"{shown(mean, '+.3f')}, one run, which has no interval"
     form = ",.0f" if claim.metric == "completions" else "+.4f" if claim.metric == "unsteadiness" else "+.3f"
     figure = signed(mean, low, high, form)
     return verdict(low, high, claim.expected), f"{figure}, {runs} run{'s' if runs > 1 else ''}"
@@ -253,9 +255,9 @@ def introduction(results: Results) -> str:
         f"Mazes of {scale.size}×{scale.size}, {scale.test_mazes} of them held out × {scale.samples} samples, "
         f"temperature 1. {scale.batches} batches of 16 prompts × 16 completions for most methods. Base model and seed "
         f"of the runs: {', '.join(f'{base}-{seed}' for base, seed in results.runs)}. In a run all methods begin with "
-        f"the same base model and see the same mazes. {len(seconds)} cells took {sum(seconds) / 3600:.1f} hours of "
-        f"one core each ({some['device']}; {versions}). Intervals are 95 %, over mazes, base models and seeds "
-        f"together; ± is half of their width. None is adjusted for how many there are."
+        f"the same base model and see the same mazes. {len(seconds)} cells took {shown(sum(seconds) / 3600, '.1f')} "
+        f"hours of one core each ({some['device']}; {versions}). Intervals are 95 %, over mazes, base models and "
+        f"seeds together; ± is half of their width. None is adjusted for how many there are."
     )
 
 
@@ -263,8 +265,8 @@ def absent_section(results: Results) -> str:
     parts = []
     if results.missing:
         names = Counter(cell.method for cell in results.missing)
-        shown = ", ".join(f"{name} ({count})" for name, count in names.items())
-        parts.append(f"**Not run yet**, {len(results.missing)} cells: {shown}. Tables have the runs of all methods.")
+        counted = ", ".join(f"{name} ({count})" for name, count in names.items())
+        parts.append(f"**Not run yet**, {len(results.missing)} cells: {counted}. Tables have the runs of all methods.")
     parts += [f"**Failed**: {cell}: {error}" for cell, error in results.failed.items()]
     return "\n\n".join(parts) or "No cell is missing, none failed."
 

@@ -4,14 +4,32 @@ All runs are tested on the same mazes, so mazes and runs are crossed: both are d
 each other. Runs are seeds within base models: base models are drawn, then of each as many of its seeds as it has.
 Differences are taken run by run and maze by maze before. With few base models the interval is too narrow for what
 other base models would do; with one run it is an interval over mazes alone.
+
+The last bits of a mean differ between processors, which add in another order. All that is compared with a threshold or
+put into an order is therefore settled to 10 digits first, and so is all that is printed.
 """
 
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
 
 
 RESAMPLES = 4000
+DIGITS = 10  # after the point. Processors differ by a few 1e-11 at most: in means of completions, up to 1e5
+
+
+def settled(value: float) -> float:
+    """The value to 10 digits after the point, the same on every processor; 0 has no sign."""
+    return round(float(value), DIGITS) + 0.0
+
+
+def shown(value: float, form: str) -> str:
+    """
+    The settled value as text, in a form such as `"+.3f"`. Its decimal digits are rounded, ties to even: 0.7875 is
+    0.788 and 0.7865 is 0.786, whatever the nearest binary number is.
+    """
+    return format(Decimal(repr(settled(value))), form)
 
 
 @cache
@@ -37,7 +55,7 @@ def maze_weights(mazes: int, resamples: int = RESAMPLES, seed: int = 1) -> np.nd
 
 def mean_and_interval(values: np.ndarray, runs: tuple[tuple[int, int], ...]) -> tuple[float, float, float]:
     """
-    The mean and its 95 % interval.
+    The mean and its 95 % interval, settled.
 
     Args:
         values (array of shape `(runs, mazes)`, or `(runs,)` for what a run has one of).
@@ -55,4 +73,4 @@ def mean_and_interval(values: np.ndarray, runs: tuple[tuple[int, int], ...]) -> 
     by_maze = run_weights(runs) @ values  # (resamples, mazes)
     means = (by_maze * maze_weights(values.shape[1])).sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return float(weight @ values.mean(axis=1)), float(low), float(high)
+    return settled(weight @ values.mean(axis=1)), settled(low), settled(high)
