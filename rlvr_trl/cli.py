@@ -7,6 +7,7 @@ import traceback
 from . import __version__
 from .analysis.cli import add_plot
 from .evaluation.cli import add_evaluation
+from .terminal import printable
 
 
 NEXT_STEPS = """\
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, "verbose", False):
             traceback.print_exc()
         is_setting = isinstance(error, ValueError)
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         if not is_setting:
             message = f"{type(error).__name__}: {message} (--verbose shows the trace)"
         print(f"rlvr-trl: {message}", file=sys.stderr)

@@ -175,6 +175,14 @@ def test_a_refused_request_ends_it_at_once():
         assert len(seen) < 100
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_error_repeats_no_control_characters(status):
+    answer = b"\x1b]0;title\x07\x1b[2Jno"
+    with stand_in(lambda *_: (status, answer)) as (url, _), pytest.raises(ValueError) as raised:
+        sampled(url)
+    assert r"\x1b]0;title\x07\x1b[2Jno" in str(raised.value) and str(raised.value).isprintable()
+
+
 def test_stopping_early_cancels_the_rest():
     with stand_in(echo) as (url, seen):
         samples = ServerEngine(url, "tiny", concurrency=2).sample(PROMPTS, [(0, i) for i in range(500)], SETTINGS)

@@ -1,9 +1,13 @@
 """Rows of a local file, a local folder or a dataset of the Hub, as they are."""
 
+import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset, Image, List, Value, concatenate_datasets, get_dataset_config_names, load_dataset
+import pyarrow.compute as pc
+from datasets import Dataset, Image, List, concatenate_datasets, get_dataset_config_names, load_dataset
+from huggingface_hub.constants import HF_HUB_CACHE
 
 
 FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
@@ -54,21 +58,52 @@ def undecoded_images(dataset: Dataset, column: str, path_or_id: str | Path) -> D
     """
     The dataset with a column of images, or lists of images, as bytes or paths, whatever they were written as.
 
-    JSON cannot hold images: there they are paths, relative to the folder of the file.
+    JSON cannot hold images: there they are paths, relative to the folder of the file. Paths in Parquet are read alike.
+
+    Raises:
+        ValueError: a path leads out of that folder, so that a dataset could name any file of the machine or an
+            address; or there is no such file.
     """
-    feature = dataset.features[column]
-    is_list = isinstance(feature, List)
-    if (feature.feature if is_list else feature) == Value("string"):
-        folder = Path(path_or_id).parent
-
-        def absolute(value):
-            return [str(folder / one) for one in value] if is_list else value and str(folder / value)
-
-        dataset = dataset.map(
-            lambda value: {column: absolute(value)}, input_columns=column, load_from_cache_file=False
-        )
     image = Image(decode=False)
-    return dataset.cast_column(column, List(image) if is_list else image)
+    is_list = isinstance(dataset.features[column], List)
+    dataset = dataset.cast_column(column, List(image) if is_list else image)
+    if not _has_paths(dataset, column):  # else all bytes would be written once more
+        return dataset
+    folder = _folder_of(path_or_id)
+
+    def located(value):
+        return [_located(one, folder) for one in value] if is_list and value else _located(value, folder)
+
+    return dataset.map(lambda value: {column: located(value)}, input_columns=column, load_from_cache_file=False)
+
+
+def _has_paths(dataset: Dataset, column: str) -> bool:
+    """Whether there is an image that is a path and has no bytes."""
+    chunks = dataset.data.column(column).chunks
+    images = [chunk.flatten() if isinstance(dataset.features[column], List) else chunk for chunk in chunks]
+    return any(
+        pc.any(pc.and_(pc.is_null(pc.struct_field(part, "bytes")), pc.is_valid(pc.struct_field(part, "path")))).as_py()
+        for part in images
+    )
+
+
+def _folder_of(path_or_id: str | Path) -> str:
+    path = os.path.abspath(path_or_id)
+    if os.path.isfile(path):
+        return os.path.dirname(path)
+    return path if os.path.isdir(path) else os.path.abspath(HF_HUB_CACHE)  # where files of the Hub are downloaded to
+
+
+def _located(image: dict | None, folder: str) -> dict | None:
+    if not image or image["bytes"] is not None or image["path"] is None:
+        return image
+    path = os.path.normpath(os.path.join(folder, image["path"]))
+    # Links are followed: the cache of the Hub is made of them
+    if "://" in image["path"] or os.path.commonpath([path, folder]) != folder:
+        raise ValueError(f"The image {image['path']!r} is not in {folder}, the folder of its dataset. Put it there.")
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no image {image['path']!r} in {folder}, the folder of its dataset.")
+    return {"bytes": None, "path": path}
 
 
 def decoded_images(dataset: Dataset, column: str) -> Dataset:
@@ -84,6 +119,6 @@ def _read_file(path: Path) -> Dataset:
         raise ValueError(f"A file must end in {', '.join(FORMATS)}, got {path}.")
     try:
         # datasets ends with StopIteration on an empty file, and with other errors than ValueError on broken ones
-        return load_dataset(FORMATS[path.suffix], data_files=str(path), split="train")
+        return load_dataset(FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
     except Exception as error:
         raise ValueError(f"No rows could be read from {path}: {error or 'it is empty'}") from error

@@ -23,6 +23,7 @@ def plot_pass_at_k(results: dict[str, ProblemCounts], *paths: Path, title: str) 
     for label, result in results.items():
         means, intervals = result.pass_at_k, result.intervals()
         low, high = np.array([intervals[k] for k in means]).T
+        label = label.replace("$", r"\$")  # not the beginning of a formula
         (line,) = axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=label)
         axes.fill_between(list(means), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)

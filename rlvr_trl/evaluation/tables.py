@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from ..terminal import literal
 from .comparison import OVERALL, Comparison
 
 
@@ -25,7 +26,7 @@ def _pass_at_k_table(summary: dict) -> Table:
         table.add_column(f"@{k}", justify="right", no_wrap=True)
     rows = benchmarks if len(benchmarks) == 1 else benchmarks | {OVERALL: summary[OVERALL]}
     for name, result in rows.items():
-        table.add_row(name, str(result["num_problems"]), *(_with_interval(result, k) for k in ks))
+        table.add_row(literal(name), str(result["num_problems"]), *(_with_interval(result, k) for k in ks))
     if len(benchmarks) > 1:
         means = summary["mean_over_benchmarks"]["pass_at_k"]
         table.add_row("mean of benchmarks", "", *(f"{means[k]:.3f}" if k in means else "" for k in ks))
@@ -54,7 +55,7 @@ def _completions_table(benchmarks: dict[str, dict]) -> Table:
     for header in columns:
         table.add_column(header, justify="right", no_wrap=True)
     for name, result in benchmarks.items():
-        table.add_row(name, *(cell(result) for cell in columns.values()))
+        table.add_row(literal(name), *(cell(result) for cell in columns.values()))
     return table
 
 
@@ -64,14 +65,14 @@ def _number(value: float | None, form: str) -> str:
 
 def comparison_table(reference: str, run: str, comparisons: list[Comparison]) -> Table:
     """A run against a reference: both values, the paired difference with its interval, and the verdict."""
-    table = Table(title=f"{run} against {reference}, paired 95 % intervals over problems")
+    table = Table(title=f"{literal(run)} against {literal(reference)}, paired 95 % intervals over problems")
     table.add_column("benchmark", no_wrap=True)
     for header in ("k", "reference", "run", "difference", "interval"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("run is")
     for row in comparisons:
         table.add_row(
-            row.benchmark,
+            literal(row.benchmark),
             str(row.k),
             f"{row.reference:.3f}",
             f"{row.value:.3f}",

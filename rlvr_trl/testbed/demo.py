@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ..data import make_maze_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..rewards import maze_reward
+from ..terminal import literal
 from .maze_model import build_model, build_tokenizer
 from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
 from .warmup import warm_up
@@ -110,7 +111,8 @@ def run_demo(
     )
     console.print(make_table(results, rollouts))
     console.print(conclusion)
-    console.print(f"Wrote {folder}/results.json, pass_at_k.png and the models in {time.perf_counter() - start:.0f} s.")
+    seconds = time.perf_counter() - start
+    console.print(f"Wrote {literal(str(folder))}/results.json, pass_at_k.png and the models in {seconds:.0f} s.")
     return results
 
 

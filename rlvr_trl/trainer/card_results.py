@@ -139,8 +139,14 @@ def _evaluation_section(evaluations: dict[str, tuple], folder: Path) -> str:
 def _table(columns: list[str], ks: list[int], rows: dict[tuple[str, ...], dict[int, float]]) -> str:
     head = [*columns, *(f"pass@{k}" for k in ks)]
     lines = [head, ["---"] * len(head)]
-    lines += [[*names, *(f"{values[k]:.4f}" if k in values else "–" for k in ks)] for names, values in rows.items()]
+    for names, values in rows.items():
+        lines.append([*map(_cell, names), *(f"{values[k]:.4f}" if k in values else "–" for k in ks)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text of a file as Markdown that shows it: no end of the cell, no tag or comment, no link."""
+    return re.sub(r"[\\`*\[\]<>|~$&]", r"\\\g<0>", " ".join(text.split()))
 
 
 def _plot_training(lines: dict[str, tuple[list[int], list[float]]], path: Path) -> None:

@@ -149,9 +149,10 @@ def _dataset(dataset) -> str:
 
 def _settings(trainer) -> str:
     settings = yaml.safe_dump(dict(_public_settings(trainer.args)), sort_keys=False, width=119, allow_unicode=True)
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", settings))]))  # longer than any in the settings
     return (
         f"<details>\n<summary>Configuration: <code>{type(trainer.args).__name__}</code>, what differs from its "
-        f"defaults</summary>\n\n```yaml\n{settings}```\n\n</details>"
+        f"defaults</summary>\n\n{fence}yaml\n{settings}{fence}\n\n</details>"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPException
 
+from ...terminal import printable
 from ..samples import Sample, SamplingSettings
 from .prompts import check_prompts, is_conversation
 from .seeds import request_seed
@@ -184,4 +185,4 @@ def _with_data_url(part: dict) -> dict:
 
 
 def _beginning(text: str) -> str:
-    return text[:500]
+    return printable(text[:500])
