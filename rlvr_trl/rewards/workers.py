@@ -1,11 +1,13 @@
-"""A pool of worker processes that can be killed, for functions that may hang, crash or eat the memory."""
+"""A pool of worker processes that can be killed, for functions that may hang, crash, or do what they should not."""
 
 import atexit
 import contextlib
-import logging
+import json
 import multiprocessing
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,63 +15,94 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from numbers import Real
 from typing import Any, Literal
+
+from .sandbox import bare_environment
+from .serving import GRACE, MAX_ANSWER_BYTES, serve
 
 
 START_METHODS = ("spawn", "fork")
 STARTUP_LIMIT = 120.0  # seconds that a worker may take to import what it needs, on a machine that is busy
-PARENT_CHECK = 1.0  # seconds between two looks of an idle worker at whether its parent lives
-GRACE = 1.0  # seconds after the time limit when a worker ends itself, should nobody be left to kill it
+STARTS = 3  # in a row that may be ended from outside before the pool gives up
 
-# Of a new interpreter. The file is run by its path: the package, and `__main__`, are not imported.
+# Signals by which a worker ends for what it does. Any other signal comes from outside.
+_OUT_OF_TIME = ("SIGPROF", "SIGXCPU")
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGXFSZ")
+_INNOCENCE = ("lost", "timed_out", "died")  # which of two tries that both ended abnormally is told
+
+# Of a new interpreter: `__main__` is not imported.
 _BOOTSTRAP = """
-import runpy, sys
-file, fd, parent, time_limit, memory_limit_mb = sys.argv[1:]
+import sys
 sys.path[:] = {path!r}
-serve = runpy.run_path(file)["serve"]
-from multiprocessing.connection import Connection
-serve(Connection(int(fd)), int(parent), float(time_limit), None if memory_limit_mb == "None" else int(memory_limit_mb))
+from {module} import serve
+serve(*{arguments!r})
 """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `"done"` with its value, `"failed"` (it raised), `"timed_out"` or `"died"`."""
+    """
+    What became of a job.
 
-    status: Literal["done", "failed", "timed_out", "died"]
+    Attributes:
+        status (`str`):
+            `"done"`, `"failed"` (it raised, or was refused something), `"timed_out"` (it used up its processor time),
+            `"died"` (it crashed or ran out of memory) or `"lost"` (it was ended from outside: this says nothing about
+            the job).
+        value:
+            What the function returned if it is done, else what happened, in words.
+    """
+
+    status: Literal["done", "failed", "timed_out", "died", "lost"]
     value: Any = None
 
 
 class WorkerPool:
     """
-    Calls a function in worker processes, each call within limits of time and memory.
+    Calls a function in worker processes that can be killed and that have given up what a judgement does not need.
 
-    A worker that exceeds the time limit is killed; so is one that runs out of memory, for what is left of it is not to
-    be trusted. Another takes its place. Workers are started when there is something to do, are reused, and end with
-    the process that started them, however that ends. `run` can be called from any thread; a forked child of the
-    process starts workers of its own.
+    Workers are started when there is something to do, are reused, and end with the process that started them, however
+    that ends. Before its first job a worker calls `warm_up` and then gives up its environment, files, sockets,
+    processes and the running of text as Python, see [`rewards.sandbox`]. What the function needs must be imported by
+    then. A job that asks for any of it ends its worker and has "failed", with a value that begins with "refused".
+
+    A job is ended when it has used its processor time, runs out of memory or crashes, when its worker is killed from
+    outside, or at the wall limit, which it reaches only if it does not run: its process is stopped, or the machine has
+    no time for it. Its worker is killed, whatever the cause, and the job is tried once more, on a fresh worker and
+    after all others. What the second try gives holds, unless that is ended too: then it is "lost" if either was ended
+    from outside, else "timed_out" if either was out of time, else "died".
+
+    `run` can be called from any thread; a forked child of the process starts workers of its own.
 
     Args:
         function (`callable`):
-            Function to call, importable by its module and name: those of `__main__` cannot be sent to a worker.
+            Function to call, importable by its module and name: those of `__main__` cannot be sent to a worker. What
+            it returns must be plain: None, booleans, numbers, strings, and lists and dicts of them, for a worker is
+            not trusted with more than JSON.
         num_workers (`int`):
             Most workers at a time.
         time_limit (`float`):
-            Seconds of wall-clock time for one call. Starting a worker does not count.
+            Seconds of processor time for one call. Waiting does not count, nor does starting a worker.
         memory_limit_mb (`int` or `None`):
             Megabytes of address space that a worker may allocate on top of what it has when it starts. `None`, or a
             system without such limits (they are set on Linux only), is no limit.
         start_method (`str`, *optional*, defaults to `"spawn"`):
             `"spawn"` starts a new interpreter, which does not import the main module: safe with threads and
             accelerators, a second per worker. `"fork"` copies the process: fast, and as unsafe as forking is there.
+        wall_limit (`float`, *optional*):
+            Seconds of wall-clock time for one call. Defaults to ten times `time_limit`, and at least 60.
+        warm_up (`callable`, *optional*):
+            Function without arguments, importable as `function` is, that a worker calls before it is locked.
 
     Attributes:
-        counts (`dict[str, int]`): Calls since the pool was made, by how they ended, and workers `started`.
+        counts (`dict[str, int]`):
+            Calls since the pool was made, by how they ended; those `retried` and those `refused` something; and
+            workers `started`.
 
     Raises:
-        `ValueError`: A limit is not positive, or the start method or function cannot be used.
+        `ValueError`: A limit is not positive, or the start method or a function cannot be used.
     """
 
     # Not `multiprocessing.Process` with "spawn" or "forkserver": both import the script of the user again in each
@@ -82,19 +115,29 @@ class WorkerPool:
         time_limit: float,
         memory_limit_mb: int | None = None,
         start_method: str = "spawn",
+        wall_limit: float | None = None,
+        warm_up: Callable[[], object] | None = None,
     ):
-        for name, value in {"num_workers": num_workers, "time_limit": time_limit}.items():
+        wall_limit = max(60.0, 10 * time_limit) if wall_limit is None and isinstance(time_limit, Real) else wall_limit
+        for name, value in {"time_limit": time_limit, "wall_limit": wall_limit}.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
+        if wall_limit < time_limit:
+            raise ValueError(f"`wall_limit` must be at least `time_limit`, {time_limit}, got {wall_limit}.")
+        if not isinstance(num_workers, int) or num_workers < 1:
+            raise ValueError(f"`num_workers` must be a positive integer, got {num_workers!r}.")
         if memory_limit_mb is not None and (not isinstance(memory_limit_mb, int) or memory_limit_mb <= 0):
             raise ValueError(f"`memory_limit_mb` must be a positive integer or None, got {memory_limit_mb!r}.")
         if start_method not in START_METHODS:
             raise ValueError(f"`start_method` must be one of {', '.join(START_METHODS)}, got {start_method!r}.")
-        if function.__module__ == "__main__":
-            raise ValueError(f"`function` must be importable, {function!r} is defined in `__main__`.")
-        self.function, self.num_workers, self.start_method = function, int(num_workers), start_method
-        self.time_limit, self.memory_limit_mb = time_limit, memory_limit_mb
-        self.counts = dict.fromkeys(("done", "failed", "timed_out", "died", "started"), 0)
+        for name, value in {"function": function, "warm_up": warm_up}.items():
+            if value is not None and value.__module__ == "__main__":
+                raise ValueError(f"`{name}` must be importable, {value!r} is defined in `__main__`.")
+        self.function, self.warm_up = function, warm_up
+        self.num_workers, self.start_method = num_workers, start_method
+        self.time_limit, self.wall_limit, self.memory_limit_mb = time_limit, wall_limit, memory_limit_mb
+        names = ("done", "failed", "timed_out", "died", "lost", "retried", "refused", "started")
+        self.counts = dict.fromkeys(names, 0)
         self._adopt()
         atexit.register(self.close)
 
@@ -126,156 +169,199 @@ class WorkerPool:
                 self._close()
 
     def _adopt(self):
-        self._owner, self._lock, self._workers = os.getpid(), threading.RLock(), []
+        self._owner, self._lock, self._workers, self._lost_starts = os.getpid(), threading.RLock(), [], 0
 
     def _close(self):
         for worker in self._workers:
             worker.kill()
         self._workers = []
 
+    def _dismiss(self, worker: "_Worker") -> int | None:
+        self._workers.remove(worker)
+        return worker.kill()
+
     def _run(self, jobs):
-        outcomes, pending = [None] * len(jobs), deque(range(len(jobs)))
+        outcomes: dict[int, Outcome] = {}
+        first_tries: dict[int, Outcome] = {}  # of jobs that were ended
+        pending, again = deque(range(len(jobs))), deque()
+        while len(outcomes) < len(jobs):
+            self._hire(len(pending), len(again))
+            for worker in self._workers:
+                if not worker.busy and (pending or (again and worker.fresh)):
+                    job = (pending or again).popleft()
+                    worker.give(job, jobs[job], self.wall_limit)
+            for worker in self._wait():
+                if not worker.ready:
+                    self._welcome(worker)
+                    continue
+                job, outcome = worker.job, self._outcome(worker)
+                if outcome.status in _INNOCENCE:
+                    if job not in first_tries:
+                        first_tries[job] = outcome
+                        again.append(job)
+                        self.counts["retried"] += 1
+                        continue
+                    outcome = min(first_tries[job], outcome, key=lambda o: _INNOCENCE.index(o.status))
+                self.counts[outcome.status] += 1
+                outcomes[job] = outcome
+        return [outcomes[job] for job in range(len(jobs))]
 
-        def finish(worker, outcome):
-            self.counts[outcome.status] += 1
-            outcomes[worker.job], worker.job = outcome, None
-            if outcome.status in ("timed_out", "died"):
-                worker.kill()
-                self._workers.remove(worker)
+    def _hire(self, pending: int, again: int):
+        """Start workers: as many as there are jobs, and fresh ones, if need be for used ones, for second tries."""
+        while len(self._workers) < min(self.num_workers, pending + sum(w.job is not None for w in self._workers)):
+            self._workers.append(self._start())
+        if pending:
+            return
+        used = [worker for worker in self._workers if not worker.busy and not worker.fresh]
+        for _ in range(again - sum(worker.fresh for worker in self._workers)):
+            if len(self._workers) == self.num_workers:
+                if not used:
+                    return
+                self._dismiss(used.pop())
+            self._workers.append(self._start())
 
-        while pending or any(worker.job is not None for worker in self._workers):
-            while len(self._workers) < min(self.num_workers, len(pending) + sum(w.busy for w in self._workers)):
-                self._workers.append(self._start())
-            for worker in list(self._workers):
-                if pending and worker.ready and worker.job is None:
-                    worker.give(pending.popleft(), jobs, self.time_limit)
-            waiting = [worker for worker in self._workers if worker.busy]
-            until = min(worker.deadline for worker in waiting)
-            heard = wait([w.connection for w in waiting], timeout=max(0.0, until - time.monotonic()))
-            for worker in waiting:
-                if worker.connection in heard:
-                    message = worker.receive()
-                    if not worker.ready:
-                        if message != "ready":
-                            raise RuntimeError(f"A worker for {self.function!r} ended while it started: {message!r}.")
-                        worker.ready = True
-                    else:
-                        finish(worker, message if isinstance(message, Outcome) else Outcome("died"))
-                elif time.monotonic() > worker.deadline:
-                    if not worker.ready:
-                        raise RuntimeError(f"A worker for {self.function!r} did not start in {STARTUP_LIMIT} seconds.")
-                    finish(worker, Outcome("timed_out"))
-        return outcomes
+    def _wait(self) -> list["_Worker"]:
+        """The workers that have said something, have ended, or have reached their deadline."""
+        waiting = [worker for worker in self._workers if worker.busy]
+        until = min(worker.deadline for worker in waiting)
+        heard = wait([worker.socket for worker in waiting], timeout=max(0.0, until - time.monotonic()))
+        for worker in waiting:
+            if worker.socket in heard:
+                worker.listen()
+        return [worker for worker in waiting if worker.message is not None or time.monotonic() > worker.deadline]
+
+    def _welcome(self, worker: "_Worker"):
+        """A worker that starts is ready, or has failed to start."""
+        if worker.message is None:
+            self._dismiss(worker)
+            status, value = "lost", f"it was not ready in {STARTUP_LIMIT} seconds"
+        elif worker.message == b"":
+            status, value = _how_it_ended(self._dismiss(worker))
+        else:
+            status, value = worker.read()
+            if status == "ready":
+                worker.ready, worker.deadline, self._lost_starts = True, float("inf"), 0
+                return
+            self._dismiss(worker)
+        self._lost_starts += 1
+        if status != "lost" or self._lost_starts == STARTS:
+            raise RuntimeError(f"A worker for {self.function!r} ended while it started: {value}.")
+
+    def _outcome(self, worker: "_Worker") -> Outcome:
+        """How the job of a worker ended. The worker stays only if it answered and nothing was refused."""
+        if worker.message is None:
+            self._dismiss(worker)
+            return Outcome("lost", f"it did not use its processor time in {self.wall_limit} seconds")
+        if worker.message == b"":
+            return Outcome(*_how_it_ended(self._dismiss(worker)))
+        status, value = worker.read()
+        if status in ("done", "failed"):
+            worker.job, worker.deadline = None, float("inf")
+            return Outcome(status, value)
+        self._dismiss(worker)
+        if status == "refused":
+            self.counts["refused"] += 1
+            return Outcome("failed", f"refused: {value}")
+        return Outcome("died", value)
 
     def _start(self) -> "_Worker":
         self.counts["started"] += 1
-        here, there = multiprocessing.Pipe()
-        settings = (os.getpid(), self.time_limit, self.memory_limit_mb)
+        here, there = socket.socketpair()
+        fd = there.fileno()
+        arguments = (fd, os.getpid(), self.time_limit, self.wall_limit, self.memory_limit_mb)
         if self.start_method == "fork":
-            process = multiprocessing.get_context("fork").Process(
-                target=serve, args=(there, *settings), kwargs={"end_with": here}, daemon=True
-            )
+            process = multiprocessing.get_context("fork").Process(target=serve, args=arguments, daemon=True)
             process.start()
         else:
-            command = [sys.executable, "-c", _BOOTSTRAP.format(path=sys.path), __file__, str(there.fileno())]
+            path = [os.path.abspath(entry) for entry in sys.path]
+            code = _BOOTSTRAP.format(path=path, module=serve.__module__, arguments=arguments)
             process = subprocess.Popen(
-                [*command, *map(str, settings)], stdin=subprocess.DEVNULL, pass_fds=[there.fileno()]
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[fd], env=bare_environment()
             )
         there.close()
         worker = _Worker(process, here)
-        worker.send(self.function)
+        worker.send((self.function, self.warm_up))
         return worker
 
 
 class _Worker:
-    """The parent's end of a worker."""
+    """The parent's end of a worker. What comes from it is lines of JSON: a pickle could run anything here."""
 
-    def __init__(self, process: "subprocess.Popen | multiprocessing.Process", connection: Connection):
-        self.process, self.pid, self.connection = process, process.pid, connection
-        self.ready, self.job, self.deadline = False, None, time.monotonic() + STARTUP_LIMIT
+    def __init__(self, process: "subprocess.Popen | multiprocessing.Process", here: socket.socket):
+        self.process, self.pid, self.socket = process, process.pid, here
+        self.ready, self.fresh, self.job, self.deadline = False, True, None, time.monotonic() + STARTUP_LIMIT
+        self.received = b""
+        self.message: bytes | None = None  # a line; empty if the worker has ended, or says more than it may
+        here.settimeout(GRACE)
 
     @property
     def busy(self) -> bool:
         return not self.ready or self.job is not None
 
-    def give(self, job: int, jobs: Sequence[tuple], time_limit: float):
-        self.job = job
-        self.send(jobs[job])
-        self.deadline = time.monotonic() + time_limit
+    def give(self, job: int, arguments: tuple, wall_limit: float):
+        self.job, self.fresh, self.deadline = job, False, time.monotonic() + wall_limit
+        self.send(arguments)
 
     def send(self, message):
-        with contextlib.suppress(OSError):  # one that is gone is found out when its answer is read
-            self.connection.send(message)
-
-    def receive(self):
         try:
-            status, value = self.connection.recv()
-        except (EOFError, OSError):
-            return None
-        return Outcome(status, value) if self.ready else (status if status == "ready" else value)
+            self.socket.sendall(pickle.dumps(message))
+        except TimeoutError:  # it is stopped: an idle one reads at once
+            self.deadline = 0.0
+        except OSError:  # it is gone, which is found out when its answer is read
+            pass
 
-    def kill(self):
+    def listen(self):
+        try:
+            chunk = self.socket.recv(2**16)
+        except OSError:
+            chunk = b""
+        self.received += chunk
+        if not chunk or len(self.received) > 2 * MAX_ANSWER_BYTES:
+            self.message = b""
+        elif chunk.endswith(b"\n"):
+            self.message, self.received = self.received, b""
+
+    def read(self) -> tuple[str, Any]:
+        """The message, which is then no more."""
+        message, self.message = self.message, None
+        try:
+            status, value = json.loads(message)
+            return (status, value) if isinstance(status, str) else ("died", "it sent what is no answer")
+        except (ValueError, TypeError, RecursionError):
+            return "died", "it sent what is no answer"
+
+    def kill(self) -> int | None:
+        """End it. Returns its exit code, or minus the signal that ended it, and `None` if it was alive until now."""
+        if self.message == b"":  # its socket closes a moment before it has an exit code
+            self._join(GRACE)
+        code = self._code()
         with contextlib.suppress(OSError):
             self.process.kill()
-        (self.process.wait if isinstance(self.process, subprocess.Popen) else self.process.join)()
-        self.connection.close()
+        self._join(None)
+        self.socket.close()
+        return code
+
+    def _code(self) -> int | None:
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    def _join(self, timeout: float | None):
+        if isinstance(self.process, subprocess.Popen):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+        else:
+            self.process.join(timeout)
 
 
-def serve(
-    connection: Connection,
-    parent: int,
-    time_limit: float,
-    memory_limit_mb: int | None,
-    end_with: Connection | None = None,
-):
-    """The life of a worker: receives the function, then arguments, and sends (status, value) for each."""
-    if end_with is not None:  # the parent's end, which a forked worker has inherited
-        end_with.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
-    for name in ("SIGTERM", "SIGALRM"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-    logging.disable(logging.ERROR)  # libraries complain of every answer that they cannot read
+def _how_it_ended(code: int | None) -> tuple[str, str]:
+    """Status and words for what `_Worker.kill` returns for a worker that no longer talks."""
+    if code is None:
+        return "died", "its worker closed its socket, or said more than it may"
+    if code >= 0:
+        return "died", f"its worker ended itself with exit code {code}"
     try:
-        function = connection.recv()
-        _limit_memory(memory_limit_mb)
-        connection.send(("ready", None))
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            connection.send(("failed", repr(error)))
-        return
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            while not connection.poll(PARENT_CHECK):
-                if os.getppid() != parent:
-                    return
-            arguments = connection.recv()
-            # The alarm ends the worker even when the parent is gone, and in C code that never comes back to Python.
-            _alarm(time_limit + GRACE)
-            try:
-                answer = ("done", function(*arguments))
-            except MemoryError:
-                answer = ("died", None)
-            except Exception as error:
-                answer = ("failed", repr(error)[:1000])
-            _alarm(0)
-            connection.send(answer)
-
-
-def _alarm(seconds: float):
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _limit_memory(memory_limit_mb: int | None):
-    if memory_limit_mb is None or not sys.platform.startswith("linux"):
-        return
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with open("/proc/self/statm") as file:
-        in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = in_use + memory_limit_mb * 2**20
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-code}"
+    if name in _OUT_OF_TIME:
+        return "timed_out", "it used all its processor time"
+    return ("died" if name in _CRASHES else "lost"), f"its worker was ended by {name}"

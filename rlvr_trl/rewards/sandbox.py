@@ -1,0 +1,290 @@
+r"""
+What a worker gives up before it reads text that a model has written.
+
+A judgement must not run what it reads. SymPy makes that hard: it turns text into Python source in several places, so
+that an answer such as `\sum_{n=0}^{\infty} \frac{\bar{open('x','w')}^n}{n!}` writes a file. A worker therefore takes
+four steps once everything is imported and warm. `disarm_sympy`, `limit` and `lock` each stop that answer alone.
+
+1. `disarm_sympy`: the functions of SymPy that run text as Python refuse to, or are replaced by ones that run nothing.
+2. `isolate`: no environment variables (tokens, passwords), no open files, no current directory of the user's.
+3. `limit`: what the kernel can take away. Every POSIX system has the limits of `resource`: no file can be opened, none
+   can grow, and no core is dumped; no process is started (root is exempt from this one). On Linux, address space is
+   limited too, and nothing that is executed gains privileges. A Linux with Landlock (5.13) also refuses all access to
+   the file system, removing and renaming included (not modes and times); TCP from 6.7, and signals to other processes
+   from 6.12.
+4. `lock`: an audit hook. Python itself refuses `exec`, `compile`, imports, files, sockets, processes and whatever else
+   it audits; only the few events that ordinary judgements raise are allowed.
+
+What this guarantees: text does not become code by any way that Python audits, and no code that Python runs opens a
+file, a socket or a process. What it does not: an audit hook is no sandbox against *native* code, so a fault in the
+interpreter or in a C library meets the limits of the kernel only. Without Landlock those do not keep native code from
+removing files or signalling processes of the user. A forked worker also has a copy of its parent's memory. And code
+that does run, by whatever way, can give any verdict that it likes. There is nothing for Windows, where the pool does
+not run.
+"""
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import operator
+import os
+import re
+import sys
+from collections.abc import Callable
+
+
+# What an interpreter of a virtual environment, and its shared libraries, may need to start: where they are, how paths
+# are encoded and where bytecode is cached. `sys.path` is handed over as it is.
+KEPT_VARIABLES = (
+    ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME", "__PYVENV_LAUNCHER__")
+    + ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8")
+    + ("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
+)
+# `pickle.find_class` is for jobs that hold objects of loaded modules: an import is an event of its own.
+ALLOWED_EVENTS = frozenset({"builtins.id", "array.__new__", "pickle.find_class", "sys.unraisablehook", "time.sleep"})
+# `inspect.signature`, of which SymPy asks for its functions, reads these
+READABLE_ATTRIBUTES = ("__code__", "__defaults__", "__kwdefaults__")
+
+# Modules of SymPy 1.14 that its functions import when they are called, without printers, plots and physics
+_ON_FIRST_USE = (
+    ["assumptions.facts", "assumptions.satask", "assumptions.lra_satask", "assumptions.wrapper"]
+    + [f"assumptions.handlers.{name}" for name in ("calculus", "matrices", "ntheory", "order", "sets")]
+    + [f"combinatorics.{name}" for name in ("coset_table", "fp_groups", "galois", "homomorphisms")]
+    + ["concrete.delta", "discrete.recurrences", "integrals.prde", "integrals.manualintegrate"]
+    + ["logic.algorithms.dpll", "logic.algorithms.dpll2", "physics.units"]
+    + ["matrices.expressions.applyfunc", "polys.dispersion", "polys.distributedmodules"]
+    + [f"polys.domains.{name}" for name in ("old_fractionfield", "old_polynomialring", "quotientring")]
+    + ["polys.numberfields.resolvent_lookup", "tensor.array.array_derivatives", "tensor.array.expressions", "abc"]
+    + [f"sets.handlers.{name}" for name in ("add", "functions", "issubset", "mul", "power")]
+)
+# Packages that SymPy would use if it found them. It is told that there are none.
+_OPTIONAL = ("numpy", "scipy", "pycosat", "pysat", "z3")
+
+_FRACTION = re.compile(r"[+-]?[0-9]+(?:/0*[1-9][0-9]*)?")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]+)?")
+
+_PR_SET_NO_NEW_PRIVS = 38
+# The same numbers on all architectures but alpha
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_VERSION_FLAG = 1
+
+Refuse = Callable[[str], None]
+
+
+def bare_environment() -> dict[str, str]:
+    """
+    The environment of a new interpreter.
+
+    Hashes are not random, so that the order of sets, and with it what SymPy does, is the same in each worker.
+    """
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"PYTHONHASHSEED": "0"}
+
+
+def raise_permission_error(what: str):
+    """Refuses by an exception. A library may catch it, so a worker ends itself instead."""
+    raise PermissionError(f"{what} is refused in a worker")
+
+
+def seal(keep: int, memory_limit_mb: int | None, refuse: Refuse = raise_permission_error):
+    """
+    Take all four steps. There is no way back.
+
+    Args:
+        keep (`int`):
+            File descriptor that stays open.
+        memory_limit_mb (`int` or `None`):
+            Megabytes of address space on top of what is in use now.
+        refuse (`callable`, *optional*):
+            Called with the name of what is refused.
+    """
+    disarm_sympy(refuse)
+    isolate(keep)
+    limit(memory_limit_mb)
+    lock(refuse)
+
+
+def disarm_sympy(refuse: Refuse = raise_permission_error):
+    """
+    Keep SymPy, if it is loaded, from running text as Python.
+
+    - `lambdify` refuses in all loaded modules, as do `lambdastr`, `eval_expr`, `preview`, `autowrap` and `ufuncify`.
+      Only `evalf`, which sums series with it, has one that knows polynomials.
+    - `parse_expr`, and so `sympify` of a string, reads numbers only. mpmath's `identify`, whose formulas SymPy reads
+      in this way when it looks for a simpler form of a number, finds none.
+    - The functions on monomials, which SymPy writes as source for each number of variables, become ordinary ones.
+
+    What SymPy imports on first use is imported here, for `lock` refuses that later; packages that it can do without
+    are marked as absent, unless they are loaded.
+    """
+    if "sympy" not in sys.modules:
+        return
+    for name in _ON_FIRST_USE:
+        with contextlib.suppress(ImportError):  # of another version
+            importlib.import_module(f"sympy.{name}")
+    for name in _OPTIONAL:
+        sys.modules.setdefault(name, None)
+    import mpmath
+    from sympy.core import evalf
+    from sympy.parsing import sympy_parser
+    from sympy.polys.monomials import MonomialOps
+
+    numbers = _number_reader(refuse)
+    replaced = {"sympy.parsing.sympy_parser.parse_expr": numbers}
+    for name in (
+        "sympy.utilities.lambdify.lambdify",
+        "sympy.utilities.lambdify.lambdastr",
+        "sympy.parsing.sympy_parser.eval_expr",
+        "sympy.printing.preview.preview",
+        "sympy.utilities.autowrap.autowrap",
+        "sympy.utilities.autowrap.ufuncify",
+    ):
+        replaced[name] = _refusal(name, refuse)
+    for name, replacement in replaced.items():
+        module, _, attribute = name.rpartition(".")
+        if module in sys.modules:  # `sympy.utilities.lambdify` is a function as an attribute, and a module here
+            _replace_everywhere(getattr(sys.modules[module], attribute), replacement)
+    evalf.lambdify = _polynomial
+    mpmath.identify = lambda *args, **kwargs: None
+    sympy_parser.eval = _refusal("sympy.parsing.sympy_parser.eval", refuse)
+    MonomialOps._build = lambda self, code, name: _MONOMIALS[name]
+
+
+def _replace_everywhere(old, new):
+    for module in list(sys.modules.values()):
+        names = vars(module) if hasattr(module, "__dict__") else {}
+        for name in [name for name, value in list(names.items()) if value is old]:
+            names[name] = new
+
+
+def _refusal(name: str, refuse: Refuse) -> Callable:
+    def refused(*args, **kwargs):
+        refuse(name)
+
+    return refused
+
+
+def _polynomial(variable, expression) -> Callable[[int], int]:
+    """`lambdify` as `evalf` needs it, for polynomials with whole coefficients. For others it has another method."""
+    from sympy import Poly
+
+    coefficients = Poly(expression, variable).all_coeffs()
+    if not all(coefficient.is_Integer for coefficient in coefficients):
+        raise NotImplementedError
+    coefficients = [int(coefficient) for coefficient in coefficients]
+    return lambda value: functools.reduce(lambda total, coefficient: total * value + coefficient, coefficients, 0)
+
+
+def _number_reader(refuse: Refuse) -> Callable:
+    from sympy import Float, Rational
+
+    def read_number(text, *args, **kwargs):
+        if _FRACTION.fullmatch(text):
+            return Rational(*map(int, text.split("/")))
+        if _DECIMAL.fullmatch(text):
+            return Float(text)
+        refuse("sympy.parse_expr")
+
+    return read_number
+
+
+def _monomial_div(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    quotient = tuple(map(operator.sub, a, b))
+    return None if min(quotient) < 0 else quotient
+
+
+_MONOMIALS = {
+    "monomial_mul": lambda a, b: tuple(map(operator.add, a, b)),
+    "monomial_pow": lambda a, k: tuple(x * k for x in a),
+    "monomial_mulpow": lambda a, b, k: tuple(x + y * k for x, y in zip(a, b, strict=True)),
+    "monomial_ldiv": lambda a, b: tuple(map(operator.sub, a, b)),
+    "monomial_div": _monomial_div,
+    "monomial_lcm": lambda a, b: tuple(map(max, a, b)),
+    "monomial_gcd": lambda a, b: tuple(map(min, a, b)),
+}
+
+
+def isolate(keep: int):
+    """
+    Forget the environment, leave the directory, and close every file but `keep`; 0, 1 and 2 become the null device.
+
+    The block of variables that the process was started with stays in its memory, and in `/proc/self/environ`, which
+    `limit` and `lock` keep out of reach: a new interpreter is started with `bare_environment`.
+    """
+    os.environ.clear()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        if standard != keep:
+            os.dup2(null, standard)
+    close_files(keep)
+
+
+def close_files(keep: int):
+    """Close every file but 0, 1, 2 and `keep`."""
+    os.closerange(3, keep)
+    os.closerange(max(3, keep + 1), os.sysconf("SC_OPEN_MAX"))
+
+
+def limit(memory_limit_mb: int | None = None):
+    """Set the limits of the kernel. Those that a system lacks are left out; the head of this file says which."""
+    import resource
+
+    if sys.platform.startswith("linux"):
+        if memory_limit_mb is not None:
+            with open("/proc/self/statm") as file:
+                in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            _lower(resource.RLIMIT_AS, in_use + memory_limit_mb * 2**20)
+        _restrict_files()
+    # With one descriptor, which 0 is, no other can be had; `poll` needs as many as it watches.
+    for name, most in {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": 1}.items():
+        if hasattr(resource, name):
+            _lower(getattr(resource, name), most)
+
+
+def _lower(limit: int, value: int):
+    import resource
+
+    _, hard = resource.getrlimit(limit)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (value, value))
+
+
+def _restrict_files():
+    """No new privileges, and no rights on files, TCP ports and other processes where the kernel has Landlock."""
+    libc = ctypes.CDLL(None)
+    libc.syscall.restype = ctypes.c_long
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
+    if version < 1:
+        return
+    # All rights that this version knows are handled, and no rule grants one. What it does not know it would reject.
+    files = 2 ** {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16) - 1
+    rights = [files] + ([0b11] if version >= 4 else []) + ([0b11] if version >= 6 else [])
+    attribute = (ctypes.c_uint64 * len(rights))(*rights)
+    ruleset = libc.syscall(_LANDLOCK_CREATE_RULESET, attribute, ctypes.c_size_t(ctypes.sizeof(attribute)), 0)
+    if ruleset >= 0:
+        libc.syscall(_LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), 0)
+        os.close(ruleset)
+
+
+def lock(refuse: Refuse = raise_permission_error):
+    """
+    Refuse all that Python audits but `ALLOWED_EVENTS`, the reading of `READABLE_ATTRIBUTES`, and the attempt to import
+    what is marked as absent in `sys.modules` now, which fails without a look at any file.
+
+    Python has no means of taking an audit hook away.
+    """
+    absent = frozenset(name for name, module in sys.modules.items() if module is None)
+
+    def hook(event: str, arguments: tuple, allowed=ALLOWED_EVENTS, readable=READABLE_ATTRIBUTES, absent=absent):
+        if event in allowed:
+            return
+        if (event == "import" and arguments[0] in absent) or (
+            event == "object.__getattr__" and arguments[1] in readable
+        ):
+            return
+        refuse(f"import of {arguments[0]!r:.100}" if event == "import" else event)
+        raise_permission_error(event)
+
+    sys.addaudithook(hook)
