@@ -21,8 +21,8 @@ from pathlib import Path
 from datasets import Dataset
 from trl.rewards import accuracy_reward
 
+from rlvr_trl.answer_text import boxes
 from rlvr_trl.rewards import MathReward
-from rlvr_trl.rewards.boxed import boxes
 
 
 def make_batches(data: Dataset, problems: int, group: int, batch: int, seed: int) -> list[tuple[list, list]]:

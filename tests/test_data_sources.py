@@ -1,5 +1,7 @@
 """Every source on two rows of its published columns, as parquet, JSON and JSON lines; images where it has some."""
 
+import time
+
 import datasets
 import pandas
 import pytest
@@ -9,6 +11,7 @@ from published import CHOICES, PROBLEMS, PUBLISHED, two, user, without_prompt, w
 from trl.data_utils import prepare_multimodal_messages
 
 from rlvr_trl.data import load_benchmark, load_source
+from rlvr_trl.data.sources import read_mathvision
 from rlvr_trl.rewards import choice_reward, math_reward
 
 
@@ -104,6 +107,47 @@ def test_images_need_messages_and_one_tag_each(tmp_path):
     twice = two(problem="<image> <image>Find x.", answer="1")
     with pytest.raises(ValueError, match="Row 0 .*2 tags <image> and 1 images"):
         load_source("geo3k", with_images(tmp_path, twice, "images", ".jsonl", is_list=True))
+
+
+@pytest.mark.parametrize("form", ["text", "struct", "parquet"])
+@pytest.mark.parametrize("outside", ["absolute", "../private.png", "x/../../private.png", "http://127.0.0.1:9/x.png"])
+def test_images_outside_of_the_folder_are_not_read(form, outside, tmp_path):
+    FIGURES[0].save(tmp_path / "private.png")
+    path = str(tmp_path / "private.png") if outside == "absolute" else outside
+    image = path if form == "text" else {"bytes": None, "path": path}
+    file = tmp_path / "data" / ("rows.parquet" if form == "parquet" else "rows.jsonl")
+    file.parent.mkdir()
+    write(file.parent, [GEO3K[0] | {"images": [image]}], file.name)
+    with pytest.raises(ValueError, match="is not in .*data, the folder of its dataset"):
+        load_source("geo3k", file)
+
+
+@pytest.mark.parametrize("form", ["text", "struct", "parquet"])
+def test_images_in_the_folder_are_read(form, tmp_path):
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    FIGURES[0].save(folder / "images/1.png")
+    image = "images/1.png" if form == "text" else {"bytes": None, "path": "images/1.png"}
+    file = folder / ("rows.parquet" if form == "parquet" else "rows.jsonl")
+    write(folder, [GEO3K[0] | {"images": [image]}], file.name)
+    for path in (file, folder):
+        (figure,) = load_source("geo3k", path)[0]["images"]
+        assert figure.convert("RGB").tobytes() == FIGURES[0].tobytes()
+    (folder / "images/1.png").unlink()
+    with pytest.raises(ValueError, match="There is no image 'images/1.png' in"):
+        load_source("geo3k", file)
+
+
+def test_the_name_of_a_file_is_no_pattern(tmp_path):
+    for name, problem in (("rows1.jsonl", "another file"), ("rows[1].jsonl", "this file")):
+        write(tmp_path, [{"problem": problem, "answer": "1"}], name)
+    assert load_source("math500", tmp_path / "rows[1].jsonl")[0]["prompt"][-1]["content"] == "this file"
+
+
+def test_blanks_without_an_image_take_linear_time():
+    start = time.perf_counter()
+    read_mathvision({"question": " " * 300_000 + "?", "options": [], "answer": "1"})  # was: 100 s
+    assert time.perf_counter() - start < 10
 
 
 def test_images_written_by_pandas(tmp_path):

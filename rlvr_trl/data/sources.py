@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..rewards.boxed import BOX, last_boxed
+from ..answer_text import last_boxes
 
 
 LETTERS = "ABCDEFGHIJ"
@@ -27,7 +27,7 @@ _DAPO_FIRST = "Solve the following math problem step by step."
 _DAPO_LAST = "Remember to put your answer on its own line"
 _LEVEL = re.compile(r"level\s*", re.IGNORECASE)
 _OLYMMATH_LEVEL = re.compile(r"EASY|HARD", re.IGNORECASE)
-_IMAGE_TAG = re.compile(r"[ \t]*<image\d*>[ \t]*\n?")
+_IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # begins once in a run of blanks: linear
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_math(row: dict) -> Problem:
         solution = "\n\n".join(solution)
     answer = _answer(_first(row, "answer", "final_answer"))
     if answer is None and solution is not None:
-        answer = next(iter(last_boxed(solution)), None)
+        answer = ",".join(last_boxes(solution)) or None
     columns = {"solution": solution} if "solution" in row else {}
     if "level" in row:
         columns["level"] = _level(row["level"])
@@ -191,8 +191,8 @@ def _answer(value) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None else str(value).strip()
-    if BOX in text:
-        text = next(iter(last_boxed(text)), "")
+    if "\\boxed" in text:
+        text = ",".join(last_boxes(text))
     return text or None
 
 

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
-from ..rewards.maze import CLOSING_TAG, OPENING_TAG
+from ..answer_text import CLOSING_TAG, OPENING_TAG
 from .progress import show_figures_in_bar
 
 
