@@ -2,10 +2,8 @@
 
 import json
 import multiprocessing
-import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +17,8 @@ from launching import launch
 pytest.importorskip("math_verify")
 
 from rlvr_trl.rewards import MathReward, WeightedReward, boxed_format_reward, choice_reward, math_reward
+from rlvr_trl.rewards.answers.kinds import read, show
 from rlvr_trl.rewards.math import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS, read_answers, read_gold
-from rlvr_trl.rewards.math_answers import equal_by_form, judge, normalize
 from rlvr_trl.rewards.workers import Outcome, WorkerPool
 
 
@@ -131,8 +129,10 @@ def test_different_pairs(reward):
 def test_where_the_answer_is():
     for text, expected in {
         r"\boxed{1} then, no: \boxed{2}": ("2",),
-        r"$\boxed{(-2,18)}$ and $\boxed{(8,38)}$": ("(-2,18),(8,38)", "(8,38)"),
-        r"\boxed{\boxed{3}}": (),
+        r"$\boxed{(-2,18)}$ and $\boxed{(8,38)}$": ("(-2,18), (8,38)", "(8,38)"),
+        r"\boxed{1} or \boxed{2}": ("1, 2",),
+        r"\boxed{1}, \boxed{2} and \boxed{3}": ("1, 2, 3",),
+        r"\boxed{\boxed{3}}": ("3",),
         r"\boxed{4} and cut \boxed{5": ("4",),
         r"\boxed{a{b}": (),
         r"\boxed 7": ("7",),
@@ -141,11 +141,39 @@ def test_where_the_answer_is():
         "The final answer is: $9$. I hope it is correct.": ("9",),
         "Answer: 10\n": ("10",),
         "It may be 11": (),
+        "So\n\n$x = 12$": ("x = 12",),
+        "I give up": (),
         "": (),
+        r"<think>\boxed{13}</think>": (),
+        r"<think>\boxed{13}</think> The answer is 14.": ("14",),
+        r"<think>\boxed{13} or": (),
         r"\boxed{" + "1" * (MAX_ANSWER_CHARS + 1) + "}": (),
         r"\boxed{1}" + " " * MAX_COMPLETION_CHARS: (),
     }.items():
         assert read_answers(text) == expected, text[:80]
+
+
+def test_thinking_is_a_setting():
+    text, answer = r"<musing>\boxed{5}</musing> so \boxed{4}", ["4"]
+    assert MathReward()([r"\boxed{5} so <musing>\boxed{4}"], answer=answer) == [1.0]
+    own = MathReward(thinking_tags=[("<musing>", "</musing>")])
+    assert own([text, r"\boxed{5} so <musing>\boxed{4}"], answer=answer * 2) == [1.0, 0.0]
+    opened = MathReward(starts_thinking=True)
+    assert opened([r"\boxed{4}", r"\boxed{4}</think>", r"\boxed{5}</think>\boxed{4}"], answer=answer * 3) == [0, 0, 1]
+    with pytest.raises(ValueError, match="thinking_tags"):
+        MathReward(thinking_tags="<think>")
+
+
+def test_options_of_mixed_benchmarks(reward):
+    chosen = [
+        r"\boxed{B. 17}",
+        r"\boxed{\textbf{(B)}\ 17}",
+        r"\boxed{b}",
+        r"\boxed{A. 17}",
+        r"\boxed{17}",
+        r"\boxed{A, B}",
+    ]
+    assert reward(chosen, answer=["B"] * 6) == [1, 1, 1, 0, 0, 0]
 
 
 def test_columns_and_messages(reward):
@@ -172,7 +200,7 @@ def test_logs(reward):
     extra, metrics = {}, {}
     reward(["\\boxed{\\dfrac12}", "?"], answer=["1", "1"], log_extra=extra.__setitem__, log_metric=metrics.__setitem__)
     assert extra == {"extracted_answer": [r"\frac{1}{2}", None]}
-    assert metrics == {"math_reward/timed_out": 0.0, "math_reward/died": 0.0}
+    assert metrics == dict.fromkeys((f"math_reward/{name}" for name in ("timed_out", "died", "lost", "retried")), 0.0)
     assert math_reward.__name__ == reward.__name__ == "math_reward"
 
 
@@ -233,18 +261,38 @@ def test_abuse_is_bounded_and_raises_nothing():
     reward.pool.close()
 
 
+SLOW = r"\boxed{\sum_{n=1}^{10000000}\frac{1}{n^2+1}}"
+
+
 def test_a_judgement_that_hangs_is_ended_and_remembered():
-    reward = MathReward(time_limit=5.0, num_workers=1)  # long enough for the others on a busy machine
+    reward = MathReward(time_limit=2.0, num_workers=1)
     reward([r"\boxed{\sqrt{8}}"], answer=[r"2\sqrt{2}"])  # the worker is ready
     metrics, start = {}, time.monotonic()
-    completions = [r"\boxed{9^{9^9}+x}", r"\boxed{\sqrt{12}}", r"\boxed{9^{9^9}+x}"]
-    answers = ["x+1", r"2\sqrt{3}", "x+1"]
+    completions, answers = [SLOW, r"\boxed{\sqrt{12}}", SLOW], ["2", r"2\sqrt{3}", "2"]
     assert reward(completions, answer=answers, log_metric=metrics.__setitem__) == [0.0, 1.0, 0.0]
-    assert metrics["math_reward/timed_out"] + metrics["math_reward/died"] == 1
-    assert time.monotonic() - start < 30
+    assert metrics["math_reward/timed_out"] == metrics["math_reward/retried"] == 1
+    assert time.monotonic() - start < 60
     judged = sum(reward.pool.counts.values())
     assert reward(completions, answer=answers) == [0.0, 1.0, 0.0] and sum(reward.pool.counts.values()) == judged
     reward.pool.close()
+
+
+class _Lost(WorkerPool):
+    def run(self, jobs):
+        self.counts["retried"] += len(jobs)
+        return [Outcome("lost", "its worker was ended by SIGKILL")] * len(jobs)
+
+
+def test_a_judgement_that_is_lost_is_no_label_and_is_not_remembered(monkeypatch):
+    reward = MathReward(num_workers=1)
+    pool, metrics = reward.pool, {}
+    monkeypatch.setattr(reward, "pool", _Lost(abs, num_workers=1, time_limit=1))
+    texts, answers = [r"\boxed{\sqrt{8}}", r"\boxed{2}", r"\boxed{3}"], [r"2\sqrt{2}", "2", "2"]
+    assert reward(texts, answer=answers, log_metric=metrics.__setitem__) == [None, 1.0, 0.0]
+    assert metrics["math_reward/lost"] == metrics["math_reward/retried"] == 1
+    monkeypatch.setattr(reward, "pool", pool)
+    assert reward(texts, answer=answers) == [1.0, 1.0, 0.0]
+    pool.close()
 
 
 def test_equal_pairs_are_judged_once(reward):
@@ -255,35 +303,6 @@ def test_equal_pairs_are_judged_once(reward):
     assert reward.pool.counts["done"] == before + 1
     reward([r"\boxed{7}"] * 8, answer=["7"] * 8)  # no worker is asked
     assert reward.pool.counts["done"] == before + 1
-
-
-@pytest.mark.parametrize("start_method", ["spawn", "fork"])
-def test_slow_calls_are_killed_and_others_are_answered(start_method):
-    pool = WorkerPool(time.sleep, num_workers=2, time_limit=0.5, start_method=start_method)
-    start = time.monotonic()
-    statuses = [outcome.status for outcome in pool.run([(0,), (60,), (0,), (60,), (0,), ("x",)])]
-    assert statuses == ["done", "timed_out", "done", "timed_out", "done", "failed"]
-    assert time.monotonic() - start < 15
-    assert pool.counts == {"done": 3, "failed": 1, "timed_out": 2, "died": 0, "started": pool.counts["started"]}
-    pids = pool.pids
-    assert pool.run([(0,)] * 4) == [Outcome("done")] * 4 and set(pids) <= set(pool.pids)  # reused
-    pool.close()
-    assert pool.pids == [] and not any(map(alive, pids))
-
-
-@pytest.mark.parametrize("start_method", ["spawn", "fork"])
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
-def test_memory_is_limited(start_method):
-    pool = WorkerPool(bytes, num_workers=1, time_limit=20, memory_limit_mb=200, start_method=start_method)
-    assert [o.status for o in pool.run([(10,), (400 * 2**20,), (10,)])] == ["done", "died", "done"]
-    assert pool.counts["started"] == 2
-    pool.close()
-
-
-def test_a_crash_is_survived():
-    pool = WorkerPool(os._exit, num_workers=1, time_limit=5)
-    assert [o.status for o in pool.run([(0,), (1,)])] == ["died", "died"]
-    pool.close()
 
 
 def test_settings_are_checked():
@@ -334,7 +353,7 @@ def test_under_accelerate_launch(tmp_path):
     launch("math_rewards.py", str(tmp_path), processes=2, config=LAUNCH_CONFIG)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["rewards"] == [1.0, 1.0, 1.0, 0.0] and second["rewards"] == [0.0, 1.0, 1.0, 0.0]
-    assert first["metrics"] == {"math_reward/timed_out": 0.0, "math_reward/died": 0.0}
+    assert set(first["metrics"].values()) == {0.0} and "math_reward/timed_out" in first["metrics"]
     for rank in (first, second):  # they share the cores
         assert rank["workers"] == max(1, min(4, rank["cores"] // 2))
         assert rank["pids"] and not any(map(alive, rank["pids"]))
@@ -346,52 +365,11 @@ def test_pickling_keeps_the_settings():
     assert (copy.pool.time_limit, copy.pool.num_workers, copy.pool.memory_limit_mb) == (3, 2, None)
 
 
-PARENT = """
-import threading, time
-from rlvr_trl.rewards.workers import WorkerPool
-pool = WorkerPool(time.sleep, num_workers=2, time_limit=2, start_method={method!r})
-pool.run([(0.3,), (0.3,)])
-print(*pool.pids, flush=True)
-pool.run([(0,)] + [(60,)] * {busy})
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize(("method", "busy"), [("spawn", 0), ("spawn", 1), ("fork", 0)])
-def test_workers_die_with_their_parent(method, busy):
-    script = PARENT.format(method=method, busy=busy)
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    pids = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(pids) == 2 and all(map(alive, pids))
-    time.sleep(0.3)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    until = time.monotonic() + 6
-    while any(map(alive, pids)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(map(alive, pids))
-
-
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def test_normal_forms():
-    for text, expected in {
-        r"\left( 3 , \dfrac{1}{2} \right)": r"(3,\frac{1}{2})",
-        r"5\text{ cm}^2": "5",
-        r"\$1,234.50": "1234.50",
-        r"\text{(B)}": "B",
-        r"3 \text{ p.m.}": "3p.m",
-        r"\pi r^{2}": r"\pi r^2",
-        "  ": "",
-    }.items():
-        assert normalize(text) == expected
-    assert equal_by_form("1/2", "0.5") and equal_by_form(r"\sqrt{8}", r"2\sqrt{2}") is None
-    assert judge(r"\sqrt{8}", r"2\sqrt{2}") is True
 
 
 def test_importing_the_rewards_needs_no_math_verify():
@@ -401,6 +379,7 @@ sys.modules["math_verify"] = None
 import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "math_verify" else find(name, *rest)
+sys.modules["flint"] = None
 from rlvr_trl.rewards import choice_reward, math_reward, maze_reward
 try:
     math_reward(["1"], answer=["1"])
@@ -466,6 +445,8 @@ def test_gold_solutions_of_math(reward):
     shuffled = random.Random(0).sample(answers, len(answers))
     rewards = reward(solutions, answer=shuffled)
     wrong = [
-        (a, s) for a, s, r in zip(answers, shuffled, rewards, strict=True) if r == 1.0 and read_gold(a) != read_gold(s)
+        (a, s)
+        for a, s, r in zip(answers, shuffled, rewards, strict=True)
+        if r == 1.0 and show(read(a)[0]) != show(read(s)[0])
     ]
     assert wrong == []

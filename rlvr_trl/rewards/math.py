@@ -1,16 +1,17 @@
-"""The reward of a mathematical answer: 1 if it equals the reference, by math-verify in killable processes."""
+"""The reward of a mathematical answer: 1 if it equals the reference, judged in processes that can be killed."""
 
 import importlib.util
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from .boxed import BOX, last_boxed
-from .math_answers import equal_by_form, judge, normalize
-from .maze import completion_text, extract_tagged_answer
+from ..answer_text import THINKING_TAGS, boxes, completion_text, find_answer
+from .answers.kinds import Answer, Text, Unread, read, show
+from .answers.literals import settled
+from .choice import choice_letters
 from .references import reference_column
 from .workers import WorkerPool
 
@@ -20,29 +21,29 @@ MAX_ANSWER_CHARS = 1_000
 CACHE_SIZE = 20_000
 MAX_WORDS = 8  # of a reference without a box that is taken for an answer rather than for an explanation
 
-_ANSWER_IS = re.compile(r"\banswer\s*(?:is|:|=)\s*:?", re.IGNORECASE)
-_END_OF_ANSWER = re.compile(r"\n|\.(?=\s|$)")
-
 
 class MathReward:
     r"""
     Reward function that checks whether the answer of a completion equals the reference.
 
-    The answer is what is in the last `\boxed{…}` (where only separators are between several, all of them as a list
-    will do too), else in the last `<answer>…</answer>`, else what follows the last "answer is" or "answer:". The
-    reference is the `answer` of the row if there is one, else its `solution`; of either the part that would be read
-    from a completion, or all of it where it is short.
+    The answer is read after the thinking, where [`~rlvr_trl.answer_text.find_answer`] finds it: in the last `\boxed{…}`
+    (where only separators stand between several, all of them as a list), else in the last `<answer>…</answer>`, after
+    `####` or after the last "answer is", else in the last line if that is mathematics. The reference is the `answer` of
+    the row if there is one, else its `solution`; of either the part that would be read from a completion, or all of it
+    where it is short. What counts as equal is told in docs/verifier.md.
 
-    Equal normal forms, numbers and words are compared here; the rest by math-verify in worker processes. A judgement
-    that takes longer than `time_limit` or more memory than `memory_limit_mb` is ended with its worker and counts as
-    wrong, as does one that crashes. Pairs of reference and answer are judged once and remembered, the last 20,000.
+    Equal forms and plain numbers are settled here, the rest in worker processes. A judgement that takes longer than
+    `time_limit` or more memory than `memory_limit_mb`, or that crashes, is ended with its worker and made once more in
+    another; if that ends too, the answer counts as wrong. Where the cause was outside, as when the system kills the
+    worker, there is no judgement: the reward is `None`. Pairs of reference and answer are judged once and remembered,
+    the last 20,000.
 
     Limits against abuse: a completion of more than 1,000,000 characters, and an answer of more than 1,000, scores 0
-    unread.
+    unread. No text of a completion or of a dataset is ever executed: docs/verifier.md says what guards that.
 
     Args:
         time_limit (`float`, *optional*, defaults to `5.0`):
-            Seconds for one judgement.
+            Seconds of processor time for one judgement.
         num_workers (`int`, *optional*):
             Worker processes. Defaults to as many as there are cores for each process on the machine
             (`LOCAL_WORLD_SIZE`), at most 4.
@@ -50,9 +51,13 @@ class MathReward:
             Megabytes that a worker may use on top of what it starts with (Linux only).
         start_method (`str`, *optional*, defaults to `"spawn"`):
             How workers are started, see [`WorkerPool`].
+        thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
+            Pairs of opening and closing tag of a thought: what counts is what follows it.
+        starts_thinking (`bool`, *optional*, defaults to `False`):
+            Whether the prompt has opened a thought, so that nothing counts before a closing tag.
 
     Raises:
-        `ImportError`: math-verify is not installed.
+        `ImportError`: math-verify or python-flint is not installed.
         `ValueError`: A setting is out of range.
 
     Example:
@@ -68,13 +73,17 @@ class MathReward:
         num_workers: int | None = None,
         memory_limit_mb: int | None = 1024,
         start_method: str = "spawn",
+        thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS,
+        starts_thinking: bool = False,
     ):
         self.__name__ = "math_reward"
+        find_answer("", thinking_tags, starts_thinking)  # raises where they are no pairs
         if num_workers is None:
             num_workers = max(1, min(4, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-        self._settings = (num_workers, time_limit, memory_limit_mb, start_method)
-        self.pool = WorkerPool(judge, *self._settings)
-        self._cache: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
+        self._thinking = (thinking_tags, starts_thinking)
+        self.pool = WorkerPool(judge, num_workers, time_limit, memory_limit_mb, start_method, warm_up=warm_up)
+        self._cache: OrderedDict[tuple, bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(
@@ -97,102 +106,132 @@ class MathReward:
             log_extra (`callable`, *optional*):
                 Given by the trainer. Receives the column `extracted_answer`: normal forms, `None` without an answer.
             log_metric (`callable`, *optional*):
-                Given by the trainer. Receives `math_reward/timed_out` and `math_reward/died`: judgements of this call
-                that were ended for their time, and those whose worker crashed or ran out of memory.
+                Given by the trainer. Receives `math_reward/timed_out`, `math_reward/died` and `math_reward/lost`:
+                judgements of this call that were ended for their time, those whose worker crashed or ran out of memory,
+                and those ended by an outside cause; and `math_reward/retried`, how many were made a second time.
             **kwargs:
                 Other columns and trainer arguments, not used.
 
         Returns:
-            `list[float | None]`: 1.0 or 0.0 per completion, `None` where the reference cannot be read.
+            `list[float | None]`: 1.0 or 0.0 per completion, `None` where the reference cannot be read or the judgement
+            was lost.
 
         Raises:
             `ValueError`: There is neither column, or it does not have one entry for each completion.
         """
-        _need_math_verify()
+        _need_packages()
         references = reference_column("math_reward", completions, solution, answer)
         golds = [read_gold(reference) if isinstance(reference, str) else None for reference in references]
-        answers = [read_answers(completion_text(completion)) for completion in completions]
-        pairs = [(g, a) for g, readings in zip(golds, answers, strict=True) if g is not None for a in readings]
-        verdicts, ended = self._judge(dict.fromkeys(pairs))
+        answers = [read_answers(completion_text(completion), *self._thinking) for completion in completions]
+        pairs = [[] if g is None else [(g, a) for a in texts] for g, texts in zip(golds, answers, strict=True)]
+        verdicts, ended = self._judge(dict.fromkeys(pair for several in pairs for pair in several))
         if log_extra is not None:
-            log_extra("extracted_answer", [readings[0] if readings else None for readings in answers])
+            log_extra("extracted_answer", [show(read(texts[0])[0]) if texts else None for texts in answers])
         if log_metric is not None:
             for name, count in ended.items():
                 log_metric(f"math_reward/{name}", float(count))
         return [
-            None if g is None else float(any(verdicts[g, a] for a in readings))
-            for g, readings in zip(golds, answers, strict=True)
+            None if gold is None else _reward([verdicts[pair] for pair in several])
+            for gold, several in zip(golds, pairs, strict=True)
         ]
 
-    def _judge(self, pairs) -> tuple[dict[tuple[str, str], bool], dict[str, int]]:
-        """Verdict of each pair of normal forms, and how many judgements were ended."""
-        verdicts, open_pairs = {}, []
+    def _judge(self, pairs) -> tuple[dict[tuple[str, str], bool | None], dict[str, int]]:
+        """Verdict of each pair of texts, `None` where there is none, and how many judgements were ended."""
+        verdicts, open_pairs = {}, {}
         for pair in pairs:
+            key = tuple(map(read, pair))
             with self._lock:
-                known = self._cache.get(pair)
+                known = self._cache.get(key)
                 if known is not None:
-                    self._cache.move_to_end(pair)
-            known = equal_by_form(*pair) if known is None else known
+                    self._cache.move_to_end(key)
             if known is None:
-                open_pairs.append(pair)
+                known = _chosen(key[0], pair[1]) or settled(*key)
+            if known is None:
+                open_pairs.setdefault(key, []).append(pair)
             else:
                 verdicts[pair] = known
-        outcomes = self.pool.run(open_pairs) if open_pairs else []
-        for pair, outcome in zip(open_pairs, outcomes, strict=True):
-            verdicts[pair] = outcome.status == "done" and bool(outcome.value)
+        before = self.pool.counts["retried"]
+        outcomes = self.pool.run([same[0] for same in open_pairs.values()]) if open_pairs else []
         with self._lock:
-            # What was ended is remembered too: it would hold up every step in which it comes back.
-            self._cache.update((pair, verdicts[pair]) for pair in open_pairs)
+            for (key, same), outcome in zip(open_pairs.items(), outcomes, strict=True):
+                verdict = None if outcome.status == "lost" else outcome.status == "done" and bool(outcome.value)
+                verdicts.update(dict.fromkeys(same, verdict))
+                if verdict is not None:  # what was ended too: it would hold up every step in which it comes back
+                    self._cache[key] = verdict
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-        return verdicts, {s: sum(o.status == s for o in outcomes) for s in ("timed_out", "died")}
+        ended = {s: sum(o.status == s for o in outcomes) for s in ("timed_out", "died", "lost")}
+        return verdicts, ended | {"retried": self.pool.counts["retried"] - before}
 
     # Trainers send reward functions to other processes
     def __reduce__(self):
-        num_workers, time_limit, memory_limit_mb, start_method = self._settings
-        return MathReward, (time_limit, num_workers, memory_limit_mb, start_method)
+        return MathReward, self._settings
 
 
-def read_answers(text: str) -> tuple[str, ...]:
-    """The answer of a completion in normal form; two readings for several boxes, none where there is no answer."""
-    if len(text) > MAX_COMPLETION_CHARS:
+def judge(reference: str, answer: str) -> bool:
+    """What workers call. They alone load what judges."""
+    from .answers.equality import judge
+
+    return judge(reference, answer)
+
+
+def warm_up():
+    """Judge what needs all that a judgement may ever import: once a worker is locked, it imports nothing more."""
+    from .answers.equality import judge
+    from .answers.sympy_judge import WARM_UP
+
+    for reference, answer in WARM_UP:
+        judge(reference, answer)
+
+
+def _reward(verdicts: list[bool | None]) -> float | None:
+    """1.0 if one reading is right; `None` if none is and the judgement of one is lost."""
+    return 1.0 if True in verdicts else None if None in verdicts else 0.0
+
+
+def read_answers(
+    text: str, thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS, starts_thinking: bool = False
+) -> tuple[str, ...]:
+    r"""
+    The text of a completion's answer; none where there is no answer that can be read. Two readings for two boxes that an
+    "and" joins, which is how solutions of MATH mark them: both as a list, and the last.
+    """
+    found = find_answer(text, thinking_tags, starts_thinking)
+    if found is None or sum(map(len, found.texts)) > MAX_ANSWER_CHARS:
         return ()
-    return _normal_forms(_marked_answer(text))
+    answer = ", ".join(found.texts)
+    readings = read(answer)
+    if not readings or (found.how == "line" and isinstance(readings[0], Text | Unread)):
+        return ()
+    if len(found.texts) == 2:
+        (start, _, _), (_, end, _) = boxes(text)[:2]
+        if "and" in text[end:start].split():
+            return answer, found.texts[-1]
+    return (answer,)
 
 
 @lru_cache(maxsize=20_000)
 def read_gold(text: str) -> str | None:
-    """The reference answer in normal form: what is marked as the answer, or all of a text of a few words."""
+    """The text of a reference answer: what is marked as the answer, or all of a text of a few words."""
     if len(text) > MAX_COMPLETION_CHARS:
         return None
-    answers = _marked_answer(text)
-    if not answers and "####" in text:  # GSM8K
-        answers = (text.rpartition("####")[2],)
-    if not answers and len(text) <= MAX_ANSWER_CHARS:
-        words = re.findall(r"[a-zA-Z]{2,}", re.sub(r"\\[a-zA-Z]+", " ", text))
-        answers = (text,) if len(words) <= MAX_WORDS else ()
-    return next((a for a in _normal_forms(answers) if any(character.isalnum() for character in a)), None)
+    found = find_answer(text, thinking_tags=())
+    if found is not None and found.how != "line":
+        answer = ", ".join(found.texts)
+    else:
+        words = re.findall(r"[a-zA-Z]{2,}", re.sub(r"\\[a-zA-Z]+", " ", text[: MAX_ANSWER_CHARS + 1]))
+        answer = text if len(words) <= MAX_WORDS else ""
+    if len(answer) > MAX_ANSWER_CHARS or not any(character.isalnum() for character in answer):
+        return None
+    return answer if read(answer) else None
 
 
-def _marked_answer(text: str) -> tuple[str, ...]:
-    boxed = last_boxed(text)
-    if boxed:
-        return boxed
-    tagged = extract_tagged_answer(text)
-    if tagged is not None:
-        return (tagged,)
-    tail = text[-MAX_ANSWER_CHARS:]
-    matches = list(_ANSWER_IS.finditer(tail))
-    if not matches:
-        return ()
-    answer = tail[matches[-1].end() :].strip()
-    end = _END_OF_ANSWER.search(answer)
-    return ((answer[: end.start()] if end else answer).strip().strip("*"),)
-
-
-def _normal_forms(answers: tuple[str, ...]) -> tuple[str, ...]:
-    forms = (normalize(answer) for answer in answers if len(answer) <= MAX_ANSWER_CHARS and BOX not in answer)
-    return tuple(form for form in forms if form)
+def _chosen(references: tuple[Answer, ...], answer: str) -> bool | None:
+    """Whether an answer such as `C. 12` chooses the option that the reference is; `None` where it is no option."""
+    reference = references[0]
+    if not isinstance(reference, Text) or not re.fullmatch("[A-J]", reference.original):
+        return None
+    return choice_letters(answer) == {reference.original} or None
 
 
 def _cores() -> int:
@@ -200,9 +239,10 @@ def _cores() -> int:
 
 
 @lru_cache(maxsize=1)
-def _need_math_verify():
-    if importlib.util.find_spec("math_verify") is None:
-        raise ImportError("math_reward needs math-verify: pip install 'rlvr-trl[eval]'")
+def _need_packages():
+    missing = [name for name in ("math_verify", "flint") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"math_reward needs {' and '.join(missing)}: pip install 'rlvr-trl[eval]'")
 
 
 math_reward = MathReward()

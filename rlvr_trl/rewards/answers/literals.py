@@ -1,0 +1,94 @@
+"""Numbers as they are written: their exact value, and what a decimal that was rounded may stand for."""
+
+from fractions import Fraction
+
+from .expressions import Expr
+from .kinds import Answer, Value
+
+
+MAX_BITS = 20_000
+MIN_PLACES, MIN_DIGITS = 6, 5  # of a decimal that counts as what it rounds
+
+
+def exact(tree: Expr) -> Fraction | None:
+    """The value of a number made of integers and decimals by the four operations and small powers; `None` else."""
+    if tree.op == "num":
+        return tree.value
+    if tree.op not in ("neg", "add", "mul", "div", "pow"):
+        return None
+    values = [exact(arg) for arg in tree.args]
+    if None in values or any(_bits(value) > MAX_BITS for value in values):
+        return None
+    if tree.op == "neg":
+        return -values[0]
+    if tree.op == "add":
+        return sum(values[1:], values[0])
+    if tree.op == "mul":
+        total = values[0]
+        for value in values[1:]:
+            if _bits(total) > MAX_BITS:
+                return None
+            total *= value
+        return total
+    if tree.op == "div":
+        return values[0] / values[1] if values[1] else None
+    base, exponent = values
+    if exponent.denominator != 1 or abs(exponent) * _bits(base) > MAX_BITS or (base == 0 and exponent <= 0):
+        return None
+    return base**exponent.numerator
+
+
+def _bits(value: Fraction) -> int:
+    return abs(value.numerator).bit_length() + value.denominator.bit_length()
+
+
+def rounded(tree: Expr) -> Expr | None:
+    """The decimal, scientific notation included, that a tree is; `None` if it is none or has too few digits."""
+    sign = 1
+    while tree.op == "neg":
+        tree, sign = tree.args[0], -sign
+    places, digits = tree.places, tree.digits
+    if tree.op == "mul" and len(tree.args) == 2 and tree.args[1].op == "pow":
+        ten, exponent = (exact(arg) for arg in tree.args[1].args)
+        if ten != 10 or exponent is None or exponent.denominator != 1:
+            return None
+        places, digits, tree = tree.args[0].places - int(exponent), tree.args[0].digits, tree
+    elif tree.op != "num":
+        return None
+    value = exact(tree)
+    scientific = tree.op == "mul" or places < 0
+    enough = digits >= MIN_PLACES if scientific else digits >= MIN_DIGITS and places >= MIN_PLACES
+    if value is None or not enough:
+        return None
+    return Expr("num", value=sign * value, places=places, digits=digits)
+
+
+def same_number(left: Expr, right: Expr) -> bool | None:
+    """Whether two numbers are equal, exactly or because one rounds the other; `None` if one is more than a number."""
+    x, y = exact(left), exact(right)
+    if x is None or y is None:
+        return None
+    return x == y or rounds(rounded(left), rounded(right), y) or rounds(rounded(right), rounded(left), x)
+
+
+def rounds(decimal: Expr | None, other: Expr | None, value: Fraction) -> bool:
+    """Whether a decimal is what a number comes to when it is rounded, or cut, to its places."""
+    if decimal is None or (other is not None and other.places <= decimal.places):
+        return False
+    last = Fraction(10) ** -decimal.places
+    beyond = abs(value) - abs(decimal.value)
+    return value * decimal.value > 0 and (2 * abs(value - decimal.value) <= last or 0 <= beyond < last)
+
+
+def settled(references: tuple[Answer, ...], answers: tuple[Answer, ...]) -> bool | None:
+    """
+    Whether two answers, in their readings, are equal, where that is certain without evaluating anything: equal trees,
+    and two numbers. `None` for all else.
+    """
+    if any(reference == answer for reference in references for answer in answers):
+        return True
+    if len(references) == len(answers) == 1:
+        one, other = references[0], answers[0]
+        if isinstance(one, Value) and isinstance(other, Value) and not (one.percent or other.percent):
+            return same_number(one.expr, other.expr) if one.unit is None and other.unit is None else None
+    return None

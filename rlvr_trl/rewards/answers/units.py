@@ -1,0 +1,180 @@
+"""Units of measurement: what a few words after a number measure, and in which multiple of what."""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from .tokens import Token, Unreadable
+
+
+class Unit(NamedTuple):
+    """A product of powers of base units, sorted, times an exact factor. A counted noun is a base unit of its own."""
+
+    dimensions: tuple[tuple[str, int], ...] = ()
+    factor: Fraction = Fraction(1)
+
+    @property
+    def noun(self) -> bool:
+        """Whether it is a word that this table does not know, such as apples."""
+        return any(base.startswith("noun ") for base, _ in self.dimensions)
+
+
+# Multiples of base units; a space parts the names of one multiple.
+_LENGTH = {
+    "m meter metre": 1,
+    "ft foot feet": "0.3048",
+    "inch in": "0.0254",
+    "yd yard": "0.9144",
+    "mi mile": "1609.344",
+}
+_MASS = {"g gram gramme": 1, "lb pound": "453.59237", "oz ounce": "28.349523125", "tonne": 10**6}
+_TIME = {"s sec second": 1, "min minute": 60, "h hr hour": 3600, "day d": 86400, "week wk": 604800}
+_BASES: dict[str, tuple[dict[str, int], dict]] = {
+    "length": ({"length": 1}, _LENGTH),
+    "mass": ({"mass": 1}, _MASS),
+    "time": ({"time": 1}, _TIME),
+    "calendar": ({"month": 1}, {"month mo": 1, "year yr": 12}),
+    "volume": ({"length": 3}, {"L l liter litre": "0.001", "cc": "0.000001"}),
+    "gallon": ({"gallon": 1}, {"gallon gal": 1, "quart qt": "0.25", "pint pt": "0.125", "cup": "0.0625"}),
+    "area": ({"length": 2}, {"hectare ha": 10_000}),
+    "acre": ({"acre": 1}, {"acre": 1}),
+    "speed": ({"length": 1, "time": -1}, {"mph": Fraction(1609344, 3600000), "kph kmh kmph": Fraction(1000, 3600)}),
+    "frequency": ({"time": -1}, {"Hz hertz": 1, "Bq": 1, "rpm": Fraction(1, 60)}),
+    "force": ({"mass": 1, "length": 1, "time": -2}, {"N newton": 1000, "dyn dyne": "0.01"}),
+    "energy": ({"mass": 1, "length": 2, "time": -2}, {"J joule": 1000, "erg": "0.0001", "cal calorie": 4184}),
+    "electronvolt": ({"electronvolt": 1}, {"eV electronvolt": 1}),
+    "power": ({"mass": 1, "length": 2, "time": -3}, {"W watt": 1000}),
+    "pressure": ({"mass": 1, "length": -1, "time": -2}, {"Pa pascal": 1000, "atm": 101_325_000, "bar": 10**8}),
+    "charge": ({"current": 1, "time": 1}, {"coulomb": 1}),
+    "current": ({"current": 1}, {"A amp ampere": 1}),
+    "voltage": ({"voltage": 1}, {"V volt": 1}),
+    "resistance": ({"voltage": 1, "current": -1}, {"Ohm ohm Omega": 1}),
+    "amount": ({"mole": 1}, {"mol mole": 1}),
+    "molarity": ({"mole": 1, "length": -3}, {"M": 1000}),
+    "kelvin": ({"kelvin": 1}, {"K kelvin": 1}),
+    "celsius": ({"celsius": 1}, {"°C celsius": 1}),
+    "fahrenheit": ({"fahrenheit": 1}, {"°F fahrenheit": 1}),
+    "angle": ({"degree": 1}, {"degree deg °": 1, "arcmin arcminute": Fraction(1, 60), "arcsec": Fraction(1, 3600)}),
+    "radian": ({"radian": 1}, {"radian rad": 1}),
+    "dollar": ({"dollar": 1}, {"$ dollar USD usd buck": 1, "cent ¢ penny pennies penny": "0.01"}),
+    "euro": ({"euro": 1}, {"€ euro EUR": 1}),
+    "sterling": ({"sterling": 1}, {"£ GBP": 1}),
+    "yuan": ({"yuan": 1}, {"¥ yuan yen RMB CNY JPY 元 圆 円 块": 1}),
+    "rupee": ({"rupee": 1}, {"rupee Rs INR": 1}),
+}
+_PREFIXES = {"k": 1000, "c": "0.01", "d": "0.1", "m": "0.001", "M": 10**6, "G": 10**9, "n": "1e-9", "p": "1e-12"}
+_PREFIX_WORDS = {"kilo": 1000, "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9", "mega": 10**6}
+_PREFIXED = "m g s L l Hz N J W Pa A V mol eV cal bar".split(" ")
+_PREFIXED_WORDS = (
+    ["meter", "metre", "gram", "second", "liter", "litre", "hertz", "newton", "joule", "watt", "pascal", "volt", "amp"]
+    + ["ampere", "mole", "electronvolt", "calorie", "ohm"]
+)  # fmt: skip
+
+
+def _table() -> dict[str, Unit]:
+    table = {}
+    for dimensions, multiples in _BASES.values():
+        for names, factor in multiples.items():
+            for name in names.split():
+                table[name] = Unit(tuple(sorted(dimensions.items())), Fraction(factor))
+    for prefixes, names in ((_PREFIXES, _PREFIXED), (_PREFIX_WORDS, _PREFIXED_WORDS)):
+        for name in names:
+            for prefix, factor in prefixes.items():
+                table.setdefault(prefix + name, Unit(table[name].dimensions, table[name].factor * Fraction(factor)))
+    return table
+
+
+UNITS = _table()
+# Words that say only that something is counted, or in what nobody is asked
+COUNTS = frozenset(
+    ["unit", "way", "time", "point", "solution", "total", "square", "cubic", "sq", "cu", "each", "altogether", "in"]
+    + [
+        "individual",
+        "item",
+        "different",
+        "distinct",
+        "possible",
+        "value",
+        "number",
+        "integer",
+        "arrangement",
+        "outcome",
+    ]
+)
+MULTIPLES = {
+    "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "万": 10**4, "亿": 10**8,
+}  # fmt: skip
+PERCENT_WORDS = frozenset(["percent", "percents", "pct", "percentage"])
+
+
+def singular(word: str) -> str:
+    """A noun without its plural ending."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def lookup(word: str) -> Unit | None:
+    """The unit that one word names, in any number and, for words of four letters or more, in any case."""
+    for form in (word, singular(word), *((singular(word.lower()),) if len(word) > 3 else ())):
+        if form in UNITS:
+            return UNITS[form]
+    return None
+
+
+def read_unit(tokens: list[Token]) -> Unit:
+    """
+    The unit that tokens such as `m / s ^ 2`, `square centimeters` or `apples` stand for.
+
+    Raises:
+        `Unreadable`: They stand for none.
+    """
+    powers: dict[str, int] = {}
+    factor, sign, power, last, i = Fraction(1), 1, 1, None, 0
+    while i < len(tokens):
+        token = tokens[i]
+        word = token.text
+        i += 1
+        if token.kind == "op" and word in ("/", "*", "."):
+            sign = -1 if word == "/" else sign
+        elif token.kind == "op" and word == "^" and last is not None:
+            exponent, i = _exponent(tokens, i)
+            factor *= last.factor ** (sign * (exponent - 1))
+            for base, times in last.dimensions:
+                powers[base] = powers.get(base, 0) + sign * times * (exponent - 1)
+        elif token.kind in ("letters", "symbol") or word == "°":
+            if word.lower() == "per":
+                sign = -1
+            elif word.lower() in ("square", "sq", "cubic", "cu"):
+                power = 2 if word.lower() in ("square", "sq") else 3
+            elif word.lower() in ("squared", "cubed") and last is not None:
+                times = 1 if word.lower() == "squared" else 2
+                factor *= last.factor ** (sign * times)
+                for base, count in last.dimensions:
+                    powers[base] = powers.get(base, 0) + sign * times * count
+            else:
+                if word == "°" and i < len(tokens) and tokens[i].text in ("C", "F"):
+                    word, i = word + tokens[i].text, i + 1
+                last = lookup(word) or Unit((("noun " + singular(word.casefold()), 1),))
+                if singular(word.lower()) in COUNTS and lookup(word) is None:
+                    last = Unit()
+                factor *= last.factor ** (sign * power)
+                for base, times in last.dimensions:
+                    powers[base] = powers.get(base, 0) + sign * times * power
+                power = 1
+        elif word in ("(", ")", "{", "}", ","):
+            continue
+        else:
+            raise Unreadable(f"{word!r} in a unit")
+    return Unit(tuple(sorted((base, times) for base, times in powers.items() if times)), factor)
+
+
+def _exponent(tokens: list[Token], i: int) -> tuple[int, int]:
+    digits = ""
+    braced = i < len(tokens) and tokens[i].text == "{"
+    i += braced
+    while i < len(tokens) and (tokens[i].kind == "number" or tokens[i].text == "-"):
+        digits += tokens[i].text
+        i += 1
+    i += braced
+    if digits.lstrip("-") not in ("1", "2", "3", "4"):
+        raise Unreadable("an exponent of a unit")
+    return int(digits), i
