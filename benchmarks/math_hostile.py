@@ -26,7 +26,7 @@ from rlvr_trl.rewards import MathReward
 
 
 BATCH = 500
-LONGEST_SECONDS = 15  # one judgement of five seconds in a worker, and another worker started
+LONGEST_SECONDS = 20  # two tries of five seconds of processor time, and two workers started
 GROWTH_MB = 40
 
 

@@ -18,9 +18,11 @@ from flint import acb, fmpq
 from rlvr_trl.rewards import MathReward
 from rlvr_trl.rewards.answers.equality import RULES, judge
 from rlvr_trl.rewards.answers.evaluate import Evaluation, TooLarge, Undefined, same_value
-from rlvr_trl.rewards.answers.expressions import Expr, parse, render
-from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, read, show
+from rlvr_trl.rewards.answers.expressions import Expr, render
+from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, show
 from rlvr_trl.rewards.answers.literals import settled
+from rlvr_trl.rewards.answers.parser import parse
+from rlvr_trl.rewards.answers.reader import read
 from rlvr_trl.rewards.answers.sympy_judge import latex
 from rlvr_trl.rewards.answers.tokens import MAX_DEPTH, Unreadable, tokenize
 
@@ -343,7 +345,7 @@ def test_the_readers_load_neither_flint_nor_sympy():
     script = """
 import sys
 from rlvr_trl.rewards.answers.literals import settled
-from rlvr_trl.rewards.answers.kinds import read
+from rlvr_trl.rewards.answers.reader import read
 assert settled(read("1/2"), read("0.5"))
 loaded = {"flint", "sympy", "math_verify", "torch"} & set(sys.modules)
 assert not loaded, loaded

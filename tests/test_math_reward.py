@@ -17,7 +17,8 @@ from launching import launch
 pytest.importorskip("math_verify")
 
 from rlvr_trl.rewards import MathReward, WeightedReward, boxed_format_reward, choice_reward, math_reward
-from rlvr_trl.rewards.answers.kinds import read, show
+from rlvr_trl.rewards.answers.kinds import show
+from rlvr_trl.rewards.answers.reader import read
 from rlvr_trl.rewards.math import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS, read_answers, read_gold
 from rlvr_trl.rewards.workers import Outcome, WorkerPool
 
@@ -200,7 +201,8 @@ def test_logs(reward):
     extra, metrics = {}, {}
     reward(["\\boxed{\\dfrac12}", "?"], answer=["1", "1"], log_extra=extra.__setitem__, log_metric=metrics.__setitem__)
     assert extra == {"extracted_answer": [r"\frac{1}{2}", None]}
-    assert metrics == dict.fromkeys((f"math_reward/{name}" for name in ("timed_out", "died", "lost", "retried")), 0.0)
+    names = ("timed_out", "died", "lost", "failed", "refused", "retried")
+    assert metrics == dict.fromkeys((f"math_reward/{name}" for name in names), 0.0)
     assert math_reward.__name__ == reward.__name__ == "math_reward"
 
 
@@ -277,21 +279,34 @@ def test_a_judgement_that_hangs_is_ended_and_remembered():
     reward.pool.close()
 
 
-class _Lost(WorkerPool):
+class _Ending(WorkerPool):
+    """A pool in which every judgement ends in one way."""
+
+    outcome = None
+
     def run(self, jobs):
-        self.counts["retried"] += len(jobs)
-        return [Outcome("lost", "its worker was ended by SIGKILL")] * len(jobs)
+        return [self.outcome] * len(jobs)
 
 
-def test_a_judgement_that_is_lost_is_no_label_and_is_not_remembered(monkeypatch):
+@pytest.mark.parametrize(
+    ("status", "value", "reward_then"),
+    [
+        ("lost", "its worker was ended by SIGKILL", None),
+        ("failed", "ZeroDivisionError()", None),
+        ("failed", "refused: open", 0.0),
+        ("died", "its worker was ended by SIGSEGV", 0.0),
+    ],
+)
+def test_what_says_nothing_of_the_answer_is_no_label_and_is_not_remembered(monkeypatch, status, value, reward_then):
     reward = MathReward(num_workers=1)
-    pool, metrics = reward.pool, {}
-    monkeypatch.setattr(reward, "pool", _Lost(abs, num_workers=1, time_limit=1))
+    pool, metrics, ending = reward.pool, {}, _Ending(abs, num_workers=1, time_limit=1)
+    ending.outcome = Outcome(status, value)
+    monkeypatch.setattr(reward, "pool", ending)
     texts, answers = [r"\boxed{\sqrt{8}}", r"\boxed{2}", r"\boxed{3}"], [r"2\sqrt{2}", "2", "2"]
-    assert reward(texts, answer=answers, log_metric=metrics.__setitem__) == [None, 1.0, 0.0]
-    assert metrics["math_reward/lost"] == metrics["math_reward/retried"] == 1
+    assert reward(texts, answer=answers, log_metric=metrics.__setitem__) == [reward_then, 1.0, 0.0]
+    assert metrics[f"math_reward/{status}"] == 1
     monkeypatch.setattr(reward, "pool", pool)
-    assert reward(texts, answer=answers) == [1.0, 1.0, 0.0]
+    assert reward(texts, answer=answers) == [1.0 if reward_then is None else 0.0, 1.0, 0.0]
     pool.close()
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ..answer_text import THINKING_TAGS, boxes, completion_text, find_answer
-from .answers.kinds import Answer, Text, Unread, read, show
+from .answers.kinds import Answer, Text, Unread, show
 from .answers.literals import settled
+from .answers.reader import read
 from .choice import choice_letters
 from .references import reference_column
-from .workers import WorkerPool
+from .workers import Outcome, WorkerPool
 
 
 MAX_COMPLETION_CHARS = 1_000_000
@@ -26,11 +27,11 @@ class MathReward:
     r"""
     Reward function that checks whether the answer of a completion equals the reference.
 
-    The answer is read after the thinking, where [`~rlvr_trl.answer_text.find_answer`] finds it: in the last `\boxed{…}`
-    (where only separators stand between several, all of them as a list), else in the last `<answer>…</answer>`, after
-    `####` or after the last "answer is", else in the last line if that is mathematics. The reference is the `answer` of
-    the row if there is one, else its `solution`; of either the part that would be read from a completion, or all of it
-    where it is short. What counts as equal is told in docs/verifier.md.
+    The answer is read after the thinking, where [`~rlvr_trl.answer_text.find_answer`] finds it: in the last
+    `\boxed{…}` (where only separators stand between several, all of them as a list), else in the last
+    `<answer>…</answer>`, after `####` or after the last "answer is", else in the last line if that is mathematics. The
+    reference is the `answer` of the row if there is one, else its `solution`; of either the part that would be read
+    from a completion, or all of it where it is short. What counts as equal is told in docs/verifier.md.
 
     Equal forms and plain numbers are settled here, the rest in worker processes. A judgement that takes longer than
     `time_limit` or more memory than `memory_limit_mb`, or that crashes, is ended with its worker and made once more in
@@ -106,9 +107,9 @@ class MathReward:
             log_extra (`callable`, *optional*):
                 Given by the trainer. Receives the column `extracted_answer`: normal forms, `None` without an answer.
             log_metric (`callable`, *optional*):
-                Given by the trainer. Receives `math_reward/timed_out`, `math_reward/died` and `math_reward/lost`:
-                judgements of this call that were ended for their time, those whose worker crashed or ran out of memory,
-                and those ended by an outside cause; and `math_reward/retried`, how many were made a second time.
+                Given by the trainer. Receives counts of this call as `math_reward/…`: judgements that `timed_out`,
+                that `died` (of a crash or for memory), that were `lost` to an outside cause, that `failed` by an error
+                of ours, that were `refused` something that no judgement needs, and that were `retried`.
             **kwargs:
                 Other columns and trainer arguments, not used.
 
@@ -150,18 +151,20 @@ class MathReward:
                 open_pairs.setdefault(key, []).append(pair)
             else:
                 verdicts[pair] = known
-        before = self.pool.counts["retried"]
+        before = dict(self.pool.counts)
         outcomes = self.pool.run([same[0] for same in open_pairs.values()]) if open_pairs else []
         with self._lock:
             for (key, same), outcome in zip(open_pairs.items(), outcomes, strict=True):
-                verdict = None if outcome.status == "lost" else outcome.status == "done" and bool(outcome.value)
+                verdict = _verdict(outcome)
                 verdicts.update(dict.fromkeys(same, verdict))
                 if verdict is not None:  # what was ended too: it would hold up every step in which it comes back
                     self._cache[key] = verdict
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-        ended = {s: sum(o.status == s for o in outcomes) for s in ("timed_out", "died", "lost")}
-        return verdicts, ended | {"retried": self.pool.counts["retried"] - before}
+        ended = {
+            status: sum(o.status == status for o in outcomes) for status in ("timed_out", "died", "lost", "failed")
+        }
+        return verdicts, ended | {name: self.pool.counts[name] - before[name] for name in ("refused", "retried")}
 
     # Trainers send reward functions to other processes
     def __reduce__(self):
@@ -184,6 +187,13 @@ def warm_up():
         judge(reference, answer)
 
 
+def _verdict(outcome: Outcome) -> bool | None:
+    """Whether a judgement found the answer right; `None` where it says nothing of the answer: an outside cause or an
+    error of ours. One that was ended for its time, its memory or for what it tried to do did not find it right."""
+    failed = outcome.status == "failed" and not str(outcome.value).startswith("refused")
+    return None if failed or outcome.status == "lost" else outcome.status == "done" and bool(outcome.value)
+
+
 def _reward(verdicts: list[bool | None]) -> float | None:
     """1.0 if one reading is right; `None` if none is and the judgement of one is lost."""
     return 1.0 if True in verdicts else None if None in verdicts else 0.0
@@ -193,8 +203,8 @@ def read_answers(
     text: str, thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS, starts_thinking: bool = False
 ) -> tuple[str, ...]:
     r"""
-    The text of a completion's answer; none where there is no answer that can be read. Two readings for two boxes that an
-    "and" joins, which is how solutions of MATH mark them: both as a list, and the last.
+    The text of a completion's answer; none where there is no answer that can be read. Two readings for two boxes that
+    an "and" joins, which is how solutions of MATH mark them: both as a list, and the last.
     """
     found = find_answer(text, thinking_tags, starts_thinking)
     if found is None or sum(map(len, found.texts)) > MAX_ANSWER_CHARS:

@@ -14,8 +14,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
 from ..answer_text import CLOSING_TAG, OPENING_TAG
+from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
 from .progress import show_figures_in_bar
 
 

@@ -4,7 +4,16 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
+from flint import fmpq
+
+from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import Expr
+from .identity import infinity_sign
+from .kinds import Answer, Items, Named, Relation, SetOperation, Value
+
+
+INFINITE = float("inf")
+INEQUALITIES = ("<", ">", "<=", ">=", "!=")
 
 
 class Bound(NamedTuple):
@@ -20,7 +29,6 @@ class Interval(NamedTuple):
     high: Bound
 
 
-INFINITE = float("inf")
 REALS = (Interval(Bound(-INFINITE, False), Bound(INFINITE, False)),)
 RealSet = tuple[Interval, ...]
 
@@ -68,3 +76,92 @@ def same_set(left: RealSet, right: RealSet, equal: Callable[[Expr, Expr], bool])
             if a.expr is not None and not equal(a.expr, b.expr):
                 return False
     return True
+
+
+# Sets
+def real_set(answer: Answer) -> RealSet | None:
+    if isinstance(answer, Named):
+        return {"R": REALS, "empty": ()}.get(answer.name)
+    if isinstance(answer, Items):
+        if answer.left in ("(", "[") and answer.right in (")", "]") and len(answer.items) == 2:
+            low, high = (bound_at(item) for item in answer.items)
+            if low is None or high is None:
+                return None
+            low, high = low._replace(closed=answer.left == "["), high._replace(closed=answer.right == "]")
+            return union([Interval(low, high)])
+        if answer.left == "\\{":
+            points = [bound_at(item) for item in answer.items]
+            return None if None in points else union(Interval(point, point) for point in points)
+        if answer.left == "" and all(isinstance(item, Relation) for item in answer.items):
+            return _of_inequalities(answer.items)
+        return None
+    if isinstance(answer, Relation):
+        return _of_inequalities((answer,))
+    if isinstance(answer, SetOperation):
+        sets = [real_set(part) for part in answer.parts]
+        if None in sets:
+            return None
+        if answer.sign == "cup":
+            return union(interval for one in sets for interval in one)
+        return intersection(sets[0], sets[1] if answer.sign == "cap" else complement(sets[1]))
+    return None
+
+
+def bound_at(answer: Answer) -> Bound | None:
+    if not isinstance(answer, Value) or answer.percent:
+        return None
+    sign = infinity_sign(answer.expr)
+    if sign is not None:
+        return Bound(sign * INFINITE, False)
+    try:
+        value = Evaluation({})(answer.expr)
+    except (Undefined, TooLarge):
+        return None
+    if not isinstance(value, fmpq):
+        if value.imag != 0:
+            return None
+        middle = value.real.mid().fmpq()
+        return Bound(Fraction(int(middle.p), int(middle.q)), True, answer.expr)
+    return Bound(Fraction(int(value.p), int(value.q)), True, answer.expr)
+
+
+def variable_of(answer: Answer) -> str | None:
+    return answer.expr.name if isinstance(answer, Value) and answer.expr.op == "sym" and not bound_at(answer) else None
+
+
+def _of_inequalities(relations: tuple[Relation, ...]) -> RealSet | None:
+    """The real numbers for which inequalities in one variable hold: each of them, or any where they do not meet."""
+    names, sets = set(), []
+    for relation in relations:
+        if not set(relation.signs) <= {*INEQUALITIES, "="}:
+            return None
+        meets = REALS
+        variables = [variable_of(side) for side in relation.sides]
+        if sum(name is not None for name in variables) != 1:
+            return None
+        names.update(name for name in variables if name is not None)
+        for i, sign in enumerate(relation.signs):
+            left, right = relation.sides[i : i + 2]
+            if variables[i] is None:
+                left, right, sign = right, left, {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
+            bound = bound_at(right)
+            if bound is None or variables[i] is None and variables[i + 1] is None:
+                return None
+            meets = intersection(meets, _half_line(sign, bound))
+        sets.append(meets)
+    if len(names) != 1:
+        return None
+    found = sets[0]
+    for one in sets[1:]:
+        both = intersection(found, one)
+        found = both or union((*found, *one))
+    return found
+
+
+def _half_line(sign: str, bound: Bound) -> RealSet:
+    low, high = Bound(-INFINITE, False), Bound(INFINITE, False)
+    point = union([Interval(bound, bound)])
+    if sign in ("=", "!="):
+        return point if sign == "=" else complement(point)
+    end = bound._replace(closed=sign in ("<=", ">="))
+    return union([Interval(low, end) if sign in ("<", "<=") else Interval(end, high)])

@@ -2,8 +2,8 @@
 
 from functools import lru_cache
 
-from .expressions import contents
-from .tokens import GREEK, Token, Unreadable
+from .commands import GREEK
+from .tokens import Token, Unreadable, contents
 
 
 _SIGNS = {sign: sign for sign in "+-*/^_=,|!':<>&()[]{}"} | {

@@ -11,32 +11,11 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
+from .commands import ACTION_OF, COMMANDS, ESCAPES, GREEK, MATRICES, OTHERS
+
 
 MAX_TOKENS = 2_000
 MAX_DEPTH = 40
-
-
-class Token(NamedTuple):
-    r"""
-    kind: `number`, `letters`, `symbol` (a name that is one), `name` (a function), `op`, `open`, `close`, `command`
-    (takes arguments), `begin`, `end`, `big` (sums, integrals, limits), `bad`. `spaced`: `" "` after a space, `"thin"`
-    after a thin one such as `\,`, else empty. `font`: `text`, `rm` or `bf` where a font command says so.
-    """
-
-    kind: str
-    text: str
-    spaced: str = ""
-    font: str = ""
-
-
-class Unreadable(ValueError):
-    """A text that is no answer this package can read."""
-
-
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar nabla partial aleph"
-).split()
 _CHARACTERS = str.maketrans(
     {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/"}
     | {"∙": r"\cdot ", "•": r"\cdot ", "∗": "*", "⁄": "/", "∕": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt "}
@@ -75,125 +54,28 @@ _CHARACTERS = str.maketrans(
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _LOWERED_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _RAISED, _LOWERED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-
-FUNCTIONS = (
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
-    "arctanh log ln lg exp gcd lcm max min det Re Im arg"
-)
-# How functions are called in plain text, as in sqrt(2) and asin(x).
-NAMES = {name: name for name in f"{FUNCTIONS} sqrt cbrt abs floor ceil".split()} | {
-    other: name
-    for name, others in {
-        "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh arsinh", "arccosh": "acosh arcosh",
-        "arctanh": "atanh artanh", "tan": "tg", "cot": "ctg", "csc": "cosec", "ceil": "ceiling", "log": "Log", "ln": "Ln",
-    }.items()
-    for other in others.split()
-}  # fmt: skip
-
-# What a command is. The parser of expressions reads the arguments of those of kind `command`.
-_TABLE = {
-    ("command", "frac"): "frac dfrac tfrac cfrac nicefrac sfrac",
-    ("command", "binom"): "binom dbinom tbinom",
-    ("command", "sqrt"): "sqrt",
-    ("command", "pmod"): "pmod",
-    ("symbol", "epsilon"): "varepsilon",
-    ("symbol", "theta"): "vartheta",
-    ("symbol", "phi"): "varphi",
-    ("symbol", "rho"): "varrho",
-    ("symbol", "sigma"): "varsigma",
-    ("symbol", "pi"): "pi",
-    ("symbol", "infty"): "infty infinity",
-    ("symbol", "emptyset"): "emptyset varnothing",
-    ("name", "tan"): "tg",
-    ("name", "cot"): "ctg",
-    ("name", "csc"): "cosec",
-    ("op", "*"): "cdot times ast cdotp bullet star",
-    ("op", "/"): "div slash",
-    ("op", "±"): "pm",
-    ("op", "∓"): "mp",
-    ("op", "'"): "prime",
-    ("op", "°"): "circ degree",
-    ("op", "%"): "percent",
-    ("op", ":"): "colon ratio",
-    ("op", "<="): "le leq leqslant leqq",
-    ("op", ">="): "ge geq geqslant geqq",
-    ("op", "<"): "lt",
-    ("op", ">"): "gt",
-    ("op", "!="): "ne neq",
-    ("op", "in"): "in",
-    ("op", "≈"): "approx simeq thickapprox doteq",
-    ("op", "≡"): "equiv cong",
-    ("op", "cup"): "cup bigcup",
-    ("op", "cap"): "cap",
-    ("op", "setminus"): "setminus backslash smallsetminus",
-    ("op", "..."): "ldots dots cdots dotsc dotsb",
-    ("op", "to"): "to rightarrow Rightarrow implies iff Leftrightarrow mapsto therefore",
-    ("op", "|"): "vert lvert rvert mid",
-    ("op", "‖"): "Vert lVert rVert parallel",
-    ("open", "\\{"): "lbrace",
-    ("close", "\\}"): "rbrace",
-    ("open", "["): "lbrack",
-    ("close", "]"): "rbrack",
-    ("open", "("): "lparen",
-    ("close", ")"): "rparen",
-    ("open", "<"): "langle",
-    ("close", ">"): "rangle",
-    ("open", "⌊"): "lfloor",
-    ("close", "⌋"): "rfloor",
-    ("open", "⌈"): "lceil",
-    ("close", "⌉"): "rceil",
-    ("currency", "$"): "dollar textdollar",
-    ("currency", "£"): "pounds textsterling",
-    ("currency", "€"): "euro texteuro",
-    ("currency", "¥"): "yen",
-}
-_AS_THEY_ARE = {  # those that are called what they are
-    "symbol": " ".join(GREEK) + " imath jmath odot triangle angle",
-    "name": FUNCTIONS,
-    "big": "sum prod int iint oint lim limsup liminf bigcap",
-    "op": "forall exists land lor lnot neg perp because sim wedge vee subset subseteq otimes oplus propto bmod mod",
-}
-_COMMANDS = {name: (kind, name) for kind, names in _AS_THEY_ARE.items() for name in names.split()} | {
-    name: token for token, names in _TABLE.items() for name in names.split()
-}
-# How commands that are no tokens act: left out, a space, a font, an accent on a name, or left out with their argument.
-_ACTIONS = {
-    "drop": "displaystyle textstyle scriptstyle limits nolimits Large LARGE large normalsize small huge Huge tiny "
-    "footnotesize mathstrut strut checkmark qed square blacksquare hfill noindent nonumber bf rm it sf tt bfseries "
-    "boldmath centering normalfont nobreak relax null left right middle big Big bigg Bigg bigl Bigl biggl Biggl bigr "
-    "Bigr biggr Biggr bigm Bigm biggm Biggm",
-    "space": "quad qquad enspace enskip thinspace medspace thickspace negthinspace newline par",
-    "font text": "text textit textrm textnormal textsf texttt textup textbf textsc mbox hbox emph fbox framebox",
-    "font rm": "mathrm operatorname mathsf mathtt",
-    "font bf": "mathbf boldsymbol bm pmb",
-    "font": "mathit mathnormal underline boxed ensuremath cancel",
-    "accent bar": "bar overline",
-    "accent vec": "vec overrightarrow",
-    "accent hat": "hat widehat",
-    "accent tilde": "tilde widetilde",
-    "accent dot": "dot",
-    "accent ddot": "ddot",
-    "accent cal": "mathcal mathscr mathfrak",
-    "accent mathbb": "mathbb Bbb",
-    "argument": "color textcolor phantom hphantom vphantom hspace vspace label tag",
-}
-_ACTION_OF = {name: action for action, names in _ACTIONS.items() for name in names.split()}
-_MATRICES = ("matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "Vmatrix", "smallmatrix", "psmallmatrix", "array")
-_ESCAPES = {
-    "{": ("open", "\\{"), "}": ("close", "\\}"), "%": ("op", "%"), "$": ("currency", "$"), "|": ("op", "‖"),
-    "_": ("op", "_"), "&": ("op", ","),
-}  # fmt: skip
-_OTHERS = (
-    {c: ("op", c) for c in "+-*/^_=,;:!|%'&?@≡."}
-    | {"<": ("op", "<"), ">": ("op", ">"), "(": ("open", "("), "[": ("open", "["), "{": ("open", "{")}
-    | {")": ("close", ")"), "]": ("close", "]"), "}": ("close", "}")}
-    | {c: ("currency", c) for c in "¥€£"}
-)
 _LEXEME = re.compile(
     r"(?P<space>[\s~]+)|(?P<number>(?:\d+(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)|(?P<letters>[A-Za-z]+)"
     r"|(?P<command>\\[A-Za-z]+\*?)|(?P<escape>\\.)|(?P<words>[^\W\d_]+)|(?P<other>.)",
     re.DOTALL | re.ASCII,
 )
+
+
+class Token(NamedTuple):
+    r"""
+    kind: `number`, `letters`, `symbol` (a name that is one), `name` (a function), `op`, `open`, `close`, `command`
+    (takes arguments), `begin`, `end`, `big` (sums, integrals, limits), `bad`. `spaced`: `" "` after a space, `"thin"`
+    after a thin one such as `\,`, else empty. `font`: `text`, `rm` or `bf` where a font command says so.
+    """
+
+    kind: str
+    text: str
+    spaced: str = ""
+    font: str = ""
+
+
+class Unreadable(ValueError):
+    """A text that is no answer this package can read."""
 
 
 @lru_cache(maxsize=4_096)
@@ -210,6 +92,28 @@ def tokenize(text: str) -> tuple[Token, ...]:
         text = _LOWERED.sub(lambda match: "_{" + match[0].translate(_LOWERED_DIGITS) + "}", text)
         text = text.translate(_CHARACTERS)
     return tuple(_Tokenizer(_lexemes(text)).run())
+
+
+def contents(tokens, start: int) -> int:
+    """Index of the token that closes the bracket at `start`. Brackets of any kind close each other, as in [1, 2)."""
+    depth = 0
+    for i in range(start, len(tokens)):
+        depth += (tokens[i].kind in ("open", "begin")) - (tokens[i].kind in ("close", "end"))
+        if depth == 0:
+            return i
+    raise Unreadable("brackets that are not balanced")
+
+
+def split(tokens, separators) -> list[list[Token]]:
+    """The tokens between separators outside brackets; `separators` tells of a token whether it is one."""
+    parts, depth = [[]], 0
+    for token in tokens:
+        depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
+        if depth == 0 and separators(token):
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
 
 
 def _lexemes(text: str) -> list[tuple[str, str]]:
@@ -263,8 +167,8 @@ class _Tokenizer:
             self.brace(text)
         elif text == "$":
             self.dollar()
-        elif text in _OTHERS:
-            self.add(*_OTHERS[text], font)
+        elif text in OTHERS:
+            self.add(*OTHERS[text], font)
         else:
             self.add("bad", text)
 
@@ -272,7 +176,7 @@ class _Tokenizer:
         self.depth += 1 if text == "{" else -1
         if not 0 <= self.depth <= MAX_DEPTH:
             raise Unreadable(f"braces that are not balanced, or deeper than {MAX_DEPTH}")
-        self.add(*_OTHERS[text])
+        self.add(*OTHERS[text])
 
     def dollar(self):
         """`$4` is money where nothing closes the mathematics; delimiters are left out."""
@@ -292,8 +196,8 @@ class _Tokenizer:
             self.spaced = self.spaced or " "
         elif character == "\\":
             self.double_backslash()
-        elif character in _ESCAPES:
-            self.add(*_ESCAPES[character], font)
+        elif character in ESCAPES:
+            self.add(*ESCAPES[character], font)
         elif character == "-" or (character.isascii() and character.isdigit()):
             if self.in_matrix():  # a row that ends in one backslash, as in the answers of MATH
                 self.add("op", "\\\\")
@@ -312,14 +216,14 @@ class _Tokenizer:
     def double_backslash(self):
         """The end of a row, or a command whose backslash was doubled, as in JSON."""
         kind, text = self.lexemes[self.i] if self.i < len(self.lexemes) else ("", "")
-        if kind == "letters" and not self.in_matrix() and (text in _COMMANDS or text in _ACTION_OF):
+        if kind == "letters" and not self.in_matrix() and (text in COMMANDS or text in ACTION_OF):
             self.i += 1
             self.command(text, "")
         else:
             self.add("op", "\\\\")
 
     def command(self, name: str, font: str):
-        action, _, of = _ACTION_OF.get(name, "").partition(" ")
+        action, _, of = ACTION_OF.get(name, "").partition(" ")
         if action == "drop":
             if name in ("left", "right") and self.peek()[1] == ".":
                 self.i += 1
@@ -333,9 +237,9 @@ class _Tokenizer:
             self.raw_group()
         elif name in ("begin", "end"):
             self.environment(name)
-        elif name in _COMMANDS:
-            self.add(*_COMMANDS[name])
-        elif known := next((name[:n] for n in range(len(name) - 1, 1, -1) if name[:n] in _COMMANDS), ""):
+        elif name in COMMANDS:
+            self.add(*COMMANDS[name])
+        elif known := next((name[:n] for n in range(len(name) - 1, 1, -1) if name[:n] in COMMANDS), ""):
             self.i -= 1  # `\pir` for `\pi r`
             self.lexemes[self.i] = ("letters", name[len(known) :])
             self.command(known, font)
@@ -412,7 +316,7 @@ class _Tokenizer:
 
     def environment(self, name: str):
         kind = self.raw_group().strip().rstrip("*")
-        if kind not in _MATRICES:
+        if kind not in MATRICES:
             self.add("bad", f"\\{name}")
             return
         if name == "begin" and kind == "array":

@@ -63,7 +63,7 @@ _BASES: dict[str, tuple[dict[str, int], dict]] = {
 }
 _PREFIXES = {"k": 1000, "c": "0.01", "d": "0.1", "m": "0.001", "M": 10**6, "G": 10**9, "n": "1e-9", "p": "1e-12"}
 _PREFIX_WORDS = {"kilo": 1000, "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9", "mega": 10**6}
-_PREFIXED = "m g s L l Hz N J W Pa A V mol eV cal bar".split(" ")
+_PREFIXED = ("m", "g", "s", "L", "l", "Hz", "N", "J", "W", "Pa", "A", "V", "mol", "eV", "cal", "bar")
 _PREFIXED_WORDS = (
     ["meter", "metre", "gram", "second", "liter", "litre", "hertz", "newton", "joule", "watt", "pascal", "volt", "amp"]
     + ["ampere", "mole", "electronvolt", "calorie", "ohm"]

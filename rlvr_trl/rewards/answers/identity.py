@@ -1,0 +1,190 @@
+"""Whether two numbers, quantities or expressions are equal."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+
+from flint import arb, fmpq
+
+from .evaluate import Evaluation, TooLarge, Undefined, same_value
+from .expressions import CONSTANTS, Expr
+from .kinds import Value
+from .literals import exact, rounded, rounds, same_number
+from .rules import Verdict
+from .units import Unit, lookup
+
+
+_DEGREE, _RADIAN = lookup("degree"), lookup("radian")
+
+
+# Numbers and expressions
+def same_values(reference: Value, answer: Value) -> Verdict:
+    """Two numbers or expressions with their units and signs."""
+    if reference.percent or answer.percent:
+        return _percentages(reference, answer)
+    x, y = reference.unit, answer.unit
+    if x is not None and y is not None and x.dimensions and y.dimensions:
+        return _quantities(reference.expr, x, answer.expr, y)
+    if x == _DEGREE or y == _DEGREE:
+        degrees, other = (reference.expr, answer.expr) if x == _DEGREE else (answer.expr, reference.expr)
+        if any(node.name == "pi" for node in other.walk()):
+            return expressions(Expr("deg", (degrees,)), other)
+    signs = [any(node.op == "deg" for node in value.expr.walk()) for value in (reference, answer)]
+    if (
+        x is None
+        and y is None
+        and signs[0] != signs[1]
+        and (known := expressions(*map(_without_degrees, (reference.expr, answer.expr))))
+    ):
+        return known  # the sign was left out
+    return expressions(reference.expr, answer.expr)
+
+
+def _without_degrees(tree: Expr) -> Expr:
+    if tree.op == "deg":
+        return _without_degrees(tree.args[0])
+    return replace(tree, args=tuple(map(_without_degrees, tree.args)))
+
+
+def _quantities(x: Expr, unit: Unit, y: Expr, other: Unit) -> Verdict:
+    """Two quantities: the same measure in other units is equal, and another measure is not."""
+    if {unit.dimensions, other.dimensions} == {_DEGREE.dimensions, _RADIAN.dimensions}:
+        x, y = (Expr("deg", (e,)) if u.dimensions == _DEGREE.dimensions else e for e, u in ((x, unit), (y, other)))
+        return expressions(x, y)
+    if unit.dimensions != other.dimensions:
+        return False
+    return expressions(x, y) if unit.factor == other.factor else expressions(_times(x, unit), _times(y, other))
+
+
+def _times(expr: Expr, unit: Unit) -> Expr:
+    return Expr("mul", (expr, Expr("num", value=unit.factor)))
+
+
+def _percentages(reference: Value, answer: Value) -> Verdict:
+    """50% is 50 where the sign is left out, and 0.5; but 0.5 is not 0.5%."""
+    if any(value.unit is not None and value.unit.dimensions for value in (reference, answer)):
+        return False
+    x, y = reference.expr, answer.expr
+    if reference.percent and answer.percent:
+        return expressions(x, y)
+    if reference.percent:
+        return bool(expressions(x, y)) or expressions(Expr("pct", (x,)), y)
+    number = exact(x)
+    if number is not None and abs(number) > 1 and expressions(x, y):
+        return True
+    return expressions(x, Expr("pct", (y,)))
+
+
+def expressions(reference: Expr, answer: Expr) -> Verdict:
+    """Whether two expressions are equal wherever both have a real value."""
+    if reference == answer:
+        return True
+    known = same_number(reference, answer)
+    if known is not None:
+        return known
+    left, right = matrix_of(reference), matrix_of(answer)
+    if left is not None or right is not None:
+        return _matrices(left, right)
+    if any(infinity_sign(one) is not None for one in (reference, answer)):
+        return infinity_sign(reference) == infinity_sign(answer)
+    bases = (10, 0) if any(_common_log(node) for one in (reference, answer) for node in one.walk()) else (10,)
+    verdicts = [_same_everywhere(reference, answer, base) for base in bases]
+    if True in verdicts:
+        return True
+    return _rounds(reference, answer) or (None if None in verdicts else False)
+
+
+def _rounds(left: Expr, right: Expr) -> bool:
+    """Whether one is a decimal of enough digits that rounds the value of the other."""
+    for decimal, other in ((rounded(left), right), (rounded(right), left)):
+        if decimal is None or variables(other):
+            continue
+        try:
+            value = Evaluation({}, precision=256 + 4 * abs(decimal.places))(other)
+        except (Undefined, TooLarge):
+            continue
+        if not isinstance(value, fmpq) and value.imag == 0 and value.real.rad() < arb(2) ** -128 * abs(value.real):
+            middle = value.real.mid().fmpq()
+            return rounds(decimal, None, Fraction(int(middle.p), int(middle.q)))
+    return False
+
+
+def _common_log(node: Expr) -> bool:
+    return node.op == "call" and node.name == "log" and len(node.args) == 1
+
+
+def infinity_sign(tree: Expr) -> int | None:
+    if tree.op == "neg":
+        sign = infinity_sign(tree.args[0])
+        return None if sign is None else -sign
+    return 1 if tree == Expr("sym", name="infty") else None
+
+
+def variables(*trees: Expr) -> tuple[str, ...]:
+    return tuple(sorted({n.name for t in trees for n in t.walk() if n.op == "sym" and n.name not in CONSTANTS}))
+
+
+def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
+    """By exact numbers and balls: at the one point where there are no variables, else at many."""
+    names = variables(left, right)
+    real = bool(names) and not any(node == Expr("sym", name="i") for tree in (left, right) for node in tree.walk())
+    try:
+        if not names:
+            return same_value(left, right, {}, log_base, real=False)
+        for points in sample_points(len(names)):
+            agreed = 0
+            for point in points:
+                try:
+                    same = same_value(left, right, dict(zip(names, point, strict=True)), log_base, real)
+                except Undefined:
+                    continue
+                if same is False:
+                    return False
+                agreed += same is True
+            if agreed >= 6:
+                return True
+    except Undefined:
+        return None
+    except TooLarge:
+        return False
+    return None
+
+
+@lru_cache(maxsize=64)
+def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, ...]]]:
+    """Where expressions of so many variables are compared: real numbers, and if most are outside, whole ones."""
+    draw = random.Random(20251).randint
+    ranges = [(1, 96)] * 6 + [(1, 400)] * 6 + [(-400, 400)] * 6 + [(-4_000, 4_000)] * 3
+    real = [tuple(fmpq(draw(*bounds) or 7, 97) for _ in range(count)) for bounds in ranges]
+    return real, [tuple(fmpq(draw(1, 12)) for _ in range(count)) for _ in range(10)]
+
+
+def matrix_of(tree: Expr) -> Expr | None:
+    """A matrix, with the scalars around it multiplied into it; `None` for what is none."""
+    if tree.op == "matrix":
+        return tree
+    inner = [matrix_of(arg) for arg in tree.args]
+    if tree.op == "neg" and inner[0] is not None:
+        return _mapped(inner[0], lambda cell: Expr("neg", (cell,)))
+    if tree.op == "div" and inner[0] is not None and inner[1] is None:
+        return _mapped(inner[0], lambda cell: Expr("div", (cell, tree.args[1])))
+    if tree.op == "mul" and sum(one is not None for one in inner) == 1:
+        found = next(one for one in inner if one is not None)
+        scalars = tuple(arg for arg, one in zip(tree.args, inner, strict=True) if one is None)
+        return _mapped(found, lambda cell: Expr("mul", (*scalars, cell)))
+    return None
+
+
+def _mapped(matrix: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    return Expr("matrix", tuple(Expr("row", tuple(map(change, row.args))) for row in matrix.args))
+
+
+def _matrices(left: Expr | None, right: Expr | None) -> Verdict:
+    if left is None or right is None:
+        return None
+    if [len(row.args) for row in left.args] != [len(row.args) for row in right.args]:
+        return False
+    cells = [[cell for row in matrix.args for cell in row.args] for matrix in (left, right)]
+    return all(expressions(*pair) for pair in zip(*cells, strict=True))

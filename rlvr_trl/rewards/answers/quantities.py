@@ -1,0 +1,180 @@
+"""Numbers and other expressions with what may stand beside them: units, currencies, percent and degree signs."""
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+
+from .commands import NAMES
+from .expressions import Expr
+from .kinds import Answer, Named, Value
+from .parser import parse
+from .tokens import Token, Unreadable
+from .units import COUNTS, MULTIPLES, PERCENT_WORDS, lookup, read_unit, singular
+
+
+# Numbers, expressions and what stands around them
+def read_value(tokens: list[Token]) -> Answer | None:
+    if len(tokens) == 1 and tokens[0].kind == "symbol":
+        name = tokens[0].text
+        if name == "emptyset":
+            return Named("empty")
+        if name.startswith("mathbb_") and name[-1] in "RZQNC":
+            return Named(name[-1])
+    for reader in (_money, _percentage, _angle, _plain, _quantity):
+        answer = reader(tokens)
+        if answer is not None:
+            return answer
+    expr = _try(tokens)
+    return None if expr is None else Value(expr)
+
+
+def _try(tokens: list[Token]) -> Expr | None:
+    try:
+        return parse(tokens) if tokens else None
+    except Unreadable:
+        return None
+
+
+def _plain(tokens: list[Token]) -> Value | None:
+    """An expression without a unit, unless what ends it looks like one."""
+    if unit_start(tokens) is not None:
+        return None
+    expr = _try(tokens)
+    return None if expr is None else Value(expr)
+
+
+def _money(tokens: list[Token]) -> Answer | None:
+    i = next((i for i, token in enumerate(tokens) if token.kind == "currency"), None)
+    if i is None and len(tokens) > 1 and tokens[0].kind == "letters":
+        i = 0 if tokens[0].text in ("USD", "EUR", "GBP", "RMB", "CNY", "JPY", "INR", "Rs", "US") else None
+    if i is None or i > 1:
+        if i is not None and i == len(tokens) - 1:
+            i = len(tokens) - 1
+        else:
+            return None
+    unit = lookup(tokens[i].text) or lookup("USD")
+    rest = tokens[:i] + tokens[i + 1 :]
+    if rest and rest[0].text == "$":
+        rest = rest[1:]
+    inner = read_value(rest) if rest else None
+    if not isinstance(inner, Value) or inner.percent:
+        return None
+    return replace(inner, unit=unit) if inner.unit in (None, unit) or inner.unit.noun else None
+
+
+def _percentage(tokens: list[Token]) -> Value | None:
+    end = len(tokens)
+    if tokens[-1].text == "%":
+        end -= 1
+    else:
+        while end and tokens[end - 1].kind == "letters" and tokens[end - 1].text.lower() in (*PERCENT_WORDS, "points"):
+            end -= 1
+        if end == len(tokens) or tokens[end].text.lower() not in PERCENT_WORDS:
+            return None
+    expr = _try(tokens[:end])
+    return None if expr is None else Value(expr, percent=True)
+
+
+def _angle(tokens: list[Token]) -> Value | None:
+    """Degrees, minutes and seconds."""
+    if not any(token.text == "°" for token in tokens):
+        return None
+    flat = [token for token in tokens if token.text not in ("^", "{", "}")]
+    if len(flat) >= 2 and flat[-1].text in ("C", "F") and flat[-2].text == "°":
+        cut = next(i for i, token in enumerate(tokens) if token.text == "°")
+        while cut and tokens[cut - 1].text in ("^", "{"):
+            cut -= 1
+        expr = _try(tokens[:cut])
+        return None if expr is None else Value(expr, unit=lookup("°" + flat[-1].text))
+    texts = [token.text for token in flat]
+    if len(texts) >= 4 and texts[1] == "°" and texts[3] == "'" and flat[0].kind == flat[2].kind == "number":
+        parts = [flat[0].text, flat[2].text]
+        rest = texts[4:]
+        if rest and not (len(rest) == 3 and rest[1:] == ["'", "'"] and rest[0].isdigit()):
+            return None
+        parts += rest[:1]
+        if not all(re.fullmatch(r"\d{1,4}(?:\.\d{1,9})?", part) for part in parts):
+            return None
+        value = sum((Fraction(part) / 60**i for i, part in enumerate(parts)), Fraction(0))
+        return Value(Expr("num", value=value), unit=lookup("degree"))
+    end = next(i for i, token in enumerate(tokens) if token.text == "°")
+    if len(tokens) - end > (2 if tokens[-1].text == "}" else 1) or any(token.kind == "name" for token in tokens):
+        return None  # sin 30°
+    while end and tokens[end - 1].text in ("^", "{"):
+        end -= 1
+    expr = _try(tokens[:end])
+    return None if expr is None else Value(expr, unit=lookup("degree"))
+
+
+def unit_start(tokens: list[Token]) -> int | None:
+    """Where the words after a number begin."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
+        before = tokens[i - 1] if i else None
+        if depth or before is None or token.kind not in ("letters", "symbol"):
+            continue
+        if before.kind == "op" and before.text in ("_", "+", "-", "^", "/", "=", "*"):
+            continue
+        if _may_be_unit(token, tokens[:i]) and _is_unit(tokens[i:]):
+            return i
+    return None
+
+
+def _is_unit(tokens: list[Token]) -> bool:
+    try:
+        read_unit(tokens)
+    except Unreadable:
+        return False
+    return True
+
+
+def _may_be_unit(token: Token, before: list[Token]) -> bool:
+    """
+    Whether a word after a number is a unit: one in a text font, one that is known, or a noun. Letters that could be
+    variables must stand apart from a plain number.
+    """
+    word = token.text
+    known = lookup(word) is not None
+    if token.font == "text":
+        return len(word) > 1 or known
+    if token.font == "rm":
+        return known and word not in ("e", "i", "d", *NAMES)
+    plain = all(t.kind == "number" or t.text in ("-", "*", "^", "{", "}", "/", "frac") for t in before)
+    if token.font or token.kind == "symbol" or not plain or word in NAMES:
+        return False
+    vowels = has_vowel(word)
+    if len(word) == 1:
+        return known and token.spaced == " " and word not in "dlM" and all(t.kind != "command" for t in before)
+    if known and word not in ("in", "mi", "pi", "deg", "cal", "bar", "cup"):
+        return True
+    return (len(word) > 3 and vowels) or (
+        token.spaced == " " and (known or (len(word) == 3 and vowels) or word in COUNTS)
+    )
+
+
+def has_vowel(word: str) -> bool:
+    return any(vowel in word.lower() for vowel in "aeiou")
+
+
+def _quantity(tokens: list[Token]) -> Value | None:
+    start = unit_start(tokens)
+    if start is None:
+        return None
+    expr = _try(tokens[:start])
+    words = tokens[start:]
+    factor = 1
+    while words and words[0].kind == "letters" and singular(words[0].text.lower()) in MULTIPLES:
+        factor *= MULTIPLES[singular(words[0].text.lower())]
+        words = words[1:]
+    if expr is None or len(words) > 12:
+        return None
+    if factor > 1:
+        expr = Expr("mul", (expr, Expr("num", value=Fraction(factor))))
+    if not words:
+        return Value(expr)
+    try:
+        unit = read_unit(words)
+    except Unreadable:
+        return None
+    return Value(expr, unit=unit)

@@ -1,0 +1,336 @@
+r"""
+The text of an answer read as one of its kinds, from the outside in.
+
+A text may have two readings, such as `12,345`: a number, or two numbers. Then two answers are equal if one reading of
+each is equal to one of the other.
+"""
+
+import re
+from functools import lru_cache
+
+from .commands import NAMES
+from .expressions import Expr
+from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
+from .parser import function_prefix, parse
+from .quantities import has_vowel, read_value, unit_start
+from .surroundings import closes_all, is_word, with_joined_digits, with_thousands, without_surroundings
+from .tokens import Token, Unreadable, split, tokenize
+
+
+RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "≈", "≡", "in")
+_NO_SOLUTION = frozenset(
+    ["nosolution", "nosolutions", "nosolutionexists", "therearenosolutions", "emptyset", "theemptyset"]
+    + ["norealsolution", "norealsolutions", "thereisnosolution", "theemptyset", "nosuchnumber"]
+)  # fmt: skip
+_ALL_REALS = frozenset(["allrealnumbers", "allreals", "allreal", "anyrealnumber", "therealnumbers", "allrealx"])
+_SHORT_WORDS = frozenset(
+    ["no", "yes", "odd", "one", "two", "six", "ten", "red", "may", "up", "all", "sun", "mon", "tue"]
+)
+_BASE_WORDS = {
+    word: base
+    for base, word in enumerate(
+        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
+    )
+} | {"sixteen": 16}  # fmt: skip
+_ARTICLES = re.compile(r"^(?:an?|the)\s+(?=\S)")
+_OPERATIONS = ("cup", "cap", "setminus")
+
+
+@lru_cache(maxsize=20_000)
+def read(text: str) -> tuple[Answer, ...]:
+    """
+    The readings of the text of an answer, the likeliest first; none where there is nothing in it. It never raises:
+    what cannot be read is [`Unread`], equal only to the same text.
+    """
+    squeezed = " ".join(text.split())
+    try:
+        tokens = with_joined_digits(without_surroundings(list(tokenize(squeezed.strip('`" ')))))
+        if not tokens:
+            return ()
+        merged = with_thousands(tokens)
+        readings = [_answer(merged)]
+        if len(merged) != len(tokens):
+            readings.append(_answer(tokens))
+        readings += _others(tokens, readings[0])
+        if any(token.kind == "begin" for token in tokens):
+            readings.append(_without_row_ends(tokens))
+        return tuple(dict.fromkeys(readings))
+    except (Unreadable, RecursionError):
+        return (Unread(squeezed),) if any(c.isalnum() for c in squeezed) else ()
+
+
+def _others(tokens: list[Token], first: Answer) -> list[Answer]:
+    """A word that may be a product, as xyz or \\pi r, and a quantity whose unit may be a variable, as 3 m."""
+    found = []
+    if isinstance(first, Text) and len(tokens) == 1 and tokens[0].font != "text":
+        word = tokens[0].text
+        if (len(word) <= 3 and word.islower()) or function_prefix(word) is not None:
+            found = [tokens]
+    elif isinstance(first, Value) and first.unit is not None:
+        words = [token for token in tokens if token.kind == "letters"]
+        if words and all(token.font != "text" and len(token.text) <= 3 for token in words):
+            found = [tokens]
+    try:
+        return [Value(parse(reading)) for reading in found]
+    except (Unreadable, RecursionError):
+        return []
+
+
+def _without_row_ends(tokens: list[Token]) -> Unread:
+    r"""A matrix without the row ends before commands, which answers of MATH have lost: `\\\frac` became `\frac`."""
+    kept = [
+        token
+        for token, following in zip(tokens, [*tokens[1:], None], strict=True)
+        if not (token.text == "\\\\" and following is not None and following.kind in ("command", "end"))
+    ]
+    return Unread("matrix " + " ".join(token.text for token in kept if token.text not in ("{", "}")))
+
+
+# The kinds, from the outside in
+def _answer(tokens: list[Token]) -> Answer:
+    tokens = without_surroundings(tokens)
+    if not tokens:
+        raise Unreadable("nothing")
+    for reader in (_word, _clock, _based, _list, _relation, _set_operation, _bracketed, _ratio, read_value):
+        answer = reader(tokens)
+        if answer is not None:
+            return answer
+    if any(is_word(token) and token.font == "text" for token in tokens) or _wordy(tokens):
+        return _text(tokens)
+    return _unread(tokens)
+
+
+def _text(tokens: list[Token]) -> Answer:
+    pieces = [(" " if token.spaced else "") + token.text for token in tokens]
+    original = "".join(pieces).strip()
+    words = _ARTICLES.sub("", original.casefold())
+    squeezed = "".join(c for c in words if c.isalnum())
+    if not squeezed:
+        return _unread(tokens)
+    if squeezed in _NO_SOLUTION:
+        return Named("empty")
+    if squeezed in _ALL_REALS:
+        return Named("R")
+    if 1 < len(original) <= 3 and original.isupper() and squeezed not in _SHORT_WORDS:
+        return Text(original, original)  # AB is no other way to write ab
+    return Text(squeezed, original)
+
+
+def _unread(tokens: list[Token]) -> Unread:
+    text = "".join((" " if token.spaced == " " else "") + token.text for token in tokens).strip()
+    return Unread(text, tuple(tokens))
+
+
+def _wordy(tokens: list[Token]) -> bool:
+    """Whether there is more than letters and punctuation to a text: several words, or one of four letters."""
+    words = [token.text for token in tokens if token.kind == "letters"]
+    longest = max(map(len, words), default=0)
+    return longest > 3 or (len(words) > 1 and longest > 2)
+
+
+def _word(tokens: list[Token]) -> Answer | None:
+    """Words and nothing else; not single letters, and not short runs of them that may be products."""
+    if _is_phrase(tokens):
+        return _text(tokens)
+    words = [token for token in tokens if token.kind == "letters"]
+    marks = [token.text for token in tokens if token.kind == "op"]
+    if len(words) + len(marks) != len(tokens) or not words or not set(marks) <= set("-.'!?"):
+        return None
+    if any(token.text.lower() in ("and", "or") and token.spaced for token in words[1:-1]):
+        return None  # a list
+    if len(tokens) == 1:
+        return _single_word(tokens)
+    if ("-" in marks and all(len(token.text) < 3 for token in words)) or ("'" in marks and len(words) == 1):
+        return None  # a - b, and f'
+    single = [len(token.text) == 1 for token in words]
+    if all(one and token.font != "text" for one, token in zip(single, words, strict=True)):
+        return None
+    if any(single) and any(token.font in ("rm", "bf") for token in words):
+        return None
+    short = all(len(token.text) < 3 and token.font != "text" for token in words)
+    return None if short else _text(tokens)
+
+
+def _is_phrase(tokens: list[Token]) -> bool:
+    """October 30, and several words with something else among them, as in: it may be 11."""
+    first = tokens[0].text if tokens[0].kind == "letters" else ""
+    if len(first) > 3 and function_prefix(first) is None and {t.kind for t in tokens} == {"letters", "number"}:
+        return True
+    apart = [
+        token.text for i, token in enumerate(tokens) if token.kind == "letters" and (token.spaced == " " or not i)
+    ]
+    if sum(len(word) > 1 and word not in NAMES and has_vowel(word) for word in apart) < 2:
+        return False
+    return not any(is_separator(token) for token in tokens) and unit_start(tokens) is None
+
+
+def _single_word(tokens: list[Token]) -> Answer | None:
+    word, font = tokens[0].text, tokens[0].font
+    if word in ("infinity", "inf", "infty"):
+        return Value(Expr("sym", name="infty"))
+    if len(word) == 1:
+        return None if font == "bf" or word.islower() else Text(word, word)
+    return None if word in (*NAMES, "pi", "theta") else _text(tokens)
+
+
+def _clock(tokens: list[Token]) -> Clock | None:
+    half = ""
+    letters = [token.text.lower() for token in tokens if token.kind == "letters"]
+    if letters and "".join(letters) in ("am", "pm"):
+        half = "".join(letters)
+        cut = next(i for i, token in enumerate(tokens) if token.kind == "letters")
+        if any(token.kind not in ("letters", "op") or token.text == ":" for token in tokens[cut:]):
+            return None
+        tokens = tokens[:cut]
+    texts = [token.text for token in tokens]
+    numbers = texts[::2]
+    if not texts or any(text != ":" for text in texts[1::2]) or len(texts) not in (1, 3, 5):
+        return None
+    if any(not text.isdigit() or len(text) > 2 for text in numbers) or (len(numbers) == 1 and not half):
+        return None
+    if any(len(text) != 2 or int(text) > 59 for text in numbers[1:]) or int(numbers[0]) > 24:
+        return None
+    hour, minute, second = (*map(int, numbers), 0, 0)[:3]
+    return Clock(hour, minute, second, half)
+
+
+def _based(tokens: list[Token]) -> Based | None:
+    at = next((i for i, token in enumerate(tokens) if token.text == "_" and token.kind == "op"), 0)
+    if not at:
+        return None
+    sign = "-" if tokens[0].text == "-" else ""
+    digits, base = (
+        tokens[len(sign) : at],
+        [token for token in tokens[at + 1 :] if token.text not in ("{", "}", "(", ")")],
+    )
+    if not digits:
+        return None
+    if digits[0].text in ("(", "{") and closes_all(digits):
+        digits = digits[1:-1]
+    text = "".join(token.text for token in digits)
+    text = text.upper() if any(c.isdigit() for c in text) else text
+    if (
+        len(base) != 1
+        or any(token.kind not in ("number", "letters") for token in digits)
+        or not (text.isascii() and text.isalnum())
+    ):
+        return None
+    number = int(base[0].text) if base[0].text.isdigit() else _BASE_WORDS.get(base[0].text.lower(), 0)
+    letters = len(text) > 1 and number > 10  # AB_{16} is a number and A_{16} is a name
+    if not 2 <= number <= 36 or not (letters or any(c.isdigit() for c in text)):
+        return None
+    if any(int(c, 36) >= number for c in text):
+        return None
+    return Based(sign + (text.lstrip("0") or "0"), number)
+
+
+def is_separator(token: Token) -> bool:
+    if token.kind == "op":
+        return token.text in (",", ";")
+    return token.kind == "letters" and token.text.lower() in ("and", "or") and (token.font != "" or bool(token.spaced))
+
+
+def _list(tokens: list[Token]) -> Answer | None:
+    parts = split(tokens, is_separator)
+    if len(parts) == 1:
+        return None
+    parts = [part for part in parts if without_surroundings(part)]
+    if len(parts) < 2:
+        return _answer(parts[0]) if parts else None
+    if any(token.text == "..." for token in tokens):
+        return _unread(tokens)
+    return Items(tuple(_answer(part) for part in parts))
+
+
+def _relation(tokens: list[Token]) -> Answer | None:
+    is_sign = lambda token: token.kind in ("op", "open", "close") and token.text in RELATIONS  # noqa: E731
+    if not any(is_sign(token) for token in tokens) or any(
+        token.text in ("forall", "exists", "to") for token in tokens
+    ):
+        return None
+    signs, sides, depth = [], [[]], 0
+    for token in tokens:
+        if depth == 0 and token.kind == "op" and token.text in RELATIONS:
+            signs.append(token.text)
+            sides.append([])
+            continue
+        depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
+        sides[-1].append(token)
+    if not signs or not all(sides):
+        return None
+    answers = tuple(_side(side) for side in sides)
+    if signs == ["in"]:
+        return answers[1]
+    return Relation(answers, tuple(signs))
+
+
+def _side(tokens: list[Token]) -> Answer:
+    answer = _answer(with_thousands(tokens))
+    if isinstance(answer, Text) and len(answer.original) == 1:
+        return Value(Expr("sym", name=answer.original))
+    return answer
+
+
+def _set_operation(tokens: list[Token]) -> Answer | None:
+    depth, last = 0, None
+    for i, token in enumerate(tokens):
+        depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
+        if (
+            depth == 0
+            and token.kind == "op"
+            and token.text in _OPERATIONS
+            or depth == 0
+            and i
+            and token.text == "-"
+            and tokens[i - 1].text == "mathbb_R"
+        ):
+            last = i
+    if last is None or last == len(tokens) - 1 or last == 0:
+        return None
+    sign = tokens[last].text if tokens[last].text != "-" else "setminus"
+    left, right = _answer(tokens[:last]), _answer(tokens[last + 1 :])
+    left = left.parts if isinstance(left, SetOperation) and left.sign == sign == "cup" else (left,)
+    return SetOperation(sign, (*left, right))
+
+
+def _bracketed(tokens: list[Token]) -> Answer | None:
+    first, last = tokens[0], tokens[-1]
+    if first.kind != "open" or last.kind != "close" or not closes_all(tokens):
+        return None
+    inside = tokens[1:-1]
+    left, right = first.text, last.text
+    if left in ("⌊", "⌈"):
+        return None
+    if left == "\\{":
+        if not inside:
+            return Named("empty")
+        bar = next((i for i, token in enumerate(inside) if token.text in ("|", ":") and token.kind == "op"), 0)
+        if bar and any(token.text in RELATIONS for token in inside[bar:]):
+            return _answer(inside[bar + 1 :])  # {x : x > 3}
+        parts = split(inside, is_separator)
+        if any(token.text == "..." for token in inside):
+            return None
+        return Items(tuple(_answer(part) for part in parts), left, right)
+    if not inside:
+        return None
+    parts = split(inside, lambda token: token.text in (",", ";") and token.kind == "op")
+    if any(token.text == "..." for token in inside):
+        return None
+    if len(parts) > 1:
+        left, right = ("(", ")") if left == "<" else (left, right)
+        return Items(tuple(_answer(part) for part in parts), left, right)
+    if left == "(" and right == ")":
+        return _answer(inside)
+    if left == "[" and right == "]":
+        return read_value(tokens) or _answer(inside)
+    return None
+
+
+def _ratio(tokens: list[Token]) -> Ratio | None:
+    parts = split(tokens, lambda token: token.kind == "op" and token.text == ":")
+    if len(parts) == 1:
+        return None
+    try:
+        return Ratio(tuple(parse(part) for part in parts))
+    except Unreadable:
+        return None

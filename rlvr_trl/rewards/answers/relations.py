@@ -1,0 +1,125 @@
+"""Equations and inequalities, and the values that they say."""
+
+from dataclasses import replace
+
+from flint import fmpq
+
+from .evaluate import Evaluation, TooLarge, Undefined
+from .expressions import CONSTANTS, Expr
+from .identity import expressions, sample_points, variables
+from .kinds import Answer, Relation, Text, Unread, Value, show
+from .literals import exact
+from .real_sets import INEQUALITIES, real_set, same_set, variable_of
+from .rules import Verdict, equal
+
+
+# Equations and inequalities
+def is_name(side: Answer) -> bool:
+    """Whether a side only says of what the other is the value: x, f(x), AB, Area, P(X=2)."""
+    if isinstance(side, Value):
+        expr = side.expr
+        letters = expr.op == "mul" and all(arg.op == "sym" and arg.name not in CONSTANTS for arg in expr.args)
+        return (expr.op == "sym" and expr.name not in CONSTANTS) or expr.op == "apply" or letters
+    if isinstance(side, Unread):
+        return bool(side.tokens) and side.tokens[0].kind in ("letters", "symbol", "op") and side.tokens[0].text != "|"
+    return isinstance(side, Text)
+
+
+def _says(relation: Relation, compound: bool) -> Answer | None:
+    """
+    The value that a chain of equations ends in. With `compound` the other side may be any expression with variables,
+    as in a + b = 10.
+    """
+    sides, signs = relation.sides, relation.signs
+    if "≈" in signs:
+        at = signs.index("≈")
+        if at == 0 and not is_name(sides[0]):
+            return sides[0]
+        sides, signs = (sides[: at + 1], signs[:at]) if at else (sides[: at + 2], ("=",))
+        if not signs:
+            return sides[0]
+    if set(signs) != {"="}:
+        return None
+    if is_name(sides[0]):
+        return sides[-1]
+    if is_name(sides[-1]) and len(sides) == 2:
+        return sides[0]
+    if not all(isinstance(side, Value) for side in sides):
+        return sides[-1] if compound and isinstance(sides[0], Unread) else None
+    if not variables(*(side.expr for side in sides)):
+        return sides[-1] if all(equal(sides[-1], side) for side in sides[:-1]) else None
+    return sides[-1] if compound and not variables(sides[-1].expr) and exact(sides[-1].expr) != 0 else None
+
+
+def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verdict:
+    if set(relation.signs) & set(INEQUALITIES):
+        sets = [real_set(relation), real_set(other)]
+        return None not in sets and same_set(*sets, expressions)
+    value = _says(relation, compound=swapped)
+    if value is None or isinstance(value, Relation):
+        return False
+    return equal(other, value) if swapped else equal(value, other)
+
+
+def same_relations(reference: Relation, answer: Relation) -> Verdict:
+    if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
+        sets = [real_set(one) for one in (reference, answer)]
+        if None not in sets:
+            names = [next(filter(None, map(variable_of, one.sides))) for one in (reference, answer)]
+            return names[0] == names[1] and same_set(*sets, expressions)
+    if len(reference.sides) == len(answer.sides) and reference.signs == answer.signs:
+        if all(_same_side(*pair) for pair in zip(reference.sides, answer.sides, strict=True)):
+            return True
+        if reference.signs == ("=",) and reference.sides == answer.sides[::-1]:
+            return True
+    values = [_says(one, compound=False) for one in (reference, answer)]
+    names = [[show(side) for side in (one.sides[0], one.sides[-1]) if is_name(side)] for one in (reference, answer)]
+    approximate = "≈" in reference.signs and "≈" in answer.signs
+    if None not in values and (approximate or (all(names) and names[0][:1] == names[1][:1])):
+        return equal(*values)
+    if not all(len(one.sides) == 2 and all(isinstance(s, Value) for s in one.sides) for one in (reference, answer)):
+        return False
+    return _proportional(reference, answer)
+
+
+def _same_side(one: Answer, other: Answer) -> bool:
+    """By form where they are mathematics: two equations that are true have equal values on both sides."""
+    return one == other or (not isinstance(one, Value | Unread) and equal(one, other))
+
+
+def _proportional(reference: Relation, answer: Relation) -> bool:
+    """Whether one equation, or inequality, is a multiple of the other."""
+    (sign,), (other_sign,) = reference.signs, answer.signs
+    one, other = (Expr("add", (r.sides[0].expr, Expr("neg", (r.sides[1].expr,)))) for r in (reference, answer))
+    zero = Expr("num")
+    names = variables(one, other)
+    if not names or variables(one) != variables(other) or any(expressions(d, zero) is not False for d in (one, other)):
+        return False
+    primed = {name: f"{name} again" for name in names}
+    crossed = [Expr("mul", (one, _renamed(other, primed))), Expr("mul", (other, _renamed(one, primed)))]
+    if not expressions(*crossed):
+        return False
+    if sign == other_sign and sign in ("=", "!=", "≡"):
+        return True
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+    if sign not in turned or other_sign not in (sign, turned[sign]):
+        return False
+    return _same_sign(one, other, names) == (sign == other_sign)
+
+
+def _same_sign(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
+    for point in sample_points(len(names))[0]:
+        try:
+            values = [Evaluation(dict(zip(names, point, strict=True)))(tree) for tree in (one, other)]
+        except (Undefined, TooLarge):
+            continue
+        signs = [v > 0 if isinstance(v, fmpq) else v.real > 0 for v in values]
+        return signs[0] == signs[1]
+    return None
+
+
+def _renamed(tree: Expr, names: dict[str, str]) -> Expr:
+    if tree.op == "sym":
+        return Expr("sym", name=names.get(tree.name, tree.name))
+    args = tuple(_renamed(arg, names) for arg in tree.args)
+    return replace(tree, args=args)
