@@ -35,7 +35,7 @@ def widen(t, rng):
 
 
 def coefficient_in_front(t, rng):
-    if t.op == "frac" and t.args[1].op == "num" and t.args[0].op != "num":
+    if t.op == "frac" and t.args[1].op == "num" and t.args[1].leaf and t.args[0].op != "num":
         return num(1 / t.args[1].leaf) * t.args[0]
 
 

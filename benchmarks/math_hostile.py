@@ -108,7 +108,7 @@ def measure(judgements: int, folder: Path) -> dict:
     ordinary_seconds = time.perf_counter() - start
     right_after = still_judges(reward) and right_after
     running = workers()
-    reward.pool.close()
+    reward.close()
     _, left = psutil.wait_procs(running, timeout=5)
     bounds = {
         "longest judgement, s": (max(r["seconds"] for r in hostile), LONGEST_SECONDS),

@@ -191,8 +191,8 @@ def after_thinking(
     if len(text) > MAX_TEXT_CHARS:
         return None
     start = 0
-    for tags in thinking_tags:
-        if isinstance(tags, str) or len(tags) != 2 or not tags[1]:
+    for tags in [thinking_tags] if thinking_tags is None else thinking_tags:
+        if tags is None or isinstance(tags, str) or len(tags) != 2 or not tags[1]:
             raise ValueError(
                 f"`thinking_tags` must be pairs of an opening and a closing tag, such as "
                 f"[['<think>', '</think>']], found {tags!r} in {thinking_tags!r}."

@@ -205,7 +205,7 @@ def rows_of_the_page():
 def reward():
     reward = MathReward(num_workers=1)
     yield reward
-    reward.pool.close()
+    reward.close()
 
 
 @pytest.mark.parametrize(("kind", "reference", "equal", "different"), rows_of_the_page())

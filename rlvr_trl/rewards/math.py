@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ..answer_text import THINKING_TAGS, boxes, completion_text, find_answer
-from .answers.kinds import Answer, Text, Unread, show
+from .answers.commands import NAMES
+from .answers.kinds import Text, Unread, show
 from .answers.literals import settled
 from .answers.reader import read
+from .answers.units import lookup
 from .choice import choice_letters
 from .references import reference_column
 from .workers import Outcome, WorkerPool
@@ -20,6 +22,7 @@ from .workers import Outcome, WorkerPool
 MAX_COMPLETION_CHARS = 1_000_000
 MAX_ANSWER_CHARS = 1_000
 CACHE_SIZE = 20_000
+_OPTION = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[({]*([A-J])[)}.]*\Z|(?:\\\w+\{)?\(?([A-J])(?:\)|\.\s)")
 MAX_WORDS = 8  # of a reference without a box that is taken for an answer rather than for an explanation
 
 
@@ -80,10 +83,12 @@ class MathReward:
         self.__name__ = "math_reward"
         find_answer("", thinking_tags, starts_thinking)  # raises where they are no pairs
         if num_workers is None:
-            num_workers = max(1, min(4, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+            num_workers = max(1, min(4, _cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
         self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
-        self._thinking = (thinking_tags, starts_thinking)
-        self.pool = WorkerPool(judge, num_workers, time_limit, memory_limit_mb, start_method, warm_up=warm_up)
+        limits = (time_limit, memory_limit_mb, start_method)
+        self.pool = WorkerPool(judge, num_workers, *limits, warm_up=warm_up)
+        # One that has loaded SymPy takes seconds to start, and is seldom needed
+        self.algebra_pool = WorkerPool(judge_by_algebra, num_workers, *limits, warm_up=warm_up_algebra)
         self._cache: OrderedDict[tuple, bool] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -94,6 +99,8 @@ class MathReward:
         answer: list[str] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
+        thinking_tags: Sequence[Sequence[str]] | None = None,
+        starts_thinking: bool | None = None,
         **kwargs,
     ) -> list[float | None]:
         """
@@ -110,6 +117,8 @@ class MathReward:
                 Given by the trainer. Receives counts of this call as `math_reward/…`: judgements that `timed_out`,
                 that `died` (of a crash or for memory), that were `lost` to an outside cause, that `failed` by an error
                 of ours, that were `refused` something that no judgement needs, and that were `retried`.
+            thinking_tags, starts_thinking:
+                For this call, by `functools.partial`. Default to those of the instance.
             **kwargs:
                 Other columns and trainer arguments, not used.
 
@@ -122,8 +131,13 @@ class MathReward:
         """
         _need_packages()
         references = reference_column("math_reward", completions, solution, answer)
-        golds = [read_gold(reference) if isinstance(reference, str) else None for reference in references]
-        answers = [read_answers(completion_text(completion), *self._thinking) for completion in completions]
+        golds = [None if reference is None else read_gold(reference) for reference in references]
+        tags, opened = self._settings[4:]
+        thinking = (
+            tags if thinking_tags is None else thinking_tags,
+            opened if starts_thinking is None else starts_thinking,
+        )
+        answers = [read_answers(completion_text(completion), *thinking) for completion in completions]
         pairs = [[] if g is None else [(g, a) for a in texts] for g, texts in zip(golds, answers, strict=True)]
         verdicts, ended = self._judge(dict.fromkeys(pair for several in pairs for pair in several))
         if log_extra is not None:
@@ -146,13 +160,13 @@ class MathReward:
                 if known is not None:
                     self._cache.move_to_end(key)
             if known is None:
-                known = _chosen(key[0], pair[1]) or settled(*key)
+                known = _chosen(*pair) or settled(*key)
             if known is None:
                 open_pairs.setdefault(key, []).append(pair)
             else:
                 verdicts[pair] = known
-        before = dict(self.pool.counts)
-        outcomes = self.pool.run([same[0] for same in open_pairs.values()]) if open_pairs else []
+        jobs = [same[0] for same in open_pairs.values()]
+        outcomes, ended = self._run(jobs)
         with self._lock:
             for (key, same), outcome in zip(open_pairs.items(), outcomes, strict=True):
                 verdict = _verdict(outcome)
@@ -161,30 +175,61 @@ class MathReward:
                     self._cache[key] = verdict
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
+        return verdicts, ended
+
+    def _run(self, jobs: list[tuple[str, str]]) -> tuple[list[Outcome], dict[str, int]]:
+        """Outcome of each job: of the workers that evaluate, and where they cannot tell of those with math-verify."""
+        pools = (self.pool, self.algebra_pool)
+        before = [dict(pool.counts) for pool in pools]
+        outcomes = self.pool.run(jobs) if jobs else []
+        left = [i for i, outcome in enumerate(outcomes) if outcome == Outcome("done", None)]
+        if left:
+            for i, outcome in zip(left, self.algebra_pool.run([jobs[i] for i in left]), strict=True):
+                outcomes[i] = outcome
+        counted = {
+            name: sum(pool.counts[name] - then[name] for pool, then in zip(pools, before, strict=True))
+            for name in ("refused", "retried")
+        }
         ended = {
             status: sum(o.status == status for o in outcomes) for status in ("timed_out", "died", "lost", "failed")
         }
-        return verdicts, ended | {name: self.pool.counts[name] - before[name] for name in ("refused", "retried")}
+        return outcomes, ended | counted
+
+    def close(self):
+        """End the workers. The next call starts new ones."""
+        self.pool.close()
+        self.algebra_pool.close()
 
     # Trainers send reward functions to other processes
     def __reduce__(self):
         return MathReward, self._settings
 
 
-def judge(reference: str, answer: str) -> bool:
-    """What workers call. They alone load what judges."""
+# What workers call. They alone load what judges.
+def judge(reference: str, answer: str) -> bool | None:
+    from .answers.equality import judge_without_algebra
+
+    return judge_without_algebra(reference, answer)
+
+
+def judge_by_algebra(reference: str, answer: str) -> bool:
     from .answers.equality import judge
 
     return judge(reference, answer)
 
 
 def warm_up():
-    """Judge what needs all that a judgement may ever import: once a worker is locked, it imports nothing more."""
-    from .answers.equality import judge
+    """Import all that a judgement may need: once a worker is locked, it imports nothing more."""
+    for reference, answer in ((r"\sqrt{8}x", r"2x\sqrt{2}"), ("(1,2]", "1<x\\le2"), ("2 m", "200 cm")):
+        judge(reference, answer)
+
+
+def warm_up_algebra():
+    """The same with SymPy and math-verify."""
     from .answers.sympy_judge import WARM_UP
 
     for reference, answer in WARM_UP:
-        judge(reference, answer)
+        judge_by_algebra(reference, answer)
 
 
 def _verdict(outcome: Outcome) -> bool | None:
@@ -210,14 +255,20 @@ def read_answers(
     if found is None or sum(map(len, found.texts)) > MAX_ANSWER_CHARS:
         return ()
     answer = ", ".join(found.texts)
-    readings = read(answer)
-    if not readings or (found.how == "line" and isinstance(readings[0], Text | Unread)):
+    if not read(answer) or (found.how == "line" and not _is_mathematics(answer)):
         return ()
     if len(found.texts) == 2:
         (start, _, _), (_, end, _) = boxes(text)[:2]
         if "and" in text[end:start].split():
             return answer, found.texts[-1]
     return (answer,)
+
+
+def _is_mathematics(line: str) -> bool:
+    """Whether a line is a formula and nothing else: no word but functions and units, and no question."""
+    words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", line))
+    plain = all(word in NAMES or lookup(word) is not None for word in words)
+    return plain and not line.rstrip().endswith("?") and not isinstance(read(line)[0], Text | Unread)
 
 
 @lru_cache(maxsize=20_000)
@@ -236,12 +287,10 @@ def read_gold(text: str) -> str | None:
     return answer if read(answer) else None
 
 
-def _chosen(references: tuple[Answer, ...], answer: str) -> bool | None:
-    """Whether an answer such as `C. 12` chooses the option that the reference is; `None` where it is no option."""
-    reference = references[0]
-    if not isinstance(reference, Text) or not re.fullmatch("[A-J]", reference.original):
-        return None
-    return choice_letters(answer) == {reference.original} or None
+def _chosen(reference: str, answer: str) -> bool | None:
+    """Whether an answer such as `C. 12` chooses the option of a reference such as `C` or `(C) 12`; `None` if not."""
+    letter = _OPTION.match(reference)
+    return None if letter is None else choice_letters(answer) == {letter[1] or letter[2]} or None
 
 
 def _cores() -> int:
@@ -250,9 +299,10 @@ def _cores() -> int:
 
 @lru_cache(maxsize=1)
 def _need_packages():
-    missing = [name for name in ("math_verify", "flint") if importlib.util.find_spec(name) is None]
+    packages = {"math_verify": "math-verify", "flint": "python-flint"}
+    missing = [package for name, package in packages.items() if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"math_reward needs {' and '.join(missing)}: pip install 'rlvr-trl[eval]'")
+        raise ImportError(f"math_reward needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 math_reward = MathReward()

@@ -1,20 +1,35 @@
 """The reference answers that a reward function compares with."""
 
+from numbers import Real
 
-def reference_column(reward: str, completions: list, solution: list | None, answer: list | None) -> list:
+
+def reference_column(reward: str, completions: list, solution: list | None, answer: list | None) -> list[str | None]:
     """
-    The column `answer` if there is one, else `solution`.
+    The column `answer` if there is one, else `solution`. Numbers are taken as they are written; a missing value, also
+    NaN, is `None`.
 
     Raises:
-        `ValueError`: There is neither column, or it does not have one entry for each completion; names the reward
-        function or the column.
+        `ValueError`: There is neither column, or it is no list with one entry for each completion, or an entry is
+        neither text nor a number; names the reward function or the column.
     """
     references = answer if answer is not None else solution
     if references is None:
         raise ValueError(f"{reward} needs a column `answer` or `solution` in the dataset, found neither.")
-    if len(references) != len(completions):
+    column = "answer" if answer is not None else "solution"
+    if isinstance(references, str) or len(references) != len(completions):
+        found = repr(references) if isinstance(references, str) else len(references)
         raise ValueError(
-            f"`{'answer' if answer is not None else 'solution'}` must have one entry for each of the "
-            f"{len(completions)} completions, found {len(references)}."
+            f"`{column}` must have one entry for each of the {len(completions)} completions, found {found}."
         )
-    return references
+    return [_text(reward, column, reference) for reference in references]
+
+
+def _text(reward: str, column: str, reference) -> str | None:
+    if reference is None or isinstance(reference, str):
+        return reference
+    if isinstance(reference, Real) and not isinstance(reference, bool):
+        return None if reference != reference else str(reference)
+    raise ValueError(
+        f"{reward} compares with text or numbers, but the column `{column}` holds {type(reference).__name__}: "
+        f"{reference!r:.100}. Turn it into text before training, such as by `dataset.map`."
+    )

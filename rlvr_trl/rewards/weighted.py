@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from numbers import Real
 
+from .wrapper import function_name
+
 
 class WeightedReward:
     """
@@ -35,7 +37,7 @@ class WeightedReward:
             if not isinstance(weight, Real) or weight != weight:
                 raise ValueError(f"The weight of {function!r} must be a number, got {weight!r}.")
         self.weights = dict(weights)
-        self.__name__ = name or "_and_".join(getattr(f, "__name__", type(f).__name__) for f in weights)
+        self.__name__ = name or "_and_".join(map(function_name, weights))
 
     def __call__(self, **kwargs) -> list[float | None]:
         columns = [function(**kwargs) for function in self.weights]

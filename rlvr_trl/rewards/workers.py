@@ -270,10 +270,12 @@ class WorkerPool:
         fd = there.fileno()
         arguments = (fd, os.getpid(), self.time_limit, self.wall_limit, self.memory_limit_mb)
         if self.start_method == "fork":
+            if multiprocessing.current_process().daemon:
+                raise RuntimeError('A daemonic process cannot fork workers: use start_method="spawn" there.')
             process = multiprocessing.get_context("fork").Process(target=serve, args=arguments, daemon=True)
             process.start()
         else:
-            path = [os.path.abspath(entry) for entry in sys.path]
+            path = [absolute for entry in sys.path if (absolute := _absolute(entry))]
             code = _BOOTSTRAP.format(path=path, module=serve.__module__, arguments=arguments)
             process = subprocess.Popen(
                 [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[fd], env=bare_environment()
@@ -282,6 +284,14 @@ class WorkerPool:
         worker = _Worker(process, here)
         worker.send((self.function, self.warm_up))
         return worker
+
+
+def _absolute(entry: str) -> str:
+    """The path of an entry of `sys.path`; empty where the current directory is gone."""
+    try:
+        return os.path.abspath(entry)
+    except FileNotFoundError:
+        return ""
 
 
 class _Worker:

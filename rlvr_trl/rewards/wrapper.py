@@ -28,11 +28,9 @@ class RewardWrapper:
     def __init__(self, reward_func: Callable, suffix: str):
         if not callable(reward_func):
             raise ValueError(f"`reward_func` must be a function, got {reward_func!r}.")
-        named = reward_func
-        while isinstance(named, partial):
-            named = named.func
+        named = unwrapped(reward_func)
         self.reward_func = reward_func
-        self.__name__ = f"{getattr(named, '__name__', type(named).__name__)}_{suffix}"
+        self.__name__ = f"{function_name(reward_func)}_{suffix}"
         self._is_async = any(map(inspect.iscoroutinefunction, (reward_func, named, named.__call__)))
 
     # A property, for TRL looks at `__call__` to tell whether the rewards must be awaited.
@@ -53,6 +51,19 @@ class RewardWrapper:
     def change(self, rewards: list[float | None], **kwargs) -> list[float | None]:
         """The rewards to return for those of the wrapped function; None stays None."""
         raise NotImplementedError
+
+
+def unwrapped(function: Callable) -> Callable:
+    """The function within partials."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def function_name(function: Callable) -> str:
+    """The name that a trainer logs for a reward function."""
+    function = unwrapped(function)
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def content_digest(*parts: Any) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 
+from . import rules
 from .expressions import Expr
 from .identity import expressions
 from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
@@ -17,12 +18,25 @@ from .literals import exact
 from .reader import read
 from .real_sets import real_set, same_set
 from .relations import relation_and_other, same_relations
-from .rules import RULES, Verdict, equal
+from .rules import RULES, NeedsAlgebra, Verdict, equal
 
 
 def judge(reference: str, answer: str) -> bool:
     """Whether the text of an answer is equal to that of a reference, in one reading of each. It may take long."""
     return any(equal(one, other) for one, other in product(read(reference), read(answer)))
+
+
+def judge_without_algebra(reference: str, answer: str) -> bool | None:
+    """As `judge`, in a process that never asks math-verify: `None` where only that could tell."""
+    rules.ALGEBRA = False
+    undecided = False
+    for one, other in product(read(reference), read(answer)):
+        try:
+            if equal(one, other):
+                return True
+        except NeedsAlgebra:
+            undecided = True
+    return None if undecided else False
 
 
 def same_sets(reference: Answer, answer: Answer) -> Verdict:

@@ -14,8 +14,9 @@ from flint import acb, arb, ctx, fmpq, fmpz
 from .expressions import Expr
 
 
-MAX_BITS = 200_000  # of an exact number, or of a value that a digit more would change
-MAX_FACTORIAL = 10_000
+MAX_EXACT_BITS = 4_000_000  # of an exact number
+MAX_BITS = 200_000  # of a ball
+MAX_FACTORIAL = 100_000
 _LARGE = 2**40  # exponents beyond which nothing is evaluated
 
 Scalar = fmpq | acb
@@ -61,7 +62,7 @@ class Evaluation:
             self.spread += abs(_exponent(value))
         else:
             self.spread += _size(value)
-        if self.spread > MAX_BITS:
+        if self.spread > (MAX_EXACT_BITS if isinstance(value, fmpq) else MAX_BITS):
             raise TooLarge(tree.op)
         return value
 
@@ -187,7 +188,7 @@ class Evaluation:
             value = fmpq(1) if isinstance(n, fmpq) else acb(1)
             for i in range(int(k.p)):
                 value = value * (n - i) / fmpq(i + 1)
-                if isinstance(value, fmpq) and _size(value) > MAX_BITS:
+                if isinstance(value, fmpq) and _size(value) > MAX_EXACT_BITS:
                     raise TooLarge("binomial")
             return value
         n, k = acb(n), acb(k)
@@ -242,7 +243,7 @@ def power(base: Scalar, exponent: Scalar) -> Scalar:
 def _exact_power(base: fmpq, exponent: fmpq) -> fmpq | None:
     if base == 1:
         return base
-    if abs(exponent.p) * (abs(base.p).bit_length() + base.q.bit_length()) > MAX_BITS or exponent.q > 100:
+    if abs(exponent.p) * (abs(base.p).bit_length() + base.q.bit_length()) > MAX_EXACT_BITS or exponent.q > 100:
         return None
     degree = int(exponent.q)
     if degree > 1:

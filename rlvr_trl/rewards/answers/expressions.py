@@ -8,7 +8,7 @@ from fractions import Fraction
 from .tokens import Unreadable
 
 
-MAX_EXPONENT = 5_000  # of a number in scientific notation
+MAX_EXPONENT = 10_000  # of a number in scientific notation
 CONSTANTS = ("e", "i", "pi", "infty")
 _REPEATING = re.compile(r"(\d*)\.?(\d*)\((\d+)\)")
 _COMMAND_NAMES = frozenset(

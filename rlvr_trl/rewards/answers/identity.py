@@ -29,7 +29,7 @@ def same_values(reference: Value, answer: Value) -> Verdict:
         return _quantities(reference.expr, x, answer.expr, y)
     if x == _DEGREE or y == _DEGREE:
         degrees, other = (reference.expr, answer.expr) if x == _DEGREE else (answer.expr, reference.expr)
-        if any(node.name == "pi" for node in other.walk()):
+        if any(node.name == "pi" or node.name.startswith("arc") for node in other.walk()):
             return expressions(Expr("deg", (degrees,)), other)
     signs = [any(node.op == "deg" for node in value.expr.walk()) for value in (reference, answer)]
     if (
@@ -183,7 +183,7 @@ def _mapped(matrix: Expr, change: Callable[[Expr], Expr]) -> Expr:
 
 def _matrices(left: Expr | None, right: Expr | None) -> Verdict:
     if left is None or right is None:
-        return None
+        return False
     if [len(row.args) for row in left.args] != [len(row.args) for row in right.args]:
         return False
     cells = [[cell for row in matrix.args for cell in row.args] for matrix in (left, right)]

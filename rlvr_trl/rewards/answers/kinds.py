@@ -92,6 +92,7 @@ class Unread:
     tokens: tuple[Token, ...] = field(default=(), compare=False)
 
 
+ANY = "any"  # the name of what an inequality without a left side speaks of
 Answer = Value | Text | Relation | Items | SetOperation | Named | Based | Clock | Ratio | Unread
 
 

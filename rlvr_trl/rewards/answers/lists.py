@@ -1,5 +1,6 @@
 """Several answers: lists, sets, tuples, and signs that stand for two answers."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -25,6 +26,9 @@ def expanded(answer: Answer) -> Items:
             found += expanded(item).items
         elif isinstance(item, Value) and any(node.op == "pm" for node in item.expr.walk()):
             found += [Value(expr, item.percent, item.unit) for expr in _signs(item.expr)]
+        elif isinstance(item, Items) and any(node.op == "pm" for node in _nodes(item)):
+            several = [expanded(one).items for one in item.items]
+            found += [Items(one, item.left, item.right) for one in product(*several)]
         elif isinstance(item, Relation) and isinstance(item.sides[-1], Value) and item.signs == ("=",):
             if any(node.op == "pm" for node in item.sides[-1].expr.walk()):
                 found += [Relation((item.sides[0], Value(expr)), ("=",)) for expr in _signs(item.sides[-1].expr)]
@@ -38,6 +42,13 @@ def expanded(answer: Answer) -> Items:
         found = [item if pair is None else pair[1] for item, pair in zip(found, pairs, strict=True)]
     left, right = (answer.left, answer.right) if isinstance(answer, Items) else ("", "")
     return Items(tuple(found), left, right)
+
+
+def _nodes(items: Items) -> Iterator[Expr]:
+    """The nodes of all expressions that are items."""
+    for item in items.items:
+        if isinstance(item, Value):
+            yield from item.expr.walk()
 
 
 def _signs(expr: Expr) -> list[Expr]:
@@ -101,6 +112,14 @@ def _distinct(items: list[Answer]) -> list[Answer]:
 
 
 def same_items(reference: Items, answer: Items) -> Verdict:
+    sets = [real_set(one) for one in (reference, answer)]
+    inequalities = any(
+        isinstance(item, Relation) and item.signs != ("=",) for x in (reference, answer) for item in x.items
+    )
+    if inequalities and None not in sets:
+        return same_set(*sets, expressions)
+    if any(node.op == "pm" for one in (reference, answer) for node in _nodes(one)):
+        return same_lists(expanded(reference), expanded(answer))
     if any(one.left not in ("", "\\{") for one in (reference, answer)):
         coordinates = [_coordinates(one) for one in (reference, answer)]
         return None not in coordinates and _tuples(*coordinates)
@@ -113,9 +132,6 @@ def same_items(reference: Items, answer: Items) -> Verdict:
             return by_name[0].keys() == by_name[1].keys() and all(
                 equal(v, by_name[1][n]) for n, v in by_name[0].items()
             )
-    sets = [real_set(one) for one in (reference, answer)]
-    if None not in sets and any(isinstance(item, Relation) for one in (x, y) for item in one.items):
-        return same_set(*sets, expressions)
     return same_lists(x, y)
 
 

@@ -6,7 +6,7 @@ from .expressions import Expr
 from .kinds import Answer, Value
 
 
-MAX_BITS = 20_000
+MAX_BITS = 50_000
 MIN_PLACES, MIN_DIGITS = 6, 5  # of a decimal that counts as what it rounds
 
 

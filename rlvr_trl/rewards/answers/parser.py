@@ -438,8 +438,8 @@ class _Parser:
     def matrix(self) -> Expr:
         start = self.i
         end = contents(self.tokens, start)
-        if self.tokens[start].text in ("vmatrix", "Vmatrix"):
-            raise Unreadable("a determinant")
+        if self.tokens[start].text in ("vmatrix", "Vmatrix", "cases"):
+            raise Unreadable("a determinant, or cases")
         self.i = end + 1
         return matrix(self.tokens[start + 1 : end])
 

@@ -116,7 +116,7 @@ def unit_start(tokens: list[Token]) -> int | None:
             continue
         if before.kind == "op" and before.text in ("_", "+", "-", "^", "/", "=", "*"):
             continue
-        if _may_be_unit(token, tokens[:i]) and _is_unit(tokens[i:]):
+        if _may_be_unit(tokens[i:], tokens[:i]) and _is_unit(tokens[i:]):
             return i
     return None
 
@@ -129,11 +129,12 @@ def _is_unit(tokens: list[Token]) -> bool:
     return True
 
 
-def _may_be_unit(token: Token, before: list[Token]) -> bool:
+def _may_be_unit(tokens: list[Token], before: list[Token]) -> bool:
     """
     Whether a word after a number is a unit: one in a text font, one that is known, or a noun. Letters that could be
     variables must stand apart from a plain number.
     """
+    token = tokens[0]
     word = token.text
     known = lookup(word) is not None
     if token.font == "text":
@@ -145,7 +146,8 @@ def _may_be_unit(token: Token, before: list[Token]) -> bool:
         return False
     vowels = has_vowel(word)
     if len(word) == 1:
-        return known and token.spaced == " " and word not in "dlM" and all(t.kind != "command" for t in before)
+        number = all(t.kind != "command" for t in before) or any(t.text == "/" for t in tokens)
+        return known and token.spaced == " " and word not in "dlM" and number
     if known and word not in ("in", "mi", "pi", "deg", "cal", "bar", "cup"):
         return True
     return (len(word) > 3 and vowels) or (

@@ -9,12 +9,12 @@ import re
 from functools import lru_cache
 
 from .commands import NAMES
-from .expressions import Expr
-from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
+from .expressions import CONSTANTS, Expr
+from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
 from .parser import function_prefix, parse
 from .quantities import has_vowel, read_value, unit_start
 from .surroundings import closes_all, is_word, with_joined_digits, with_thousands, without_surroundings
-from .tokens import Token, Unreadable, split, tokenize
+from .tokens import Token, Unreadable, contents, split, tokenize
 
 
 RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "≈", "≡", "in")
@@ -91,13 +91,28 @@ def _answer(tokens: list[Token]) -> Answer:
     tokens = without_surroundings(tokens)
     if not tokens:
         raise Unreadable("nothing")
-    for reader in (_word, _clock, _based, _list, _relation, _set_operation, _bracketed, _ratio, read_value):
+    for reader in (_system, _word, _clock, _based, _list, _relation, _set_operation, _bracketed, _ratio, read_value):
         answer = reader(tokens)
         if answer is not None:
             return answer
     if any(is_word(token) and token.font == "text" for token in tokens) or _wordy(tokens):
         return _text(tokens)
     return _unread(tokens)
+
+
+def _system(tokens: list[Token]) -> Answer | None:
+    """Equations under each other, behind one brace."""
+    if tokens[0].text == "\\{" and len(tokens) > 2 and tokens[1].kind == "begin":
+        tokens = tokens[1:]
+    elif tokens[0][:2] != ("begin", "cases"):
+        return None
+    if tokens[-1].kind != "end" or contents(tokens, 0) != len(tokens) - 1:
+        return None
+    rows = [row for row in split(tokens[1:-1], lambda token: token.text == "\\\\") if row]
+    if not all(any(token.text in RELATIONS for token in row) for row in rows):
+        return None
+    plain = [[token for token in row if token.text != "&"] for row in rows]
+    return Items(tuple(_answer(row) for row in plain)) if len(rows) > 1 else None
 
 
 def _text(tokens: list[Token]) -> Answer:
@@ -117,7 +132,9 @@ def _text(tokens: list[Token]) -> Answer:
 
 
 def _unread(tokens: list[Token]) -> Unread:
-    text = "".join((" " if token.spaced == " " else "") + token.text for token in tokens).strip()
+    """Spaces do not matter, but between numbers."""
+    apart = [a.kind == b.kind == "number" for a, b in zip(tokens, tokens[1:], strict=False)]
+    text = "".join((" " if space else "") + token.text for space, token in zip([False, *apart], tokens, strict=True))
     return Unread(text, tuple(tokens))
 
 
@@ -154,7 +171,11 @@ def _word(tokens: list[Token]) -> Answer | None:
 def _is_phrase(tokens: list[Token]) -> bool:
     """October 30, and several words with something else among them, as in: it may be 11."""
     first = tokens[0].text if tokens[0].kind == "letters" else ""
-    if len(first) > 3 and function_prefix(first) is None and {t.kind for t in tokens} == {"letters", "number"}:
+    if (
+        (len(first) > 3 or (len(first) == 3 and first.istitle()))
+        and function_prefix(first.lower()) is None
+        and {t.kind for t in tokens} == {"letters", "number"}
+    ):
         return True
     apart = [
         token.text for i, token in enumerate(tokens) if token.kind == "letters" and (token.spaced == " " or not i)
@@ -239,7 +260,15 @@ def _list(tokens: list[Token]) -> Answer | None:
         return _answer(parts[0]) if parts else None
     if any(token.text == "..." for token in tokens):
         return _unread(tokens)
-    return Items(tuple(_answer(part) for part in parts))
+    answers = tuple(_answer(part) for part in parts)
+    conditions = [isinstance(one, Relation) and set(one.signs) <= {"<", ">", "<=", ">=", "!="} for one in answers]
+    if not conditions[0] and all(conditions[1:]) and isinstance(answers[0], Value) and _has_variables(answers[0]):
+        return answers[0]  # a/b, b > 0
+    return Items(answers)
+
+
+def _has_variables(value: Value) -> bool:
+    return any(node.op == "sym" and node.name not in CONSTANTS for node in value.expr.walk())
 
 
 def _relation(tokens: list[Token]) -> Answer | None:
@@ -256,6 +285,8 @@ def _relation(tokens: list[Token]) -> Answer | None:
             continue
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
         sides[-1].append(token)
+    if signs and not sides[0] and signs[0] in ("<", ">", "<=", ">=", "!="):
+        sides[0] = [Token("symbol", ANY)]
     if not signs or not all(sides):
         return None
     answers = tuple(_side(side) for side in sides)

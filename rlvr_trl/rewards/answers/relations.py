@@ -7,7 +7,7 @@ from flint import fmpq
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import CONSTANTS, Expr
 from .identity import expressions, sample_points, variables
-from .kinds import Answer, Relation, Text, Unread, Value, show
+from .kinds import ANY, Answer, Items, Relation, Text, Unread, Value, show
 from .literals import exact
 from .real_sets import INEQUALITIES, real_set, same_set, variable_of
 from .rules import Verdict, equal
@@ -22,7 +22,7 @@ def is_name(side: Answer) -> bool:
         return (expr.op == "sym" and expr.name not in CONSTANTS) or expr.op == "apply" or letters
     if isinstance(side, Unread):
         return bool(side.tokens) and side.tokens[0].kind in ("letters", "symbol", "op") and side.tokens[0].text != "|"
-    return isinstance(side, Text)
+    return isinstance(side, Text) or (isinstance(side, Items) and bool(side.left) and all(map(is_name, side.items)))
 
 
 def _says(relation: Relation, compound: bool) -> Answer | None:
@@ -66,7 +66,7 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
         sets = [real_set(one) for one in (reference, answer)]
         if None not in sets:
             names = [next(filter(None, map(variable_of, one.sides))) for one in (reference, answer)]
-            return names[0] == names[1] and same_set(*sets, expressions)
+            return (names[0] == names[1] or ANY in names) and same_set(*sets, expressions)
     if len(reference.sides) == len(answer.sides) and reference.signs == answer.signs:
         if all(_same_side(*pair) for pair in zip(reference.sides, answer.sides, strict=True)):
             return True

@@ -112,6 +112,14 @@ def with_joined_digits(tokens: list[Token]) -> list[Token]:
             found[-1] = previous._replace(text=previous.text + token.text)
             i += 1
             continue
+        if previous is not None and previous[:2] == ("command", "pmod") and texts[:1] == ["{"] and texts[2:3] == ["}"]:
+            found.append(tokens[i + 1])
+            i += 3
+            continue
+        if _is_derivative(tokens[i : i + 3]):
+            found += [Token("command", "frac"), *_braced(tokens[i]), *_braced(tokens[i + 2])]
+            i += 3
+            continue
         if texts[:2] == ["*", "*"] and found and len(texts) > 2:
             found.append(Token("op", "^"))
             i += 2
@@ -124,6 +132,16 @@ def with_joined_digits(tokens: list[Token]) -> list[Token]:
         found.append(token)
         i += 1
     return found
+
+
+def _is_derivative(tokens: list[Token]) -> bool:
+    """dy/dx, where the second d and x belong together."""
+    texts = [token.text for token in tokens]
+    return len(texts) == 3 and texts[1] == "/" and all(len(t) == 2 and t[0] == "d" and t.isalpha() for t in texts[::2])
+
+
+def _braced(token: Token) -> list[Token]:
+    return [Token("open", "{"), token, Token("close", "}")]
 
 
 def _is_group(texts: list[str]) -> bool:

@@ -109,6 +109,8 @@ PERCENT_WORDS = frozenset(["percent", "percents", "pct", "percentage"])
 
 def singular(word: str) -> str:
     """A noun without its plural ending."""
+    if word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
