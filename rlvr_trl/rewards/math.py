@@ -33,7 +33,7 @@ class MathReward:
     The answer is read after the thinking, where [`~rlvr_trl.answer_text.find_answer`] finds it: in the last
     `\boxed{…}` (where only separators stand between several, all of them as a list), else in the last
     `<answer>…</answer>`, after `####` or after the last "answer is", else in the last line if that is mathematics. The
-    reference is the `answer` of the row if there is one, else its `solution`; of either the part that would be read
+    reference is the column `answer` if there is one, else `solution`; of either the part that would be read
     from a completion, or all of it where it is short. What counts as equal is told in docs/verifier.md.
 
     Equal forms and plain numbers are settled here, the rest in worker processes. A judgement that takes longer than

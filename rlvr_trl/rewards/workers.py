@@ -64,9 +64,10 @@ class WorkerPool:
     Calls a function in worker processes that can be killed and that have given up what a judgement does not need.
 
     Workers are started when there is something to do, are reused, and end with the process that started them, however
-    that ends. Before its first job a worker calls `warm_up` and then gives up its environment, files, sockets,
-    processes and the running of text as Python, see [`rewards.sandbox`]. What the function needs must be imported by
-    then. A job that asks for any of it ends its worker and has "failed", with a value that begins with "refused".
+    that ends: idle ones within seconds, those at a job by its limits. Before its first job a worker calls `warm_up`
+    and then gives up its environment, files, sockets, processes and the running of text as Python, see
+    [`rewards.sandbox`]. What the function needs must be imported by then. A job that asks for any of it ends its
+    worker and has "failed", with a value that begins with "refused".
 
     A job is ended when it has used its processor time, runs out of memory or crashes, when its worker is killed from
     outside, or at the wall limit, which it reaches only if it does not run: its process is stopped, or the machine has
@@ -90,7 +91,8 @@ class WorkerPool:
             system without such limits (they are set on Linux only), is no limit.
         start_method (`str`, *optional*, defaults to `"spawn"`):
             `"spawn"` starts a new interpreter, which does not import the main module: safe with threads and
-            accelerators, a second per worker. `"fork"` copies the process: fast, and as unsafe as forking is there.
+            accelerators, and possible in a daemonic process. `"fork"` copies the process, which is as unsafe as
+            forking is there, and saves only the imports that it has made.
         wall_limit (`float`, *optional*):
             Seconds of wall-clock time for one call. Defaults to ten times `time_limit`, and at least 60.
         warm_up (`callable`, *optional*):
