@@ -23,7 +23,7 @@ from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, show
 from rlvr_trl.rewards.answers.literals import settled
 from rlvr_trl.rewards.answers.parser import parse
 from rlvr_trl.rewards.answers.reader import read
-from rlvr_trl.rewards.answers.sympy_judge import latex
+from rlvr_trl.rewards.answers.sympy_judge import _parse, latex
 from rlvr_trl.rewards.answers.tokens import MAX_DEPTH, Unreadable, tokenize
 
 
@@ -116,6 +116,50 @@ GROUPS = {
     "huge": [[r"7^{200}", str(7**200)], [str(7**200 + 1)]],
     "squeezed commands": [[r"3\pir", r"3\pi r"], [r"3\pi"]],
     "money": [[r"\$12.50", "12.50 dollars", "1250 cents", "USD 12.50"], ["12.50 cents"]],
+    "no interval": [["(4,-2)"], [r"\emptyset", r"\text{no solution}"], ["(7,7)"], ["[4,-2]"]],
+    "ratios with zero": [["2:5", "200:500"], ["0:0"], ["5:2"], ["2:0"]],
+    "words with signs": [[r"\text{the slope is } -3"], [r"\text{the slope is } 3"], [r"\text{the slope is } 0.3"]],
+    "words with relations": [[r"\text{all integers } n\ge4"], [r"\text{all integers } n\le4"]],
+    "words with brackets": [[r"\text{decreasing on } (0,2)"], [r"\text{decreasing on } (0,2]"]],
+    "thousands with zeros": [["3,072", "3072"], ["3,72", "72,3"]],
+    "round thousands": [["6,000"], ["6,0", "0,6", "6 and 0"]],
+    "a set with a large member": [["4,500"], [r"\{4,500\}"]],
+    "cases": [[r"8 \text{ if } n \text{ is even}, 9 \text{ otherwise}"], ["8"], ["9"]],
+    "conditions": [[r"x+2 \text{ for } x>0"], [r"x+2 \text{ for } x<0"]],
+    "no units": [
+        ["6"],
+        *([rf"6\text{{ {w}}}"] for w in ("squared", "factorial", "thirds", "minus } x", "less one", "tens")),
+    ],
+    "no counted nouns": [
+        ["6"],
+        [r"6\text{ more than }x"],
+        [r"6\text{ th root}"],
+        [r"6\text{ for some, }7\text{ for others}"],
+    ],
+    "and is not or": [["2<x<5", "x>2 and x<5", "(2,5)"], ["x>2 or x<5"], ["x<2 or x>5"], ["x<2 and x>5"]],
+    "variables of inequalities": [["x<2 or x>5"], ["y<2 or y>5"]],
+    "sets of something else": [["(4,\\infty)", r"\{x : x>4\}"], [r"\{2x : x>4\}"], [r"\{x \in \mathbb{Z} : x>4\}"]],
+    "integers are not rounded": [["1000000003"], [r"1.00000\times10^9"], ["987654321"], [r"9.87654\times10^8"]],
+    "cross products": [[r"\vec{u}\times\vec{v}"], [r"\vec{v}\times\vec{u}"]],
+    "composed functions": [[r"f\circ g"], [r"g\circ f"]],
+    "inverse functions": [["f^{-1}(x)"], [r"\frac{x}{f}"]],
+    "quotients of differentials": [[r"\frac{dy}{dx}", "dy/dx"], [r"\frac{y}{x}"]],
+    "conjugates": [["z^*"], ["z"]],
+    "factorials of factorials": [["(n!)!"], ["n!!"]],
+    "minutes and seconds": [["20'"], ["20''"]],
+    "arrows": [[r"p\Rightarrow q"], [r"p\iff q"]],
+    "values that a function comes close to": [["1"], [r"\tanh(500)"], [r"\tanh(501)"]],
+    "roots of products": [[r"\sqrt{ab}", r"\sqrt{a}\sqrt{b}"], [r"\sqrt{a}+\sqrt{b}"]],
+    "factorials of variables": [[r"\frac{(n+1)!}{n!}", "n+1"], ["n"]],
+    "systems": [[r"\begin{cases}x=4\\y=5\end{cases}", "x=4, y=5", "(x,y)=(4,5)"], ["x=5, y=4"]],
+    "equations that are no multiples": [["xy=3", r"y=\frac{3}{x}"], [r"y=\frac{x}{3}"]],
+    "rest of an inequality": [[r"\ge 4", r"x\ge4"], [r"\le 4"]],
+    "points with signs": [[r"(\pm3,1)", "(3,1),(-3,1)"], ["(3,1)"]],
+    "inches": [[r"4\text{ inches}", r"4\text{ in}"], [r"\frac13\text{ inches}"]],
+    "feet and inches": [[r"3\text{ feet}", r"36\text{ inches}"], [r"36\text{ feet}"]],
+    "micrometers": [["7", r"7\,\mu\text{m}", "7 μm"], ["8"]],
+    "large powers": [["2^{100000}", "4^{50000}"], ["2^{100001}"]],
+    "floors": [[r"\lfloor x\rfloor"], ["x"], [r"\lfloor x+\frac{1}{500}\rfloor"]],
     "infinity": [[r"\infty", r"+\infty", r"\text{infinity}", "∞"], [r"-\infty"]],
 }
 # reference, answer, verdict: where people differ, and where it matters which of the two is the reference
@@ -174,6 +218,20 @@ POLICY = [
     ("6", r"6, \frac{12}{2}", True),
     ("6", "6, 7", False),
     ("a+1=b", r"\forall a, a+1=b", False),
+    ("12", "2x=12", False),
+    ("16", "x^2=16", False),
+    ("12", "x-1=12", False),
+    ("12", "x=11=12", False),
+    ("12", r"x=\frac{24}{2}=12", True),
+    ("0.5", r"\cos A=0.5", True),
+    (r"\tan\beta=3", "3", True),
+    ("|CD|=9", "9", True),
+    ("f'(0)=3", "3", True),
+    ("2:3", "10:15", True),
+    ("3:30", "6:60", False),
+    (r"12:30\text{ a.m.}", "0:30", True),
+    ("9", r"9\text{ because 8 is even}", True),
+    (r"\frac{a}{b}", r"\frac{a}{b}, b>0", True),
 ]
 
 
@@ -275,7 +333,13 @@ def test_values_are_balls_that_hold_them():
     x, y = (parse(tokenize(text)) for text in (r"\sqrt{x^2}", "x"))
     assert same_value(x, y, {"x": fmpq(3)}, 10, real=True) is True
     assert same_value(x, y, {"x": fmpq(-3)}, 10, real=True) is False
-    assert same_value(parse(tokenize(r"\sqrt{x}")), y, {"x": fmpq(-3)}, 10, real=True) is None
+    with pytest.raises(Undefined):
+        same_value(parse(tokenize(r"\sqrt{x}")), y, {"x": fmpq(-3)}, 10, real=True)
+    assert same_value(parse(tokenize("ix")), y, {"x": fmpq(3)}, 10, real=True) is None
+    # an exact number and a ball, and a number that a function comes close to
+    third, tangent = (parse(tokenize(text)) for text in (r"-\frac{7}{24}", r"\tan(2\arctan(-\frac17))"))
+    assert same_value(third, tangent, {}, 10, real=False) is True
+    assert same_value(parse(tokenize("1")), parse(tokenize(r"\tanh(1000)")), {}, 10, real=False) is False
 
 
 HOSTILE = "[0]if[open(chr(47)+chr(120),chr(119))]else[0]"
@@ -310,6 +374,21 @@ def test_what_reaches_math_verify_is_of_a_closed_set():
         "é",
     ):
         assert latex(tokenize(text)) is None, text
+
+
+BRACED = r"\sum_{n=0}^{\infty}\frac{x_x^{(1)i{f}(0)e{l}{s}{e}(p{r}{i}{n}{t}(7))}^n}{n!}"
+
+
+@pytest.mark.parametrize("text", [rf"\bar{{{HOSTILE}}}+1", BRACED, r"x_{x^{1}}", r"\sum_{k=1}^{n} x_{a(b)}^k"])
+def test_names_that_sympy_makes_are_checked_too(text):
+    for answer in read(text):
+        assert latex(getattr(answer, "tokens", ())) in (None, "")
+    assert _parse(text) == ()
+
+
+def test_numbers_of_many_digits_are_shown():
+    for text in ("1e-5000", "1e5000", "x=1e-4400", "(1e-4400,1)", "1e-4400%", "3^{9000}", "1e-4400:2"):
+        assert all(show(answer) for answer in read(text))
 
 
 def test_texts_that_cannot_be_read_are_equal_to_themselves_only():

@@ -14,7 +14,7 @@ from .answers.kinds import Text, Unread, show
 from .answers.literals import settled
 from .answers.reader import read
 from .answers.units import lookup
-from .choice import choice_letters
+from .choice import extract_choice
 from .references import reference_column
 from .workers import Outcome, WorkerPool
 
@@ -137,7 +137,8 @@ class MathReward:
             tags if thinking_tags is None else thinking_tags,
             opened if starts_thinking is None else starts_thinking,
         )
-        answers = [read_answers(completion_text(completion), *thinking) for completion in completions]
+        texts = [completion_text(completion) for completion in completions]
+        answers = [read_answers(text, *thinking) for text in texts]
         pairs = [[] if g is None else [(g, a) for a in texts] for g, texts in zip(golds, answers, strict=True)]
         verdicts, ended = self._judge(dict.fromkeys(pair for several in pairs for pair in several))
         if log_extra is not None:
@@ -146,8 +147,8 @@ class MathReward:
             for name, count in ended.items():
                 log_metric(f"math_reward/{name}", float(count))
         return [
-            None if gold is None else _reward([verdicts[pair] for pair in several])
-            for gold, several in zip(golds, pairs, strict=True)
+            None if gold is None else 1.0 if _chosen(gold, text, thinking) else _reward([verdicts[p] for p in several])
+            for gold, text, several in zip(golds, texts, pairs, strict=True)
         ]
 
     def _judge(self, pairs) -> tuple[dict[tuple[str, str], bool | None], dict[str, int]]:
@@ -160,7 +161,7 @@ class MathReward:
                 if known is not None:
                     self._cache.move_to_end(key)
             if known is None:
-                known = _chosen(*pair) or settled(*key)
+                known = settled(*key)
             if known is None:
                 open_pairs.setdefault(key, []).append(pair)
             else:
@@ -287,10 +288,10 @@ def read_gold(text: str) -> str | None:
     return answer if read(answer) else None
 
 
-def _chosen(reference: str, answer: str) -> bool | None:
-    """Whether an answer such as `C. 12` chooses the option of a reference such as `C` or `(C) 12`; `None` if not."""
+def _chosen(reference: str, text: str, thinking: tuple) -> bool:
+    """Whether a completion chooses the option of a reference such as `C` or `(C) 12`, as in `C. 12`."""
     letter = _OPTION.match(reference)
-    return None if letter is None else choice_letters(answer) == {letter[1] or letter[2]} or None
+    return letter is not None and extract_choice(text, *thinking) == {letter[1] or letter[2]}
 
 
 def _cores() -> int:

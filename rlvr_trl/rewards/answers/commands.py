@@ -36,7 +36,7 @@ _TABLE = {
     ("name", "tan"): "tg",
     ("name", "cot"): "ctg",
     ("name", "csc"): "cosec",
-    ("op", "*"): "cdot times ast cdotp bullet star",
+    ("op", "*"): "cdot ast cdotp bullet",
     ("op", "/"): "div slash",
     ("op", "±"): "pm",
     ("op", "∓"): "mp",
@@ -51,12 +51,15 @@ _TABLE = {
     ("op", "!="): "ne neq",
     ("op", "in"): "in",
     ("op", "≈"): "approx simeq thickapprox doteq",
-    ("op", "≡"): "equiv cong",
+    ("op", "≡"): "equiv",
     ("op", "cup"): "cup bigcup",
     ("op", "cap"): "cap",
     ("op", "setminus"): "setminus backslash smallsetminus",
     ("op", "..."): "ldots dots cdots dotsc dotsb",
-    ("op", "to"): "to rightarrow Rightarrow implies iff Leftrightarrow mapsto therefore",
+    ("op", "to"): "to rightarrow mapsto therefore",
+    ("op", "implies"): "Rightarrow implies",
+    ("op", "iff"): "iff Leftrightarrow",
+    ("op", "×"): "times",
     ("op", "|"): "vert lvert rvert mid",
     ("op", "‖"): "Vert lVert rVert parallel",
     ("open", "\\{"): "lbrace",
@@ -80,7 +83,8 @@ _AS_THEY_ARE = {  # those that are called what they are
     "symbol": " ".join(GREEK) + " imath jmath odot triangle angle",
     "name": FUNCTIONS,
     "big": "sum prod int iint oint lim limsup liminf bigcap",
-    "op": "forall exists land lor lnot neg perp because sim wedge vee subset subseteq otimes oplus propto bmod mod",
+    "op": "forall exists land lor lnot neg perp because sim wedge vee subset subseteq otimes oplus propto bmod mod cong "
+    "star not",
 }
 COMMANDS = {name: (kind, name) for kind, names in _AS_THEY_ARE.items() for name in names.split()} | {
     name: token for token, names in _TABLE.items() for name in names.split()

@@ -73,24 +73,30 @@ def _based_and_value(based: Based, value: Value) -> bool:
 
 
 def _clocks(reference: Clock, answer: Clock) -> bool:
-    if reference.half and answer.half:
-        return reference == answer
+    """20:34 is 8:34 p.m.; a time that does not say which half of the day may be in either."""
     same = (reference.minute, reference.second) == (answer.minute, answer.second)
-    if reference.hour > 12 or answer.hour > 12:  # 20:34 is 8:34 p.m.
-        afternoon = [one.hour + 12 if one.hour < 12 and one.half != "am" else one.hour for one in (reference, answer)]
-        return same and afternoon[0] == afternoon[1]
-    return same and reference.hour == answer.hour
+    return same and bool(_hours(reference) & _hours(answer))
 
 
-def _clock_and_ratio(clock: Clock, ratio: Ratio) -> Verdict:
+def _hours(clock: Clock) -> set[int]:
+    half = clock.hour % 12
+    if clock.half:
+        return {half + 12 * (clock.half == "pm")}
+    return {half, half + 12} if 1 <= clock.hour <= 12 else {clock.hour % 24}
+
+
+def _ratio_and_clock(ratio: Ratio, clock: Clock) -> Verdict:
+    """10:15 for the ratio 2:3."""
     parts = (clock.hour, clock.minute, *((clock.second,) if clock.second else ()))
-    numbers = tuple(Expr("num", value=Fraction(part)) for part in parts)
-    return not clock.half and _ratios(Ratio(numbers), ratio)
+    return not clock.half and _ratios(ratio, Ratio(tuple(Expr("num", value=Fraction(part)) for part in parts)))
 
 
 def _ratios(reference: Ratio, answer: Ratio) -> Verdict:
+    zero = Expr("num")
     if len(reference.parts) != len(answer.parts):
         return False
+    if any(expressions(part, zero) is not False for one in (reference, answer) for part in one.parts):
+        return all(expressions(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
     (x, *xs), (y, *ys) = reference.parts, answer.parts
     return all(expressions(Expr("mul", (x, b)), Expr("mul", (a, y))) for a, b in zip(xs, ys, strict=True))
 
@@ -124,7 +130,7 @@ RULES |= {
     **_both_ways(Text, Value, _text_and_value),
     **_both_ways(Text, Items, text_and_items),
     **_both_ways(Based, Value, _based_and_value),
-    **_both_ways(Clock, Ratio, _clock_and_ratio),
+    (Ratio, Clock): _ratio_and_clock,
     **_both_ways(Ratio, Value, _ratio_and_value),
     **_both_ways(Named, Items, named_and_items),
     **_both_ways(SetOperation, Items, same_sets),

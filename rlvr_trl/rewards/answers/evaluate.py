@@ -38,13 +38,14 @@ class Evaluation:
         names (`dict[str, fmpq]`): Values of the variables.
         precision (`int`): Bits of the balls.
         log_base (`int`): 10, or 0 for the natural one: what `\\log` without a base is.
+        real (`bool`): Even roots and logarithms of negative numbers are undefined.
 
     Attributes:
         spread (`int`): Bits that all numbers met so far would take side by side: with fewer, a term could be lost.
     """
 
-    def __init__(self, names: dict[str, fmpq], precision: int = 256, log_base: int = 10):
-        self.names, self.precision, self.log_base, self.spread = names, precision, log_base, 0
+    def __init__(self, names: dict[str, fmpq], precision: int = 256, log_base: int = 10, real: bool = False):
+        self.names, self.precision, self.log_base, self.real, self.spread = names, precision, log_base, real, 0
 
     def __call__(self, tree: Expr) -> Scalar:
         before = ctx.prec
@@ -132,12 +133,29 @@ class Evaluation:
         exponent = self.value(tree.args[1])
         if tree.args[0] == Expr("sym", name="e"):
             return self._exp(exponent)
-        return power(self.value(tree.args[0]), exponent)
+        return self._power(self.value(tree.args[0]), exponent)
+
+    def _power(self, base: Scalar, exponent: Scalar) -> Scalar:
+        if self.real and _negative(base) and (not isinstance(exponent, fmpq) or exponent.q % 2 == 0):
+            raise Undefined("the root of a negative number")
+        return power(base, exponent)
+
+    def _log(self, value: Scalar) -> acb:
+        if value == 0 or (isinstance(value, acb) and value.contains(0)):
+            raise Undefined("the logarithm of 0")
+        if self.real and _negative(value):
+            raise Undefined("the logarithm of a negative number")
+        return acb(value).log()
 
     def _exp(self, exponent: Scalar) -> acb:
-        if _exponent(acb(exponent)) > 40:
-            raise TooLarge("exp")
+        self._saturates(acb(exponent), "exp")
         return acb(exponent).exp()
+
+    def _saturates(self, value: acb, name: str):
+        """Count the bits in which a function such as tanh comes close to its limit."""
+        if _exponent(value) > 40:
+            raise TooLarge(name)
+        self.spread += 3 * 2 ** _exponent(value) if _exponent(value) > 5 else 0
 
     def _apply(self, tree):
         """A function of which only the name is known: some transcendental function that depends on the name."""
@@ -155,7 +173,7 @@ class Evaluation:
             degree = values[1] if len(values) > 1 else fmpq(2)
             if not isinstance(degree, fmpq) or degree.q != 1 or not 0 < degree < 1000:
                 raise Undefined("root")
-            return power(values[0], 1 / degree)
+            return self._power(values[0], 1 / degree)
         if tree.name == "cbrt":
             return power(values[0], fmpq(1, 3))
         if tree.name == "binom" and len(values) == 2:
@@ -167,18 +185,20 @@ class Evaluation:
         if tree.name in ("max", "min") and all(isinstance(value, fmpq) for value in values):
             return max(values) if tree.name == "max" else min(values)
         if tree.name == "log" and len(values) == 2:
-            return _log(values[0]) / _log(values[1])
+            return self._log(values[0]) / self._log(values[1])
         if len(values) != 1:
             raise Undefined(tree.name)
         if tree.name == "exp":
             return self._exp(values[0])
         if tree.name == "log":
-            return _log(values[0]) / _log(fmpq(self.log_base)) if self.log_base else _log(values[0])
+            return self._log(values[0]) / (self._log(fmpq(self.log_base)) if self.log_base else 1)
         if tree.name == "ln":
-            return _log(values[0])
+            return self._log(values[0])
         if tree.name not in _FUNCTIONS:
             raise Undefined(tree.name)
         value = acb(values[0])
+        if tree.name.endswith("h"):
+            self._saturates(value, tree.name)
         if _exponent(value) > 40:
             raise TooLarge(tree.name)
         return _FUNCTIONS[tree.name](value)
@@ -257,10 +277,8 @@ def _exact_power(base: fmpq, exponent: fmpq) -> fmpq | None:
     return base ** int(exponent.p)
 
 
-def _log(value: Scalar) -> acb:
-    if value == 0 or (isinstance(value, acb) and value.contains(0)):
-        raise Undefined("the logarithm of 0")
-    return acb(value).log()
+def _negative(value: Scalar) -> bool:
+    return value < 0 if isinstance(value, fmpq) else value.imag == 0 and value.real < 0
 
 
 def _rounded(value: Scalar, how: str) -> Scalar:
@@ -299,14 +317,14 @@ def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, r
     """
     precision = 256
     while precision <= MAX_BITS:
-        evaluation = Evaluation(names, precision, log_base)
+        evaluation = Evaluation(names, precision, log_base, real)
         x, y = evaluation(left), evaluation(right)
         if isinstance(x, fmpq) and isinstance(y, fmpq):
             return x == y
+        ctx.prec = precision
         x, y = acb(x), acb(y)
         if real and not (x.imag.contains(0) and y.imag.contains(0)):
             return None
-        ctx.prec = precision
         difference = x - y
         ctx.prec = 53
         needed = 100 + evaluation.spread

@@ -96,7 +96,7 @@ def render(tree: Expr) -> str:
         base = _wrapped(args[0], "add", "neg", "pm", "mul", "div", "pow", "call", "deg")
         return f"{base}^{exponent}" if len(exponent) == 1 else f"{base}^{{{exponent}}}"
     if tree.op in ("fact", "deg", "pct"):
-        text = _wrapped(args[0], "add", "neg", "pm", "mul", "div", "pow")
+        text = _wrapped(args[0], "add", "neg", "pm", "mul", "div", "pow", "fact")
         return text + {"fact": "!", "deg": r"^\circ", "pct": r"\%"}[tree.op]
     if tree.op == "abs":
         return f"|{render(args[0])}|"
@@ -132,8 +132,10 @@ def _wrapped(tree: Expr, *ops: str) -> str:
 
 def _decimal(tree: Expr) -> str:
     value = tree.value
+    if max(abs(value.numerator), value.denominator) > 10**300:  # Python refuses to write thousands of digits
+        return f"{value.numerator:#x}" if value.denominator == 1 else f"{value.numerator:#x}/{value.denominator:#x}"
     if value.denominator == 1 and tree.places <= 0:
-        return str(value.numerator) if abs(value.numerator) < 10**300 else f"{value.numerator:#x}"
+        return str(value.numerator)
     if tree.digits < 0 or not 0 < tree.places <= 300:
         return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     sign = "-" if value < 0 else ""

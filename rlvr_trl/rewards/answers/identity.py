@@ -22,6 +22,8 @@ _DEGREE, _RADIAN = lookup("degree"), lookup("radian")
 # Numbers and expressions
 def same_values(reference: Value, answer: Value) -> Verdict:
     """Two numbers or expressions with their units and signs."""
+    if reference.condition and answer.condition and reference.condition != answer.condition:
+        return False
     if reference.percent or answer.percent:
         return _percentages(reference, answer)
     x, y = reference.unit, answer.unit
@@ -133,12 +135,18 @@ def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
     try:
         if not names:
             return same_value(left, right, {}, log_base, real=False)
+        too_large = 0
         for points in sample_points(len(names)):
             agreed = 0
             for point in points:
                 try:
                     same = same_value(left, right, dict(zip(names, point, strict=True)), log_base, real)
                 except Undefined:
+                    continue
+                except TooLarge:
+                    too_large += 1
+                    if too_large > 3:
+                        return False
                     continue
                 if same is False:
                     return False
@@ -157,8 +165,14 @@ def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, 
     """Where expressions of so many variables are compared: real numbers, and if most are outside, whole ones."""
     draw = random.Random(20251).randint
     ranges = [(1, 96)] * 6 + [(1, 400)] * 6 + [(-400, 400)] * 6 + [(-4_000, 4_000)] * 3
-    real = [tuple(fmpq(draw(*bounds) or 7, 97) for _ in range(count)) for bounds in ranges]
-    return real, [tuple(fmpq(draw(1, 12)) for _ in range(count)) for _ in range(10)]
+    parts = [97, 89, 83, 101, 103, 107, 109]
+    real = [tuple(fmpq(draw(*bounds) or 7, parts[i % 7]) for _ in range(count)) for i, bounds in enumerate(ranges)]
+    real += [
+        tuple(draw(1, 5) - fmpq(1, 1009) for _ in range(count)),
+        tuple(draw(1, 5) + fmpq(1, 1013) for _ in range(count)),
+    ]
+    whole = [tuple(fmpq(draw(1, 12)) for _ in range(count)) for _ in range(10)]
+    return real, [*whole, *(tuple(fmpq(n + i) for i in range(count)) for n in (26, 77, 1001))]
 
 
 def matrix_of(tree: Expr) -> Expr | None:
@@ -170,6 +184,14 @@ def matrix_of(tree: Expr) -> Expr | None:
         return _mapped(inner[0], lambda cell: Expr("neg", (cell,)))
     if tree.op == "div" and inner[0] is not None and inner[1] is None:
         return _mapped(inner[0], lambda cell: Expr("div", (cell, tree.args[1])))
+    if (
+        tree.op == "add"
+        and None not in inner
+        and len({tuple(len(row.args) for row in one.args) for one in inner}) == 1
+    ):
+        rows = zip(*(one.args for one in inner), strict=True)
+        cells = [zip(*(row.args for row in several), strict=True) for several in rows]
+        return Expr("matrix", tuple(Expr("row", tuple(Expr("add", cell) for cell in row)) for row in cells))
     if tree.op == "mul" and sum(one is not None for one in inner) == 1:
         found = next(one for one in inner if one is not None)
         scalars = tuple(arg for arg, one in zip(tree.args, inner, strict=True) if one is None)

@@ -14,6 +14,7 @@ class Value:
     expr: Expr
     percent: bool = False
     unit: Unit | None = None
+    condition: str = ""  # of the variables, as in x + 1 for x > 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Items:
     items: tuple["Answer", ...]
     left: str = ""
     right: str = ""
+    joined: str = ","  # or "and", "or": what stands before the last of a list
+    doubtful: bool = False  # whether it may be one number with its thousands, as 12,345
 
 
 @dataclass(frozen=True)

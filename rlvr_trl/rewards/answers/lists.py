@@ -7,7 +7,7 @@ from itertools import product
 from .expressions import Expr
 from .identity import expressions, matrix_of, same_values
 from .kinds import Answer, Items, Relation, Text, Value, show
-from .real_sets import real_set, same_set
+from .real_sets import real_set, same_set, same_variables
 from .relations import is_name
 from .rules import Verdict, equal
 
@@ -117,7 +117,9 @@ def same_items(reference: Items, answer: Items) -> Verdict:
         isinstance(item, Relation) and item.signs != ("=",) for x in (reference, answer) for item in x.items
     )
     if inequalities and None not in sets:
-        return same_set(*sets, expressions)
+        return same_variables(reference, answer) and same_set(*sets, expressions)
+    if any(one.doubtful for one in (reference, answer)) and any(one.left for one in (reference, answer)):
+        return False
     if any(node.op == "pm" for one in (reference, answer) for node in _nodes(one)):
         return same_lists(expanded(reference), expanded(answer))
     if any(one.left not in ("", "\\{") for one in (reference, answer)):

@@ -68,7 +68,15 @@ def same_number(left: Expr, right: Expr) -> bool | None:
     x, y = exact(left), exact(right)
     if x is None or y is None:
         return None
-    return x == y or rounds(rounded(left), rounded(right), y) or rounds(rounded(right), rounded(left), x)
+    if x == y or any(_whole(tree) for tree in (left, right)):
+        return x == y
+    return rounds(rounded(left), rounded(right), y) or rounds(rounded(right), rounded(left), x)
+
+
+def _whole(tree: Expr) -> bool:
+    """Whether a number is written as an integer, which nothing rounds."""
+    tree = tree.args[0] if tree.op == "neg" else tree
+    return tree.op == "num" and tree.digits < 0 and tree.value.denominator == 1
 
 
 def rounds(decimal: Expr | None, other: Expr | None, value: Fraction) -> bool:
@@ -89,6 +97,7 @@ def settled(references: tuple[Answer, ...], answers: tuple[Answer, ...]) -> bool
         return True
     if len(references) == len(answers) == 1:
         one, other = references[0], answers[0]
-        if isinstance(one, Value) and isinstance(other, Value) and not (one.percent or other.percent):
+        plain = isinstance(one, Value) and isinstance(other, Value) and one.condition == other.condition
+        if plain and not (one.percent or other.percent):
             return same_number(one.expr, other.expr) if one.unit is None and other.unit is None else None
     return None

@@ -93,7 +93,10 @@ class _Parser:
     def product(self) -> Expr:
         value, literal = self.factor(), self.was_number(self.i)
         while True:
-            if self.at("*"):
+            if self.at("×") and self.between_vectors():
+                self.i += 1
+                value = Expr("apply", (value, self.factor()), name="cross product")
+            elif self.at("*", "×"):
                 self.i += 1
                 value = _product(value, self.factor())
             elif self.at("/"):
@@ -106,6 +109,11 @@ class _Parser:
             else:
                 return value
             literal = self.was_number(self.i)
+
+    def between_vectors(self) -> bool:
+        return 0 < self.i < len(self.tokens) - 1 and all(
+            token.font == "bf" for token in (self.tokens[self.i - 1], self.tokens[self.i + 1])
+        )
 
     def was_number(self, end: int) -> bool:
         """Whether the last token that was read is a number that stands alone, and not in braces."""
@@ -154,6 +162,8 @@ class _Parser:
             text = self.take().text
             if text == "!" and self.at("!"):
                 raise Unreadable("a double factorial")
+            if text == "°" and value.op != "num" and self.starts_operand():
+                raise Unreadable("functions one after the other")
             value = Expr({"!": "fact", "°": "deg", "%": "pct"}[text], (value,))
         return value
 
@@ -162,7 +172,7 @@ class _Parser:
         rest = self.tokens[self.i : self.i + 8]
         if not rest or rest[0].kind != "number" or not rest[0].text.isdigit() or len(rest) < 2:
             return None
-        if self.i and self.tokens[self.i - 1].text in ("*", "/", "^"):
+        if self.i and self.tokens[self.i - 1].text in ("*", "×", "/", "^"):
             return None
         start, tokens = self.i, list(self.tokens)  # as they are before arguments are split off
         self.i += 1
@@ -258,6 +268,8 @@ class _Parser:
             return Expr("call", (value,) if degree is None else (value, degree), name="sqrt")
         if name in ("frac", "binom"):
             top, bottom = self.argument(), self.argument()
+            if name == "frac" and _is_differential(top) and _is_differential(bottom):
+                return Expr("apply", (top, bottom), name="derivative")
             return Expr("div", (top, bottom)) if name == "frac" else Expr("call", (top, bottom), name="binom")
         raise Unreadable(f"\\{name} in an expression")
 
@@ -290,7 +302,11 @@ class _Parser:
             self.i += 1
             return self.named(token.text)
         following = self.tokens[self.i + 1].text if self.i + 1 < len(self.tokens) else ""
-        name = token.text if token.text in NAMES and following == "(" else function_prefix(token.text)
+        name = (
+            token.text
+            if token.text in NAMES and (following == "(" or token.font == "rm")
+            else function_prefix(token.text)
+        )
         if name is None:
             return self.letter()
         rest = token.text[len(name) :]
@@ -321,6 +337,10 @@ class _Parser:
         if self.at("_") and "_" not in name:
             self.i += 1
             name = f"{name}_{self.subscript()}"
+        texts = [token.text for token in self.tokens[self.i : self.i + 6]]
+        if texts == ["^", "{", "-", "1", "}", "("] and name[0] in _FUNCTION_LETTERS:
+            self.i += 5
+            name = f"inverse {name}"
         arguments = self.arguments(name)
         if arguments is not None:
             return Expr("apply", arguments, name=name)
@@ -399,10 +419,13 @@ class _Parser:
 
     def call_arguments(self) -> tuple[Expr, ...]:
         self.closed = False
-        if self.at("(", "[", "{"):
+        if self.at("(", "[", "{", "\\{"):
             start, opening = self.i, self.token.text
             end = contents(self.tokens, self.i)
-            parts = split(self.tokens[start + 1 : end], lambda token: token.text == ",")
+            inside = self.tokens[start + 1 : end]
+            if inside and inside[0].text == "\\{" and contents(inside, 0) == len(inside) - 1:
+                inside = inside[1:-1]
+            parts = split(inside, lambda token: token.text == ",")
             if len(parts) > 1:
                 self.i = end + 1
                 self.closed = opening != "{"
@@ -453,6 +476,13 @@ def matrix(tokens: list[Token]) -> Expr:
     if len({len(row) for row in cells}) != 1:
         raise Unreadable("rows of different lengths")
     return Expr("matrix", tuple(Expr("row", tuple(parse(cell) for cell in row)) for row in cells))
+
+
+def _is_differential(tree: Expr) -> bool:
+    """dy, d^2 y or a partial one, whose d cannot be cancelled."""
+    first = tree.args[0] if tree.op == "mul" else tree
+    first = first.args[0] if first.op == "pow" else first
+    return first.op == "sym" and (first.name == "partial" or (first.name == "d" and tree != first))
 
 
 def _signed(sign: str, value: Expr) -> Expr:

@@ -114,7 +114,7 @@ def unit_start(tokens: list[Token]) -> int | None:
         before = tokens[i - 1] if i else None
         if depth or before is None or token.kind not in ("letters", "symbol"):
             continue
-        if before.kind == "op" and before.text in ("_", "+", "-", "^", "/", "=", "*"):
+        if before.kind == "op" and before.text in ("_", "+", "-", "^", "/", "=", "*", "×"):
             continue
         if _may_be_unit(tokens[i:], tokens[:i]) and _is_unit(tokens[i:]):
             return i
@@ -138,11 +138,13 @@ def _may_be_unit(tokens: list[Token], before: list[Token]) -> bool:
     word = token.text
     known = lookup(word) is not None
     if token.font == "text":
-        return len(word) > 1 or known
+        return len(word) > 1 or known or not word.isascii()
     if token.font == "rm":
         return known and word not in ("e", "i", "d", *NAMES)
-    plain = all(t.kind == "number" or t.text in ("-", "*", "^", "{", "}", "/", "frac") for t in before)
-    if token.font or token.kind == "symbol" or not plain or word in NAMES:
+    plain = all(t.kind == "number" or t.text in ("-", "*", "×", "^", "{", "}", "/", "frac") for t in before)
+    if token.kind == "symbol":
+        return plain and word in ("Omega", "mu") and token.spaced != ""
+    if token.font or not plain or word in NAMES:
         return False
     vowels = has_vowel(word)
     if len(word) == 1:

@@ -5,15 +5,22 @@ A text may have two readings, such as `12,345`: a number, or two numbers. Then t
 each is equal to one of the other.
 """
 
-import re
+from dataclasses import replace
 from functools import lru_cache
 
 from .commands import NAMES
 from .expressions import CONSTANTS, Expr
-from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
+from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value, show
 from .parser import function_prefix, parse
 from .quantities import has_vowel, read_value, unit_start
-from .surroundings import closes_all, is_word, with_joined_digits, with_thousands, without_surroundings
+from .surroundings import (
+    closes_all,
+    condition_start,
+    is_word,
+    with_joined_digits,
+    with_thousands,
+    without_surroundings,
+)
 from .tokens import Token, Unreadable, contents, split, tokenize
 
 
@@ -32,7 +39,23 @@ _BASE_WORDS = {
         ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
     )
 } | {"sixteen": 16}  # fmt: skip
-_ARTICLES = re.compile(r"^(?:an?|the)\s+(?=\S)")
+_PUNCTUATION = (".", ",", ";", ":", "!", "?", "'")
+_INEQUALITIES = {"<", ">", "<=", ">=", "!="}
+_ALL = (
+    "all",
+    "any",
+    "every",
+    "each",
+    "real",
+    "positive",
+    "integer",
+    "integers",
+    "numbers",
+    "number",
+    "values",
+    "of",
+    "that",
+)
 _OPERATIONS = ("cup", "cap", "setminus")
 
 
@@ -50,13 +73,24 @@ def read(text: str) -> tuple[Answer, ...]:
         merged = with_thousands(tokens)
         readings = [_answer(merged)]
         if len(merged) != len(tokens):
-            readings.append(_answer(tokens))
+            readings += _as_list(tokens)
         readings += _others(tokens, readings[0])
         if any(token.kind == "begin" for token in tokens):
             readings.append(_without_row_ends(tokens))
         return tuple(dict.fromkeys(readings))
     except (Unreadable, RecursionError):
         return (Unread(squeezed),) if any(c.isalnum() for c in squeezed) else ()
+
+
+def _as_list(tokens: list[Token]) -> list[Answer]:
+    """Numbers such as 12,345 as two, unless one would begin with 0."""
+    groups = [
+        t.text for before, t in zip(tokens, tokens[1:], strict=False) if before.text == "," and t.kind == "number"
+    ]
+    if any(group.startswith("0") for group in groups):
+        return []
+    answer = _answer(tokens)
+    return [replace(answer, doubtful=True)] if isinstance(answer, Items) else []
 
 
 def _others(tokens: list[Token], first: Answer) -> list[Answer]:
@@ -91,6 +125,9 @@ def _answer(tokens: list[Token]) -> Answer:
     tokens = without_surroundings(tokens)
     if not tokens:
         raise Unreadable("nothing")
+    start = condition_start(tokens)
+    if start is not None:
+        return _conditional(tokens, start)
     for reader in (_system, _word, _clock, _based, _list, _relation, _set_operation, _bracketed, _ratio, read_value):
         answer = reader(tokens)
         if answer is not None:
@@ -98,6 +135,26 @@ def _answer(tokens: list[Token]) -> Answer:
     if any(is_word(token) and token.font == "text" for token in tokens) or _wordy(tokens):
         return _text(tokens)
     return _unread(tokens)
+
+
+def _conditional(tokens: list[Token], start: int) -> Answer:
+    """An answer with a reason behind it, or one with variables and an inequality for them. All else is words."""
+    before, after = tokens[:start], tokens[start + 1 :]
+    while before and before[-1].text in (",", ";", "("):
+        before = before[:-1]
+    if tokens[start].text.lower() in ("because", "since"):
+        return _answer(before)
+    after = [token for token in after if token.text.lower() not in _ALL or token.kind != "letters"]
+    try:
+        condition = _answer(after[:-1] if after and after[-1].text == ")" else after)
+        answer = _answer(before)
+    except Unreadable:
+        return _text(tokens)
+    for_variables = isinstance(condition, Relation) and set(condition.signs) <= _INEQUALITIES
+    for_variables = for_variables or (isinstance(condition, Value) and _has_variables(condition))
+    if isinstance(answer, Value) and _has_variables(answer) and for_variables:
+        return replace(answer, condition=show(condition))
+    return answer if isinstance(answer, Relation) and for_variables else _text(tokens)
 
 
 def _system(tokens: list[Token]) -> Answer | None:
@@ -116,19 +173,26 @@ def _system(tokens: list[Token]) -> Answer | None:
 
 
 def _text(tokens: list[Token]) -> Answer:
-    pieces = [(" " if token.spaced else "") + token.text for token in tokens]
-    original = "".join(pieces).strip()
-    words = _ARTICLES.sub("", original.casefold())
-    squeezed = "".join(c for c in words if c.isalnum())
-    if not squeezed:
+    """Words, with the numbers and signs among them, but without spaces, punctuation and the article in front."""
+    while len(tokens) > 1 and tokens[0].text.lower() in ("a", "an", "the") and tokens[1].spaced:
+        tokens = tokens[1:]
+    pieces = []
+    for i, token in enumerate(tokens):
+        between = 0 < i < len(tokens) - 1 and tokens[i - 1].kind == tokens[i + 1].kind == "letters"
+        mark = token.kind == "op" and (token.text in _PUNCTUATION or (token.text == "-" and between))
+        if not mark and token.text not in ("{", "}"):
+            pieces.append(" " * (token.kind == "number" == tokens[i - 1].kind and i > 0) + token.text)
+    words = "".join(pieces).casefold()
+    if not any(c.isalnum() for c in words):
         return _unread(tokens)
-    if squeezed in _NO_SOLUTION:
+    if words in _NO_SOLUTION:
         return Named("empty")
-    if squeezed in _ALL_REALS:
+    if words in _ALL_REALS:
         return Named("R")
-    if 1 < len(original) <= 3 and original.isupper() and squeezed not in _SHORT_WORDS:
+    original = "".join((" " if token.spaced and i else "") + token.text for i, token in enumerate(tokens))
+    if 1 < len(original) <= 3 and original.isupper() and words not in _SHORT_WORDS:
         return Text(original, original)  # AB is no other way to write ab
-    return Text(squeezed, original)
+    return Text(words, original)
 
 
 def _unread(tokens: list[Token]) -> Unread:
@@ -155,6 +219,10 @@ def _word(tokens: list[Token]) -> Answer | None:
         return None
     if any(token.text.lower() in ("and", "or") and token.spaced for token in words[1:-1]):
         return None  # a list
+    if len(words[0].text) == 1 and words[0].font == "" and unit_start(tokens) == 1:
+        return None  # x cm
+    if [token.text.lower() for token in tokens] == ["-", "infinity"]:
+        return Value(Expr("neg", (Expr("sym", name="infty"),)))
     if len(tokens) == 1:
         return _single_word(tokens)
     if ("-" in marks and all(len(token.text) < 3 for token in words)) or ("'" in marks and len(words) == 1):
@@ -182,12 +250,14 @@ def _is_phrase(tokens: list[Token]) -> bool:
     ]
     if sum(len(word) > 1 and word not in NAMES and has_vowel(word) for word in apart) < 2:
         return False
-    return not any(is_separator(token) for token in tokens) and unit_start(tokens) is None
+    mathematics = any(token.kind == "op" and token.text in (*RELATIONS, "^") for token in tokens)
+    plain = not mathematics and not any(is_separator(token) for token in tokens)
+    return plain and unit_start(tokens) is None and not any(token.kind == "open" for token in tokens)
 
 
 def _single_word(tokens: list[Token]) -> Answer | None:
     word, font = tokens[0].text, tokens[0].font
-    if word in ("infinity", "inf", "infty"):
+    if word.lower() in ("infinity", "inf", "infty"):
         return Value(Expr("sym", name="infty"))
     if len(word) == 1:
         return None if font == "bf" or word.islower() else Text(word, word)
@@ -259,12 +329,13 @@ def _list(tokens: list[Token]) -> Answer | None:
     if len(parts) < 2:
         return _answer(parts[0]) if parts else None
     if any(token.text == "..." for token in tokens):
-        return _unread(tokens)
+        return _unread([token for token in tokens if token.text != ","])
     answers = tuple(_answer(part) for part in parts)
-    conditions = [isinstance(one, Relation) and set(one.signs) <= {"<", ">", "<=", ">=", "!="} for one in answers]
+    conditions = [isinstance(one, Relation) and set(one.signs) <= _INEQUALITIES for one in answers]
     if not conditions[0] and all(conditions[1:]) and isinstance(answers[0], Value) and _has_variables(answers[0]):
-        return answers[0]  # a/b, b > 0
-    return Items(answers)
+        return replace(answers[0], condition=", ".join(map(show, answers[1:])))  # a/b, b > 0
+    words = {token.text.lower() for token in tokens if is_separator(token)} & {"and", "or"}
+    return Items(answers, joined=words.pop() if len(words) == 1 else ",")
 
 
 def _has_variables(value: Value) -> bool:
@@ -285,7 +356,7 @@ def _relation(tokens: list[Token]) -> Answer | None:
             continue
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
         sides[-1].append(token)
-    if signs and not sides[0] and signs[0] in ("<", ">", "<=", ">=", "!="):
+    if signs and not sides[0] and signs[0] in _INEQUALITIES:
         sides[0] = [Token("symbol", ANY)]
     if not signs or not all(sides):
         return None
@@ -297,12 +368,17 @@ def _relation(tokens: list[Token]) -> Answer | None:
 
 def _side(tokens: list[Token]) -> Answer:
     answer = _answer(with_thousands(tokens))
-    if isinstance(answer, Text) and len(answer.original) == 1:
-        return Value(Expr("sym", name=answer.original))
+    if isinstance(answer, Text) and len(tokens) == 1:
+        word = answer.original
+        if len(word) == 1 or (len(word) <= 3 and word.islower() and tokens[0].font != "text"):
+            return Value(parse(tokens))
     return answer
 
 
 def _set_operation(tokens: list[Token]) -> Answer | None:
+    parts = split(tokens, lambda token: token.kind == "op" and token.text == "cup")
+    if len(parts) > 1 and all(parts) and not any(token.text in _OPERATIONS[1:] for token in tokens):
+        return SetOperation("cup", tuple(_answer(part) for part in parts))
     depth, last = 0, None
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -337,7 +413,11 @@ def _bracketed(tokens: list[Token]) -> Answer | None:
             return Named("empty")
         bar = next((i for i, token in enumerate(inside) if token.text in ("|", ":") and token.kind == "op"), 0)
         if bar and any(token.text in RELATIONS for token in inside[bar:]):
-            return _answer(inside[bar + 1 :])  # {x : x > 3}
+            plain = bar == 1 or [token.text for token in inside[1:bar]] == ["in", "mathbb_R"]
+            condition = _answer(inside[bar + 1 :]) if plain else None
+            if isinstance(condition, Relation | Items) and inside[0].kind in ("letters", "symbol"):
+                return condition  # {x : x > 3}, but not {2x : x > 3}
+            return _unread(tokens)
         parts = split(inside, is_separator)
         if any(token.text == "..." for token in inside):
             return None

@@ -9,7 +9,7 @@ from flint import fmpq
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import Expr
 from .identity import infinity_sign
-from .kinds import Answer, Items, Named, Relation, SetOperation, Value
+from .kinds import ANY, Answer, Items, Named, Relation, SetOperation, Value
 
 
 INFINITE = float("inf")
@@ -85,15 +85,15 @@ def real_set(answer: Answer) -> RealSet | None:
     if isinstance(answer, Items):
         if answer.left in ("(", "[") and answer.right in (")", "]") and len(answer.items) == 2:
             low, high = (bound_at(item) for item in answer.items)
-            if low is None or high is None:
-                return None
+            if low is None or high is None or low.at > high.at or low.at == high.at:
+                return None  # a point
             low, high = low._replace(closed=answer.left == "["), high._replace(closed=answer.right == "]")
             return union([Interval(low, high)])
         if answer.left == "\\{":
             points = [bound_at(item) for item in answer.items]
             return None if None in points else union(Interval(point, point) for point in points)
         if answer.left == "" and all(isinstance(item, Relation) for item in answer.items):
-            return _of_inequalities(answer.items)
+            return _of_inequalities(answer.items, answer.joined)
         return None
     if isinstance(answer, Relation):
         return _of_inequalities((answer,))
@@ -129,8 +129,24 @@ def variable_of(answer: Answer) -> str | None:
     return answer.expr.name if isinstance(answer, Value) and answer.expr.op == "sym" and not bound_at(answer) else None
 
 
-def _of_inequalities(relations: tuple[Relation, ...]) -> RealSet | None:
-    """The real numbers for which inequalities in one variable hold: each of them, or any where they do not meet."""
+def names_of(answer: Answer) -> set[str]:
+    """The variables that inequalities speak of."""
+    relations = answer.items if isinstance(answer, Items) else (answer,)
+    sides = [side for one in relations if isinstance(one, Relation) for side in one.sides]
+    return {name for name in map(variable_of, sides) if name is not None}
+
+
+def same_variables(one: Answer, other: Answer) -> bool:
+    """Whether two sets, by name or by inequalities, may be of the same variable."""
+    names = [names_of(one), names_of(other)]
+    return not all(names) or names[0] == names[1] or ANY in names[0] | names[1]
+
+
+def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> RealSet | None:
+    """
+    The real numbers for which inequalities in one variable hold: all of them, or any where they are joined by "or", or
+    by commas and do not meet.
+    """
     names, sets = set(), []
     for relation in relations:
         if not set(relation.signs) <= {*INEQUALITIES, "="}:
@@ -153,8 +169,8 @@ def _of_inequalities(relations: tuple[Relation, ...]) -> RealSet | None:
         return None
     found = sets[0]
     for one in sets[1:]:
-        both = intersection(found, one)
-        found = both or union((*found, *one))
+        both = intersection(found, one) if joined != "or" else ()
+        found = both if both or joined == "and" else union((*found, *one))
     return found
 
 

@@ -1,34 +1,50 @@
 """Equations and inequalities, and the values that they say."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 from flint import fmpq
 
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import CONSTANTS, Expr
 from .identity import expressions, sample_points, variables
-from .kinds import ANY, Answer, Items, Relation, Text, Unread, Value, show
-from .literals import exact
-from .real_sets import INEQUALITIES, real_set, same_set, variable_of
+from .kinds import Answer, Items, Relation, SetOperation, Text, Unread, Value, show
+from .real_sets import INEQUALITIES, real_set, same_set, same_variables
 from .rules import Verdict, equal
 
 
 # Equations and inequalities
+_OF_AN_ANGLE = ("sin", "cos", "tan", "cot", "sec", "csc")
+
+
+def _is_of_an_angle(expr: Expr) -> bool:
+    """sin A, whose value a problem may ask for."""
+    return expr.op == "call" and expr.name in _OF_AN_ANGLE and len(expr.args) == 1 and expr.args[0].op == "sym"
+
+
+def _is_variable(expr: Expr) -> bool:
+    return expr.op == "sym" and expr.name not in CONSTANTS
+
+
 def is_name(side: Answer) -> bool:
     """Whether a side only says of what the other is the value: x, f(x), AB, Area, P(X=2)."""
     if isinstance(side, Value):
         expr = side.expr
         letters = expr.op == "mul" and all(arg.op == "sym" and arg.name not in CONSTANTS for arg in expr.args)
-        return (expr.op == "sym" and expr.name not in CONSTANTS) or expr.op == "apply" or letters
+        length = expr.op == "abs" and is_name(Value(expr.args[0]))
+        constant = expr.op == "sym" and expr.name in ("e", "i")  # eccentricity, an index
+        return expr.op == "apply" or letters or length or constant or _is_variable(expr)
     if isinstance(side, Unread):
         return bool(side.tokens) and side.tokens[0].kind in ("letters", "symbol", "op") and side.tokens[0].text != "|"
+    if isinstance(side, SetOperation):
+        return all(map(is_name, side.parts))
     return isinstance(side, Text) or (isinstance(side, Items) and bool(side.left) and all(map(is_name, side.items)))
 
 
 def _says(relation: Relation, compound: bool) -> Answer | None:
     """
-    The value that a chain of equations ends in. With `compound` the other side may be any expression with variables,
-    as in a + b = 10.
+    The value that a chain of equations ends in. With `compound` the other side may also be a sum or product of
+    different variables, as in a + b = 10.
     """
     sides, signs = relation.sides, relation.signs
     if "≈" in signs:
@@ -40,15 +56,31 @@ def _says(relation: Relation, compound: bool) -> Answer | None:
             return sides[0]
     if set(signs) != {"="}:
         return None
-    if is_name(sides[0]):
-        return sides[-1]
-    if is_name(sides[-1]) and len(sides) == 2:
-        return sides[0]
-    if not all(isinstance(side, Value) for side in sides):
-        return sides[-1] if compound and isinstance(sides[0], Unread) else None
-    if not variables(*(side.expr for side in sides)):
-        return sides[-1] if all(equal(sides[-1], side) for side in sides[:-1]) else None
-    return sides[-1] if compound and not variables(sides[-1].expr) and exact(sides[-1].expr) != 0 else None
+    if len(sides) == 2 and not is_name(sides[0]) and (is_name(sides[1]) or (compound and _is_sum_of_names(sides[1]))):
+        sides = sides[::-1]
+    plain = [side for side in sides[:-1] if isinstance(side, Value) and not is_name(side)]
+    numbers = [side for side in plain if not variables(side.expr)]
+    if not all(equal(sides[-1], number) for number in numbers):
+        return None
+    trigonometric = isinstance(sides[0], Value) and _is_of_an_angle(sides[0].expr)
+    named = (
+        is_name(sides[0])
+        or trigonometric
+        or len(numbers) == len(sides) - 1
+        or (compound and _is_sum_of_names(sides[0]))
+    )
+    return sides[-1] if named else None
+
+
+def _is_sum_of_names(side: Answer) -> bool:
+    """a + b, a - b, m + n + p, or an expression that only math-verify could read."""
+    if isinstance(side, Unread):
+        return True
+    if not isinstance(side, Value) or side.expr.op != "add":
+        return False
+    terms = [term.args[0] if term.op == "neg" else term for term in side.expr.args]
+    names = [term.name for term in terms if term.op == "sym" and term.name not in CONSTANTS]
+    return len(names) == len(terms) == len(set(names))
 
 
 def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verdict:
@@ -65,8 +97,7 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
     if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
         sets = [real_set(one) for one in (reference, answer)]
         if None not in sets:
-            names = [next(filter(None, map(variable_of, one.sides))) for one in (reference, answer)]
-            return (names[0] == names[1] or ANY in names) and same_set(*sets, expressions)
+            return same_variables(reference, answer) and same_set(*sets, expressions)
     if len(reference.sides) == len(answer.sides) and reference.signs == answer.signs:
         if all(_same_side(*pair) for pair in zip(reference.sides, answer.sides, strict=True)):
             return True
@@ -79,7 +110,7 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
         return equal(*values)
     if not all(len(one.sides) == 2 and all(isinstance(s, Value) for s in one.sides) for one in (reference, answer)):
         return False
-    return _proportional(reference, answer)
+    return _proportional(reference, answer) or _solved(reference, answer) or _solved(answer, reference)
 
 
 def _same_side(one: Answer, other: Answer) -> bool:
@@ -105,6 +136,25 @@ def _proportional(reference: Relation, answer: Relation) -> bool:
     if sign not in turned or other_sign not in (sign, turned[sign]):
         return False
     return _same_sign(one, other, names) == (sign == other_sign)
+
+
+def _solved(explicit: Relation, other: Relation) -> bool:
+    """Whether one equation is y = f(x), and the other is linear in y and holds for it, as x y = 1 for y = 1/x."""
+    left, right = (side.expr for side in explicit.sides)
+    if {explicit.signs, other.signs} != {("=",)} or not _is_variable(left) or left.name in variables(right):
+        return False
+    difference = Expr("add", (other.sides[0].expr, Expr("neg", (other.sides[1].expr,))))
+    if variables(difference) != variables(left, right):
+        return False
+    at = [_replaced(difference, left.name, Expr("add", (right, Expr("num", value=Fraction(n))))) for n in range(3)]
+    zero, slope = Expr("num"), Expr("add", (at[2], Expr("neg", (at[1],))))
+    return bool(expressions(at[0], zero) and expressions(slope, at[1]) and expressions(at[1], zero) is False)
+
+
+def _replaced(tree: Expr, name: str, by: Expr) -> Expr:
+    if tree.op == "sym":
+        return by if tree.name == name else tree
+    return replace(tree, args=tuple(_replaced(arg, name, by) for arg in tree.args))
 
 
 def _same_sign(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:

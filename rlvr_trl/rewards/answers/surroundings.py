@@ -19,10 +19,12 @@ _GROUP = re.compile(r"\d{3}(?:\.\d*)?", re.ASCII)
 def without_surroundings(tokens: list[Token]) -> list[Token]:
     while tokens:
         first, last = tokens[0], tokens[-1]
-        if first.kind == "op" and first.text in ("*", ",", ";", ":", ".", "≈", "sim", "to", "\\\\", "=", "|?"):
+        if first.kind == "op" and first.text in ("*", ",", ";", ":", ".", "≈", "sim", "to", "implies", "\\\\", "="):
             tokens = tokens[1:]
-        elif last.kind == "op" and last.text in ("*", ",", ";", ":", ".", "\\\\", "=", "?", "^", "_"):
+        elif last.kind == "op" and last.text in (",", ";", ":", ".", "\\\\", "=", "?"):
             tokens = tokens[:-1]
+        elif len(tokens) > 2 and last.text == "*" and tokens[-2].text == "*":  # bold
+            tokens = tokens[:-2]
         elif first.text == "{" and closes_all(tokens):
             tokens = tokens[1:-1]
         elif last.kind == "number" and last.text.endswith("."):
@@ -30,7 +32,7 @@ def without_surroundings(tokens: list[Token]) -> list[Token]:
         else:
             led = _without_lead_in(tokens)
             if len(led) == len(tokens):
-                return _without_condition(tokens)
+                return tokens
             tokens = led
     return tokens
 
@@ -57,18 +59,15 @@ def _without_lead_in(tokens: list[Token]) -> list[Token]:
     return tokens[count:]
 
 
-def _without_condition(tokens: list[Token]) -> list[Token]:
-    r"""`x+1 \text{ for } x>0` as x+1."""
+def condition_start(tokens: list[Token]) -> int | None:
+    r"""Where the words begin after which a condition or a reason follows, as in `x+1 \text{ for } x>0`."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
         if depth == 0 and i and token.kind == "letters" and token.text.lower() in _CONDITIONS and is_word(token):
             before = tokens[:i]
-            if any(t.kind in ("number", "command", "symbol", "name", "close") for t in before):
-                while before and before[-1].text in (",", ";", "("):
-                    before = before[:-1]
-                return before
-    return tokens
+            return i if any(t.kind in ("number", "command", "symbol", "name", "close") for t in before) else None
+    return None
 
 
 def is_word(token: Token) -> bool:
@@ -115,6 +114,10 @@ def with_joined_digits(tokens: list[Token]) -> list[Token]:
         if previous is not None and previous[:2] == ("command", "pmod") and texts[:1] == ["{"] and texts[2:3] == ["}"]:
             found.append(tokens[i + 1])
             i += 3
+            continue
+        if texts[:2] == ["not", "="]:
+            found.append(Token("op", "!="))
+            i += 2
             continue
         if _is_derivative(tokens[i : i + 3]):
             found += [Token("command", "frac"), *_braced(tokens[i]), *_braced(tokens[i + 2])]

@@ -1,19 +1,21 @@
 """The last resort: math-verify, on LaTeX that is written anew from tokens of a closed set."""
 
+import re
 from functools import lru_cache
 
-from .commands import GREEK
+from .commands import FUNCTIONS, GREEK
 from .tokens import Token, Unreadable, contents
 
 
-_SIGNS = {sign: sign for sign in "+-*/^_=,|!':<>&()[]{}"} | {
+_SIGNS = {sign: sign for sign in "+-*/^_=,|!:<>&()[]{}"} | {
     "<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "to": r"\to ", "cup": r"\cup ",
     "cap": r"\cap ", "setminus": r"\setminus ", "in": r"\in ", "\\\\": r"\\", "%": r"\%", "°": r"\circ ",
-    "\\{": r"\{", "\\}": r"\}", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
+    "×": r"\times ", "\\{": r"\{", "\\}": r"\}", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
 }  # fmt: skip
 _SYMBOLS = frozenset([*GREEK, "pi", "infty", "emptyset"])
 _LARGE_OPERATORS = frozenset(["sum", "prod", "int", "lim"])
 MAX_LETTERS = 12  # in one run
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9]{1,20}(?:_\{?[A-Za-z0-9]{1,20}\}?)?", re.ASCII)
 MAX_TOKENS = 300  # the parser of math-verify takes minutes for some longer texts
 # Pairs for which all is imported that any pair needs: sets, matrices, sums, integrals, limits, relations, series.
 WARM_UP = (
@@ -40,13 +42,14 @@ def latex(tokens: tuple[Token, ...]) -> str | None:
         return None
     parts = []
     for i, token in enumerate(tokens):
-        if token.text == "^" and any(before.text == "^" for before in tokens[max(0, i - 2) : i]):
-            part = None  # x^x^x is no LaTeX
+        if (token.text == "^" and _has_exponent(tokens, i)) or (token.text == "!" and i and tokens[i - 1].text == "!"):
+            part = None
         elif token.kind == "number":
             beside = i and tokens[i - 1].kind == "number"  # 3 4 is not 34
             part = None if "(" in token.text or beside else token.text
         elif token.kind == "letters":
-            part = token.text if len(token.text) <= MAX_LETTERS and token.text.isascii() and not token.font else None
+            plain = len(token.text) <= MAX_LETTERS and token.text.isascii() and not token.font
+            part = None if not plain else rf"\{token.text} " if token.text in FUNCTIONS.split() else token.text
         elif token.kind == "symbol":
             part = rf"\{token.text} " if token.text in _SYMBOLS else None
         elif token.kind in ("name", "command"):
@@ -61,6 +64,25 @@ def latex(tokens: tuple[Token, ...]) -> str | None:
             return None
         parts.append(part)
     return "".join(parts)
+
+
+def _has_exponent(tokens: tuple[Token, ...], at: int) -> bool:
+    """Whether what stands before an exponent has one: x^x^x is no LaTeX, and could become the text of a name."""
+    at -= 1
+    while at >= 0:
+        if tokens[at].kind == "close" and tokens[at].text == "}":
+            depth = 0
+            while at >= 0:
+                depth += (tokens[at].text == "}") - (tokens[at].text == "{")
+                if depth == 0:
+                    break
+                at -= 1
+        if at <= 0 or tokens[at - 1].text not in ("^", "_"):
+            return False
+        if tokens[at - 1].text == "^":
+            return True
+        at -= 2
+    return False
 
 
 def _plain_subscript(tokens: tuple[Token, ...], at: int) -> bool:
@@ -93,4 +115,18 @@ def _parse(text: str) -> tuple:
         basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
     )
     config = LatexExtractionConfig(normalization_config=rules)
-    return tuple(parse(f"${text}$", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None))
+    found = parse(f"${text}$", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None)
+    return tuple(found) if all(map(_names_are_plain, found)) else ()
+
+
+def _names_are_plain(parsed) -> bool:
+    """Whether the names in what SymPy has made are names: its printers would write anything else into source."""
+    from sympy import Basic, Function, Symbol
+    from sympy.core.function import UndefinedFunction
+
+    if isinstance(parsed, str):
+        return False
+    nodes = parsed.atoms(Symbol, Function) if isinstance(parsed, Basic) or hasattr(parsed, "atoms") else ()
+    names = [node.name for node in nodes if isinstance(node, Symbol)]
+    names += [node.func.__name__ for node in nodes if isinstance(type(node), UndefinedFunction)]
+    return all(_PLAIN_NAME.fullmatch(name) for name in names)

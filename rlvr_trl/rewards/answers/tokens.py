@@ -55,9 +55,9 @@ _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "01234567
 _LOWERED_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _RAISED, _LOWERED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _LEXEME = re.compile(
-    r"(?P<space>[\s~]+)|(?P<number>(?:\d+(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)|(?P<letters>[A-Za-z]+)"
-    r"|(?P<command>\\[A-Za-z]+\*?)|(?P<escape>\\.)|(?P<words>[^\W\d_]+)|(?P<other>.)",
-    re.DOTALL | re.ASCII,
+    r"(?P<space>[\s~]+)|(?P<number>(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![0-9.]))?)"
+    r"|(?P<letters>[A-Za-z]+)|(?P<command>\\[A-Za-z]+\*?)|(?P<escape>\\.)|(?P<words>[^\W\d_]+)|(?P<other>.)",
+    re.DOTALL,
 )
 
 
@@ -91,7 +91,13 @@ def tokenize(text: str) -> tuple[Token, ...]:
         text = _RAISED.sub(lambda match: "^{" + match[0].translate(_RAISED_DIGITS) + "}", text)
         text = _LOWERED.sub(lambda match: "_{" + match[0].translate(_LOWERED_DIGITS) + "}", text)
         text = text.translate(_CHARACTERS)
-    return tuple(_Tokenizer(_lexemes(text)).run())
+    tokens = tuple(_Tokenizer(_lexemes(text)).run())
+    depth = 0
+    for token in tokens:
+        depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
+        if depth > MAX_DEPTH:
+            raise Unreadable(f"brackets deeper than {MAX_DEPTH}")
+    return tokens
 
 
 def contents(tokens, start: int) -> int:
@@ -119,11 +125,7 @@ def split(tokens, separators) -> list[list[Token]]:
 def _lexemes(text: str) -> list[tuple[str, str]]:
     found = []
     for match in _LEXEME.finditer(text):
-        kind = match.lastgroup
-        lexeme = match[0]
-        if kind == "other" and ord(lexeme) > 127 and lexeme.isalpha():
-            kind = "words"
-        found.append((kind, lexeme))
+        found.append((match.lastgroup, match[0]))
         if len(found) > MAX_TOKENS:
             raise Unreadable(f"an answer of more than {MAX_TOKENS} tokens")
     return found
@@ -133,6 +135,7 @@ class _Tokenizer:
     def __init__(self, lexemes: list[tuple[str, str]]):
         self.lexemes, self.i, self.depth, self.spaced = lexemes, 0, 0, ""
         self.tokens: list[Token] = []
+        self.dollars = sum(lexeme == ("other", "$") for lexeme in lexemes)
 
     def run(self) -> list[Token]:
         while self.i < len(self.lexemes):
@@ -180,9 +183,7 @@ class _Tokenizer:
 
     def dollar(self):
         """`$4` is money where nothing closes the mathematics; delimiters are left out."""
-        first = not any(lexeme == ("other", "$") for lexeme in self.lexemes[: self.i - 1])
-        later = sum(lexeme == ("other", "$") for lexeme in self.lexemes[self.i :])
-        if first and later == 0 and self.peek()[0] == "number":
+        if self.dollars == 1 and self.peek()[0] == "number":
             self.add("currency", "$")
         else:
             self.spaced = self.spaced or " "
@@ -237,6 +238,8 @@ class _Tokenizer:
             self.raw_group()
         elif name in ("begin", "end"):
             self.environment(name)
+        elif name == "AA":
+            self.add("letters", "Å", "text")
         elif name in COMMANDS:
             self.add(*COMMANDS[name])
         elif known := next((name[:n] for n in range(len(name) - 1, 1, -1) if name[:n] in COMMANDS), ""):

@@ -23,6 +23,8 @@ _LENGTH = {
     "m meter metre": 1,
     "ft foot feet": "0.3048",
     "inch in": "0.0254",
+    "ly lightyear": 9_460_730_472_580_800,
+    "Å": "1e-10",
     "yd yard": "0.9144",
     "mi mile": "1609.344",
 }
@@ -44,10 +46,14 @@ _BASES: dict[str, tuple[dict[str, int], dict]] = {
     "electronvolt": ({"electronvolt": 1}, {"eV electronvolt": 1}),
     "power": ({"mass": 1, "length": 2, "time": -3}, {"W watt": 1000}),
     "pressure": ({"mass": 1, "length": -1, "time": -2}, {"Pa pascal": 1000, "atm": 101_325_000, "bar": 10**8}),
-    "charge": ({"current": 1, "time": 1}, {"coulomb": 1}),
+    "charge": ({"current": 1, "time": 1}, {"C coulomb": 1}),
+    "field": ({"tesla": 1}, {"T tesla": 1}),
+    "capacitance": ({"farad": 1}, {"F farad": 1}),
+    "inductance": ({"henry": 1}, {"H henry": 1}),
+    "level": ({"decibel": 1}, {"dB decibel": 1}),
     "current": ({"current": 1}, {"A amp ampere": 1}),
     "voltage": ({"voltage": 1}, {"V volt": 1}),
-    "resistance": ({"voltage": 1, "current": -1}, {"Ohm ohm Omega": 1}),
+    "resistance": ({"voltage": 1, "current": -1}, {"Ohm ohm Omega Ω": 1}),
     "amount": ({"mole": 1}, {"mol mole": 1}),
     "molarity": ({"mole": 1, "length": -3}, {"M": 1000}),
     "kelvin": ({"kelvin": 1}, {"K kelvin": 1}),
@@ -61,9 +67,43 @@ _BASES: dict[str, tuple[dict[str, int], dict]] = {
     "yuan": ({"yuan": 1}, {"¥ yuan yen RMB CNY JPY 元 圆 円 块": 1}),
     "rupee": ({"rupee": 1}, {"rupee Rs INR": 1}),
 }
-_PREFIXES = {"k": 1000, "c": "0.01", "d": "0.1", "m": "0.001", "M": 10**6, "G": 10**9, "n": "1e-9", "p": "1e-12"}
+_PREFIXES = {
+    "k": 1000,
+    "c": "0.01",
+    "d": "0.1",
+    "m": "0.001",
+    "M": 10**6,
+    "G": 10**9,
+    "n": "1e-9",
+    "p": "1e-12",
+    "μ": "1e-6",
+    "mu": "1e-6",
+}
 _PREFIX_WORDS = {"kilo": 1000, "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9", "mega": 10**6}
-_PREFIXED = ("m", "g", "s", "L", "l", "Hz", "N", "J", "W", "Pa", "A", "V", "mol", "eV", "cal", "bar")
+_PREFIXED = (
+    "m",
+    "g",
+    "s",
+    "L",
+    "l",
+    "Hz",
+    "N",
+    "J",
+    "W",
+    "Pa",
+    "A",
+    "V",
+    "mol",
+    "eV",
+    "cal",
+    "bar",
+    "F",
+    "H",
+    "T",
+    "C",
+    "Omega",
+    "Ohm",
+)
 _PREFIXED_WORDS = (
     ["meter", "metre", "gram", "second", "liter", "litre", "hertz", "newton", "joule", "watt", "pascal", "volt", "amp"]
     + ["ampere", "mole", "electronvolt", "calorie", "ohm"]
@@ -85,6 +125,16 @@ def _table() -> dict[str, Unit]:
 
 UNITS = _table()
 # Words that say only that something is counted, or in what nobody is asked
+# What is no noun that is counted: 5 squared, 5 thirds, 5 more than x, 5 tens
+_NO_NOUNS = """
+about and approximately are at bar base be but by correct cos could couple cubed decreased divided double doubled
+eighth else equal equals except factorial fewer fifth first for fourth from gros gross half halve halved hundredth
+if incorrect increased instead into inverse is less log may maybe might mil millionth minus mod modulo more
+multiplied nd negative ninth no not on one or other otherwise over pair percent plus positive power prime quarter
+raised rd reciprocal root score seventh should sin sixth some squared st tan ten tenth th than then third thousandth
+three to triple tripled twelfth twice two unless was when where with without wrong yes
+"""
+NO_NOUNS = frozenset(_NO_NOUNS.split())
 COUNTS = frozenset(
     ["unit", "way", "time", "point", "solution", "total", "square", "cubic", "sq", "cu", "each", "altogether", "in"]
     + [
@@ -102,7 +152,7 @@ COUNTS = frozenset(
 )
 MULTIPLES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-    "万": 10**4, "亿": 10**8,
+    "lakh": 10**5, "crore": 10**7, "百": 100, "千": 1000, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
 PERCENT_WORDS = frozenset(["percent", "percents", "pct", "percentage"])
 
@@ -120,6 +170,14 @@ def lookup(word: str) -> Unit | None:
         if form in UNITS:
             return UNITS[form]
     return None
+
+
+def _noun(word: str) -> Unit:
+    """Something counted; at least two letters, and no word that changes the number."""
+    noun = singular(word.casefold())
+    if len(noun) < 2 and word.isascii() or noun in NO_NOUNS:
+        raise Unreadable(f"{word!r} is no unit")
+    return Unit((("noun " + noun, 1),))
 
 
 def read_unit(tokens: list[Token]) -> Unit:
@@ -153,9 +211,11 @@ def read_unit(tokens: list[Token]) -> Unit:
                 for base, count in last.dimensions:
                     powers[base] = powers.get(base, 0) + sign * times * count
             else:
+                if word == "mu" and i < len(tokens) and tokens[i].kind == "letters":
+                    word, i = word + tokens[i].text, i + 1
                 if word == "°" and i < len(tokens) and tokens[i].text in ("C", "F"):
                     word, i = word + tokens[i].text, i + 1
-                last = lookup(word) or Unit((("noun " + singular(word.casefold()), 1),))
+                last = lookup(word) or _noun(word)
                 if singular(word.lower()) in COUNTS and lookup(word) is None:
                     last = Unit()
                 factor *= last.factor ** (sign * power)
