@@ -360,7 +360,7 @@ def _relation(tokens: list[Token]) -> Answer | None:
         sides[0] = [Token("symbol", ANY)]
     if not signs or not all(sides):
         return None
-    answers = tuple(_side(side) for side in sides)
+    answers = (*(_without_unit(_side(side), side) for side in sides[:-1]), _side(sides[-1]))
     if signs == ["in"]:
         return answers[1]
     return Relation(answers, tuple(signs))
@@ -373,6 +373,13 @@ def _side(tokens: list[Token]) -> Answer:
         if len(word) == 1 or (len(word) <= 3 and word.islower() and tokens[0].font != "text"):
             return Value(parse(tokens))
     return answer
+
+
+def _without_unit(answer: Answer, tokens: list[Token]) -> Answer:
+    """3 h as a product in 3 h = 6, where only what follows is a quantity."""
+    plain = all(token.font != "text" for token in tokens)
+    expr = _others(tokens, answer) if plain and isinstance(answer, Value) and answer.unit is not None else []
+    return expr[0] if expr else answer
 
 
 def _set_operation(tokens: list[Token]) -> Answer | None:
