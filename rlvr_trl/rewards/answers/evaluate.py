@@ -77,7 +77,7 @@ class Evaluation:
         if tree.name in self.names:
             return self.names[tree.name]
         if tree.name == "pi":
-            return acb.pi() if hasattr(acb, "pi") else acb(arb.pi())
+            return acb(arb.pi())
         if tree.name == "e":
             return acb(arb.const_e())
         if tree.name == "i":

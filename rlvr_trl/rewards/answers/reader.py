@@ -290,21 +290,14 @@ def _based(tokens: list[Token]) -> Based | None:
     if not at:
         return None
     sign = "-" if tokens[0].text == "-" else ""
-    digits, base = (
-        tokens[len(sign) : at],
-        [token for token in tokens[at + 1 :] if token.text not in ("{", "}", "(", ")")],
-    )
-    if not digits:
-        return None
-    if digits[0].text in ("(", "{") and closes_all(digits):
+    digits = tokens[len(sign) : at]
+    base = [token for token in tokens[at + 1 :] if token.text not in ("{", "}", "(", ")")]
+    if digits and digits[0].text in ("(", "{") and closes_all(digits):
         digits = digits[1:-1]
     text = "".join(token.text for token in digits)
     text = text.upper() if any(c.isdigit() for c in text) else text
-    if (
-        len(base) != 1
-        or any(token.kind not in ("number", "letters") for token in digits)
-        or not (text.isascii() and text.isalnum())
-    ):
+    plain = all(token.kind in ("number", "letters") for token in digits) and text.isascii() and text.isalnum()
+    if len(base) != 1 or not plain:
         return None
     number = int(base[0].text) if base[0].text.isdigit() else _BASE_WORDS.get(base[0].text.lower(), 0)
     letters = len(text) > 1 and number > 10  # AB_{16} is a number and A_{16} is a name

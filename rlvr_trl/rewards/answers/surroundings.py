@@ -75,66 +75,61 @@ def is_word(token: Token) -> bool:
 
 
 def with_joined_digits(tokens: list[Token]) -> list[Token]:
-    r"""Digits parted by thin spaces or by `{,}` and `,\!` as one number, `6.02x10^23` and `x**2` as they are meant."""
+    r"""Digits parted by thin spaces or by `{,}` and `,\!` as one number, and what [`_meant`] knows as it is meant."""
     found: list[Token] = []
     i = 0
     while i < len(tokens):
-        token = tokens[i]
-        previous = found[-1] if found else None
-        number = previous is not None and previous.kind == "number" and previous.text.isdigit()
-        texts = [t.text for t in tokens[i : i + 4]]
-        if number and texts[:3] == ["{", ",", "}"] and _is_group(texts[3:]):
-            found[-1] = previous._replace(text=previous.text + texts[3])
-            i += 4
-            continue
-        if (
-            number
-            and texts[:1] == [","]
-            and _is_group(texts[1:2])
-            and "negative" in (token.spaced, tokens[i + 1].spaced)
-        ):
-            found[-1] = previous._replace(text=previous.text + texts[1])
-            i += 2
-            continue
-        if texts[:3] == ["{", ",", "}"]:
-            found.append(tokens[i + 1])
-            i += 3
-            continue
-        if texts[:2] == ["{", "}"] or (texts[1:2] == ["."] and texts[0] in ("np", "numpy", "math", "sympy", "sp")):
-            i += 2  # nothing, or where Python has the function from
-            continue
-        if texts[:1] == ["{"] and texts[1:2] in (["or"], ["and"]) and texts[2:3] == ["}"]:
-            found.append(Token("op", ","))
-            i += 3
-            continue
-        if number and token.kind == "number" and token.spaced == "thin" and _is_group([token.text]):
-            found[-1] = previous._replace(text=previous.text + token.text)
-            i += 1
-            continue
-        if previous is not None and previous[:2] == ("command", "pmod") and texts[:1] == ["{"] and texts[2:3] == ["}"]:
-            found.append(tokens[i + 1])
-            i += 3
-            continue
-        if texts[:2] == ["not", "="]:
-            found.append(Token("op", "!="))
-            i += 2
-            continue
-        if _is_derivative(tokens[i : i + 3]):
-            found += [Token("command", "frac"), *_braced(tokens[i]), *_braced(tokens[i + 2])]
-            i += 3
-            continue
-        if texts[:2] == ["*", "*"] and found and len(texts) > 2:
-            found.append(Token("op", "^"))
-            i += 2
-            continue
-        after_number = previous is not None and previous.kind == "number"
-        if after_number and token.text in ("x", "X") and texts[1:3] == ["10", "^"] and token.kind == "letters":
-            token = Token("op", "*")
-        if token.text == "‖" and token.kind == "op" and not found:
-            token = token._replace(text="|")
-        found.append(token)
-        i += 1
+        window, previous = tokens[i : i + 4], found[-1] if found else None
+        group, taken = _group_ahead(window) if _is_integer(previous) else ("", 0)
+        if taken:
+            found[-1] = previous._replace(text=previous.text + group)
+        else:
+            kept, taken = _meant(window, previous)
+            found += kept
+        i += taken
     return found
+
+
+def _is_integer(token: Token | None) -> bool:
+    return token is not None and token.kind == "number" and token.text.isdigit()
+
+
+def _group_ahead(window: list[Token]) -> tuple[str, int]:
+    """Three digits that belong to the number before them, and how many tokens that takes; none is 0."""
+    texts = [token.text for token in window]
+    if texts[:3] == ["{", ",", "}"] and _is_group(texts[3:]):
+        return texts[3], 4
+    if texts[:1] == [","] and _is_group(texts[1:]) and "negative" in (window[0].spaced, window[1].spaced):
+        return texts[1], 2
+    if window[0].kind == "number" and window[0].spaced == "thin" and _is_group(texts):
+        return texts[0], 1
+    return "", 0
+
+
+def _meant(window: list[Token], previous: Token | None) -> tuple[list[Token], int]:
+    """The tokens that are meant by the first ones, and how many those are: `6.02x10^23`, `x**2`, dy/dx, `{or}`."""
+    texts = [token.text for token in window]
+    if texts[:3] == ["{", ",", "}"]:
+        return [window[1]], 3
+    if texts[:2] == ["{", "}"] or (texts[1:2] == ["."] and texts[0] in ("np", "numpy", "math", "sympy", "sp")):
+        return [], 2  # nothing, or where Python has the function from
+    if texts[:1] + texts[2:3] == ["{", "}"]:
+        if texts[1] in ("or", "and"):
+            return [Token("op", ",")], 3
+        if previous is not None and previous[:2] == ("command", "pmod"):
+            return [window[1]], 3
+    if texts[:2] == ["not", "="]:
+        return [Token("op", "!=")], 2
+    if _is_derivative(window[:3]):
+        return [Token("command", "frac"), *_braced(window[0]), *_braced(window[2])], 3
+    if texts[:2] == ["*", "*"] and previous is not None and len(texts) > 2:
+        return [Token("op", "^")], 2
+    times = previous is not None and previous.kind == "number" and window[0].kind == "letters"
+    if times and texts[0] in ("x", "X") and texts[1:3] == ["10", "^"]:
+        return [Token("op", "*")], 1
+    if texts[0] == "‖" and window[0].kind == "op" and previous is None:
+        return [window[0]._replace(text="|")], 1
+    return [window[0]], 1
 
 
 def _is_derivative(tokens: list[Token]) -> bool:
@@ -155,27 +150,28 @@ def with_thousands(tokens: list[Token]) -> list[Token]:
     r"""`12,345` as one number, where no bracket but braces is around it, as in `\frac{1}{12,345}`."""
     found, depth, i = [], 0, 0
     while i < len(tokens):
-        token = tokens[i]
+        token, taken = tokens[i], 1
         if token.text not in ("{", "}"):
             depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
-        first = token.kind == "number" and token.text.isdigit() and len(token.text) <= 3 and token.text[0] != "0"
-        if depth == 0 and first and not (found and found[-1].text in (",", "_", ".") and not token.spaced):
-            j = i + 1
-            text = token.text
-            while j + 1 < len(tokens) and tokens[j].text == "," and not tokens[j].spaced and not tokens[j + 1].spaced:
-                if tokens[j + 1].kind != "number" or not _is_group([tokens[j + 1].text]):
-                    break
-                text += tokens[j + 1].text
-                j += 2
-                if not text.isdigit():
-                    break
-            if j < len(tokens) and tokens[j].text == "," and not tokens[j].spaced and j + 1 < len(tokens):
-                following = tokens[j + 1]
-                if following.kind == "number" and not following.spaced:  # 1,234,5 is a list
-                    text, j = token.text, i + 1
-            found.append(token._replace(text=text))
-            i = j
-            continue
+        behind = found and found[-1].text in (",", "_", ".") and not token.spaced
+        if depth == 0 and _is_integer(token) and len(token.text) <= 3 and token.text[0] != "0" and not behind:
+            text, taken = _with_groups(tokens[i:])
+            token = token._replace(text=text)
         found.append(token)
-        i += 1
+        i += taken
     return found
+
+
+def _with_groups(tokens: list[Token]) -> tuple[str, int]:
+    """The first number with the groups of three digits behind it, and how many tokens that takes."""
+    text, end = tokens[0].text, 1
+    while text.isdigit() and _follows(tokens, end) and _is_group([tokens[end + 1].text]):
+        text += tokens[end + 1].text
+        end += 2
+    return (tokens[0].text, 1) if _follows(tokens, end) else (text, end)  # 1,234,5 is a list
+
+
+def _follows(tokens: list[Token], at: int) -> bool:
+    """Whether a comma and a number follow without a space."""
+    near = tokens[at : at + 2]
+    return len(near) == 2 and near[0].text == "," and near[1].kind == "number" and not any(t.spaced for t in near)
