@@ -83,7 +83,7 @@ _ABOUT_THE_ANSWER = re.compile(
 _HEADINGS = {"", "final", "the", "the final", "my", "my final", "correct", "the correct", "最终"}
 _REST_OF_HEADING = re.compile(r"[ \t*_`#]{0,9}(?:\n|\Z)")
 _SKIPPED = re.compile(r"[\s*`]*")
-_CLAUSE = re.compile(r"(?<=[\s,(—–])(?:because|since|so|which|as|where)\b|因为|因為|所以", re.IGNORECASE)
+_CLAUSE = re.compile(r"(?<=[\s,(—–])(?:(?:because|since|so|which|as|where)\b|i\.e\.)|因为|因為|所以", re.IGNORECASE)
 _MATH_DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 # Asterisks around bold text, and not the power in 2**3 or 2 ** 3
 _BOLD = re.compile(r"(?<![\w)\]}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\-])")

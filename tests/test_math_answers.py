@@ -1,5 +1,6 @@
 r"""What counts as equal: pairs of each kind, the policy where people differ, and names that no text makes."""
 
+import random
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from rlvr_trl.rewards.answers.expressions import Expr, render
 from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, show
 from rlvr_trl.rewards.answers.literals import settled
 from rlvr_trl.rewards.answers.parser import parse
-from rlvr_trl.rewards.answers.reader import read
+from rlvr_trl.rewards.answers.reader import read, readings
 from rlvr_trl.rewards.answers.sympy_judge import _parse, latex
 from rlvr_trl.rewards.answers.tokens import MAX_DEPTH, Unreadable, tokenize
 
@@ -158,6 +159,28 @@ GROUPS = {
     "inches": [[r"4\text{ inches}", r"4\text{ in}"], [r"\frac13\text{ inches}"]],
     "feet and inches": [[r"3\text{ feet}", r"36\text{ inches}"], [r"36\text{ feet}"]],
     "micrometers": [["7", r"7\,\mu\text{m}", "7 μm"], ["8"]],
+    "compound quantities": [[r"1 \text{ h } 20 \text{ min}", r"80 \text{ min}"], [r"2 \text{ h } 10 \text{ min}"]],
+    "feet with inches": [[r"5\text{ ft }3\text{ in}", r"63\text{ inches}"], [r"3\text{ ft }5\text{ in}"]],
+    "conditions of equations": [[r"y=3x \text{ for } x>0"], [r"y=3x \text{ for } x<0"]],
+    "else": [["x^3"], [r"x^3 \text{ if } x>0 \text{ else } 0"]],
+    "two variables": [["x>1 and y>3"], ["x>1 or y>3"]],
+    "numbers among words": [[r"\text{odds } 2:3"], [r"\text{odds } 23"], [r"\text{odds } 2,3"]],
+    "factorials among words": [[r"\text{factor of } m!"], [r"\text{factor of } m"]],
+    "nouns with a sign": [["8", r"8\text{ positive integers}"], ["9"]],
+    "plural nouns": [["8", r"8\text{ real roots}"], [r"8\text{ th root}"]],
+    "more that is no noun": [
+        ["8"],
+        *([rf"8\text{{ {w}}}"] for w in ("quadrillion", "elevenths", "below zero", "per million")),
+    ],
+    "no name": [["8"], [r"\text{not } x=8"], [r"\sin x=8"]],
+    "over": [[r"3 \over 4", r"{3 \over 4}", "0.75"], [r"4 \over 3"]],
+    "choose": [[r"{7 \choose 2}", "21"], [r"{7 \choose 3}"]],
+    "dots above digits": [[r"0.\dot{4}", r"\frac49"], [r"0.\dot4\dot5", r"\frac{45}{99}"]],
+    "distances": [["|x|<3", "(-3,3)", "-3<x<3"], ["|x|>3"], [r"|x|\le3"]],
+    "memberships": [[r"2k\pi, k\in\mathbb{Z}", r"2k\pi", r"2k\pi \ (k\in\mathbb{Z})"], [r"k\pi"]],
+    "all but two": [[r"x\ne 2,5", r"\mathbb{R}\setminus\{2,5\}"], [r"x\ne2"]],
+    "bases in words": [["31_5", r"31_{\text{base }5}", r"31 \text{ (base 5)}"], ["31_6"]],
+    "logic": [[r"p\land q"], [r"p\lor q"]],
     "large powers": [["2^{100000}", "4^{50000}"], ["2^{100001}"]],
     "floors": [[r"\lfloor x\rfloor"], ["x"], [r"\lfloor x+\frac{1}{500}\rfloor"]],
     "infinity": [[r"\infty", r"+\infty", r"\text{infinity}", "∞"], [r"-\infty"]],
@@ -219,12 +242,17 @@ POLICY = [
     ("6", "6, 7", False),
     ("a+1=b", r"\forall a, a+1=b", False),
     ("12", "2x=12", False),
+    ("12", "|x|=12", False),
     ("16", "x^2=16", False),
     ("12", "x-1=12", False),
     ("12", "x=11=12", False),
     ("12", r"x=\frac{24}{2}=12", True),
     ("0.5", r"\cos A=0.5", True),
     (r"\tan\beta=3", "3", True),
+    (r"\frac{AB}{CD}=\frac25", "2/5", True),
+    ("AB:BC=2:5", "2:5", True),
+    ("f(1)+f(4)=7", "7", True),
+    (r"\lim_{x\to 0} f(x)=2", "2", True),
     ("|CD|=9", "9", True),
     ("f'(0)=3", "3", True),
     ("2:3", "10:15", True),
@@ -391,6 +419,28 @@ def test_numbers_of_many_digits_are_shown():
         assert all(show(answer) for answer in read(text))
 
 
+PIECES = r"""
+{ } ( ) [ ] \{ \} \frac \sqrt ^ _ , ; : = < > \le + - * / ! ' % $ \$ ^\circ | \| 1 2 0 345 0.5 1e5 x y e i sin \sin
+\log \pi \infty \text{ \text{cm} \mathrm{m} cm and or for if the of per million & \\ \begin{pmatrix} \end{pmatrix}
+\begin{cases} \end{cases} \pm \cup \in \mathbb{R} \overline{3} \bar{x} \vec \left . \ldots \int \sum \to p.m. \binom
+\mathbf A B \approx ? \lfloor \rfloor \pmod hours base 元 \times \over \not \dot{3}
+"""
+
+
+def test_any_text_is_read_shown_and_compared_without_an_error():
+    rng, previous = random.Random(3), read("1")
+    for _ in range(6_000):
+        text = "".join(rng.choices([*PIECES.split(), " "], k=rng.randint(1, 14)))
+        try:
+            found = readings(text)
+        except (Unreadable, RecursionError):
+            found = (Unread(text),)
+        assert all(isinstance(show(answer), str) for answer in found)
+        if found:
+            settled(found, previous)
+            previous = found
+
+
 def test_texts_that_cannot_be_read_are_equal_to_themselves_only():
     for text in (
         "{" * 50 + "x" + "}" * 50,
@@ -424,7 +474,7 @@ def test_the_readers_load_neither_flint_nor_sympy():
     script = """
 import sys
 from rlvr_trl.rewards.answers.literals import settled
-from rlvr_trl.rewards.answers.reader import read
+from rlvr_trl.rewards.answers.reader import read, readings
 assert settled(read("1/2"), read("0.5"))
 loaded = {"flint", "sympy", "math_verify", "torch"} & set(sys.modules)
 assert not loaded, loaded

@@ -84,7 +84,7 @@ _AS_THEY_ARE = {  # those that are called what they are
     "name": FUNCTIONS,
     "big": "sum prod int iint oint lim limsup liminf bigcap",
     "op": "forall exists land lor lnot neg perp because sim wedge vee subset subseteq otimes oplus propto bmod mod "
-    "cong star not",
+    "cong star not over choose",
 }
 COMMANDS = {name: (kind, name) for kind, names in _AS_THEY_ARE.items() for name in names.split()} | {
     name: token for token, names in _TABLE.items() for name in names.split()

@@ -31,6 +31,7 @@ class Relation:
 
     sides: tuple["Answer", ...]
     signs: tuple[str, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True)

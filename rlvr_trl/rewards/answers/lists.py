@@ -118,6 +118,8 @@ def same_items(reference: Items, answer: Items) -> Verdict:
     )
     if inequalities and None not in sets:
         return same_variables(reference, answer) and same_set(*sets, expressions)
+    if inequalities and {reference.joined, answer.joined} == {"and", "or"}:
+        return False
     if any(one.doubtful for one in (reference, answer)) and any(one.left for one in (reference, answer)):
         return False
     if any(node.op == "pm" for one in (reference, answer) for node in _nodes(one)):

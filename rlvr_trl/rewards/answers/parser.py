@@ -40,7 +40,7 @@ def parse(tokens: list[Token] | tuple[Token, ...]) -> Expr:
         `Unreadable`: They stand for none.
     """
     parser = _Parser(tokens)
-    tree = parser.sum()
+    tree = parser.whole()
     if parser.i < len(parser.tokens):
         raise Unreadable(f"{parser.tokens[parser.i].text!r} after an expression")
     return tree
@@ -80,6 +80,17 @@ class _Parser:
         return token.kind in ("number", "letters", "symbol", "name", "command", "open", "begin")
 
     # From sums to atoms
+    def whole(self) -> Expr:
+        r"""What is in a group, such as `a \over b`."""
+        value = self.sum()
+        if self.at("over"):
+            self.i += 1
+            return Expr("div", (value, self.sum()))
+        if self.at("choose"):
+            self.i += 1
+            return Expr("call", (value, self.sum()), name="binom")
+        return value
+
     def sum(self) -> Expr:
         terms = []
         while True:
@@ -197,7 +208,7 @@ class _Parser:
         """An expression in brackets."""
         opening = self.take().text
         bars, self.bars = self.bars, 0
-        value = self.sum()
+        value = self.whole()
         self.bars = bars
         if self.token is None or self.token.kind != "close":
             raise Unreadable(f"{opening!r} is not closed")

@@ -122,8 +122,9 @@ def unit_start(tokens: list[Token]) -> int | None:
 
 
 def _is_unit(tokens: list[Token]) -> bool:
+    _, words = _multiple(tokens)
     try:
-        read_unit(tokens)
+        read_unit(words)
     except Unreadable:
         return False
     return True
@@ -161,16 +162,38 @@ def has_vowel(word: str) -> bool:
     return any(vowel in word.lower() for vowel in "aeiou")
 
 
-def _quantity(tokens: list[Token]) -> Value | None:
-    start = unit_start(tokens)
-    if start is None:
+def compound_quantity(tokens: list[Token]) -> Value | None:
+    """1 hour 20 minutes, and 5 ft 3 in: numbers with ever smaller units of one measure."""
+    plain = [token for token in tokens if token.text.lower() != "and" or token.kind != "letters"]
+    numbers, words = plain[::2], plain[1::2]
+    if len(numbers) != len(words) or len(numbers) < 2:
         return None
-    expr = _try(tokens[:start])
-    words = tokens[start:]
+    if any(token.kind != "number" for token in numbers) or any(token.kind != "letters" for token in words):
+        return None
+    units = [lookup(token.text) for token in words]
+    if None in units or len({unit.dimensions for unit in units}) != 1:
+        return None
+    if any(small.factor >= large.factor for large, small in zip(units, units[1:], strict=False)):
+        return None
+    parts = (parse([token]).value * unit.factor for token, unit in zip(numbers, units, strict=True))
+    return Value(Expr("num", value=sum(parts, Fraction(0)) / units[0].factor), unit=units[0])
+
+
+def _multiple(words: list[Token]) -> tuple[int, list[Token]]:
+    """How many a number counts, as in 5 million, and the words behind that."""
     factor = 1
     while words and words[0].kind == "letters" and singular(words[0].text.lower()) in MULTIPLES:
         factor *= MULTIPLES[singular(words[0].text.lower())]
         words = words[1:]
+    return factor, words
+
+
+def _quantity(tokens: list[Token]) -> Value | None:
+    start = unit_start(tokens)
+    if start is None or any(token.kind == "letters" and token.font == "text" for token in tokens[:start]):
+        return None
+    expr = _try(tokens[:start])
+    factor, words = _multiple(tokens[start:])
     if expr is None or len(words) > 12:
         return None
     if factor > 1:

@@ -10,9 +10,9 @@ from functools import lru_cache
 
 from .commands import NAMES
 from .expressions import CONSTANTS, Expr
-from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value, show
+from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
 from .parser import function_prefix, parse
-from .quantities import has_vowel, read_value, unit_start
+from .quantities import compound_quantity, has_vowel, read_value, unit_start
 from .surroundings import (
     closes_all,
     condition_start,
@@ -39,7 +39,8 @@ _BASE_WORDS = {
         ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
     )
 } | {"sixteen": 16}  # fmt: skip
-_PUNCTUATION = (".", ",", ";", ":", "!", "?", "'")
+_PUNCTUATION = (".", ",", ";", ":", "?", "'")
+_JOINING = {"and": "and", "or": "or", "lor": "or", "land": "and"}
 _INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 _ALL = (
     "all",
@@ -67,19 +68,29 @@ def read(text: str) -> tuple[Answer, ...]:
     """
     squeezed = " ".join(text.split())
     try:
-        tokens = with_joined_digits(without_surroundings(list(tokenize(squeezed.strip('`" ')))))
-        if not tokens:
-            return ()
-        merged = with_thousands(tokens)
-        readings = [_answer(merged)]
-        if len(merged) != len(tokens):
-            readings += _as_list(tokens)
-        readings += _others(tokens, readings[0])
-        if any(token.kind == "begin" for token in tokens):
-            readings.append(_without_row_ends(tokens))
-        return tuple(dict.fromkeys(readings))
-    except (Unreadable, RecursionError):
+        return readings(squeezed)
+    except Exception:  # also an error of ours: no text that a model writes may end its training
         return (Unread(squeezed),) if any(c.isalnum() for c in squeezed) else ()
+
+
+def readings(text: str) -> tuple[Answer, ...]:
+    """
+    As `read`, for a text without line ends.
+
+    Raises:
+        `Unreadable`: It is no answer.
+    """
+    tokens = with_joined_digits(without_surroundings(list(tokenize(text.strip('`" ')))))
+    if not tokens:
+        return ()
+    merged = with_thousands(tokens)
+    found = [_answer(merged)]
+    if len(merged) != len(tokens):
+        found += _as_list(tokens)
+    found += _others(tokens, found[0])
+    if any(token.kind == "begin" for token in tokens):
+        found.append(_without_row_ends(tokens))
+    return tuple(dict.fromkeys(found))
 
 
 def _as_list(tokens: list[Token]) -> list[Answer]:
@@ -128,7 +139,24 @@ def _answer(tokens: list[Token]) -> Answer:
     start = condition_start(tokens)
     if start is not None:
         return _conditional(tokens, start)
-    for reader in (_system, _word, _clock, _based, _list, _relation, _set_operation, _bracketed, _ratio, read_value):
+    bracket = _bracketed_condition(tokens)
+    if bracket is not None:
+        found = _under(_answer(tokens[:bracket]), _unread(tokens[bracket + 1 : -1]).text)
+        if found is not None:
+            return found
+    for reader in (
+        _system,
+        compound_quantity,
+        _word,
+        _clock,
+        _based,
+        _list,
+        _relation,
+        _set_operation,
+        _bracketed,
+        _ratio,
+        read_value,
+    ):
         answer = reader(tokens)
         if answer is not None:
             return answer
@@ -150,11 +178,30 @@ def _conditional(tokens: list[Token], start: int) -> Answer:
         answer = _answer(before)
     except Unreadable:
         return _text(tokens)
-    for_variables = isinstance(condition, Relation) and set(condition.signs) <= _INEQUALITIES
-    for_variables = for_variables or (isinstance(condition, Value) and _has_variables(condition))
-    if isinstance(answer, Value) and _has_variables(answer) and for_variables:
-        return replace(answer, condition=show(condition))
-    return answer if isinstance(answer, Relation) and for_variables else _text(tokens)
+    if not _is_condition(condition) and not (isinstance(condition, Value) and _has_variables(condition)):
+        return _text(tokens)
+    return _under(answer, _unread(after).text) or _text(tokens)
+
+
+def _bracketed_condition(tokens: list[Token]) -> int | None:
+    r"""Where `(n \ge 1)` and `(k \in \mathbb{Z})` begin behind an answer."""
+    start = next((i for i in range(len(tokens) - 1, 0, -1) if tokens[i].text == "("), 0)
+    if not start or tokens[-1].text != ")" or not tokens[start].spaced or not closes_all(tokens[start:]):
+        return None
+    inside = [token.text for token in tokens[start + 1 : -1] if token.kind == "op"]
+    return start if {*inside} & {"in", *_INEQUALITIES} and "," not in inside else None
+
+
+def _is_condition(answer: Answer) -> bool:
+    inequality = isinstance(answer, Relation) and set(answer.signs) <= _INEQUALITIES
+    return inequality and all(isinstance(side, Value) for side in answer.sides)
+
+
+def _under(answer: Answer, condition: str) -> Answer | None:
+    """An answer with variables under a condition; `None` for one without."""
+    if isinstance(answer, Relation) or (isinstance(answer, Value) and _has_variables(answer)):
+        return replace(answer, condition=condition)
+    return None
 
 
 def _system(tokens: list[Token]) -> Answer | None:
@@ -178,8 +225,9 @@ def _text(tokens: list[Token]) -> Answer:
         tokens = tokens[1:]
     pieces = []
     for i, token in enumerate(tokens):
-        between = 0 < i < len(tokens) - 1 and tokens[i - 1].kind == tokens[i + 1].kind == "letters"
-        mark = token.kind == "op" and (token.text in _PUNCTUATION or (token.text == "-" and between))
+        around = {tokens[i - 1].kind, tokens[i + 1].kind} if 0 < i < len(tokens) - 1 else set()
+        hyphen = token.text == "-" and around == {"letters"}
+        mark = token.kind == "op" and ((token.text in _PUNCTUATION and around != {"number"}) or hyphen)
         if not mark and token.text not in ("{", "}"):
             pieces.append(" " * (token.kind == "number" == tokens[i - 1].kind and i > 0) + token.text)
     words = "".join(pieces).casefold()
@@ -286,12 +334,15 @@ def _clock(tokens: list[Token]) -> Clock | None:
 
 
 def _based(tokens: list[Token]) -> Based | None:
+    word = next((i for i, token in enumerate(tokens) if token.text.lower() == "base"), 0)
+    if word and len(tokens) > word + 1 and not any(token.text == "_" for token in tokens):  # 43 (base 5)
+        tokens = [*(t for t in tokens[:word] if t.text != "("), Token("op", "_"), *tokens[word + 1 :]]
     at = next((i for i, token in enumerate(tokens) if token.text == "_" and token.kind == "op"), 0)
     if not at:
         return None
     sign = "-" if tokens[0].text == "-" else ""
     digits = tokens[len(sign) : at]
-    base = [token for token in tokens[at + 1 :] if token.text not in ("{", "}", "(", ")")]
+    base = [token for token in tokens[at + 1 :] if token.text.lower() not in ("{", "}", "(", ")", "base")]
     if digits and digits[0].text in ("(", "{") and closes_all(digits):
         digits = digits[1:-1]
     text = "".join(token.text for token in digits)
@@ -310,8 +361,8 @@ def _based(tokens: list[Token]) -> Based | None:
 
 def is_separator(token: Token) -> bool:
     if token.kind == "op":
-        return token.text in (",", ";")
-    return token.kind == "letters" and token.text.lower() in ("and", "or") and (token.font != "" or bool(token.spaced))
+        return token.text in (",", ";", "lor", "land")
+    return token.kind == "letters" and token.text.lower() in ("and", "or")
 
 
 def _list(tokens: list[Token]) -> Answer | None:
@@ -321,13 +372,24 @@ def _list(tokens: list[Token]) -> Answer | None:
     parts = [part for part in parts if without_surroundings(part)]
     if len(parts) < 2:
         return _answer(parts[0]) if parts else None
-    if any(token.text == "..." for token in tokens):
+    texts = {token.text for token in tokens if token.kind == "op"}
+    if "..." in texts:
         return _unread([token for token in tokens if token.text != ","])
+    if texts & {"lor", "land"} and not texts & {*RELATIONS}:
+        return _unread(tokens)
+    words = {_JOINING.get(token.text.lower(), "") for token in tokens if is_separator(token)} - {""}
     answers = tuple(_answer(part) for part in parts)
-    conditions = [isinstance(one, Relation) and set(one.signs) <= _INEQUALITIES for one in answers]
-    if not conditions[0] and all(conditions[1:]) and isinstance(answers[0], Value) and _has_variables(answers[0]):
-        return replace(answers[0], condition=", ".join(map(show, answers[1:])))  # a/b, b > 0
-    words = {token.text.lower() for token in tokens if is_separator(token)} & {"and", "or"}
+    conditions = [
+        _is_condition(one) or any(token.kind == "op" and token.text == "in" for token in part)
+        for one, part in zip(answers, parts, strict=True)
+    ]
+    if not words and not conditions[0] and all(conditions[1:]):  # a/b, b > 0
+        found = _under(answers[0], ", ".join(_unread(part).text for part in parts[1:]))
+        if found is not None:
+            return found
+    if isinstance(answers[0], Relation) and answers[0].signs == ("!=",) and not any(conditions[1:]):
+        others = tuple(Relation((answers[0].sides[0], one), ("!=",)) for one in answers[1:])
+        return Items((answers[0], *others), joined="and")  # x is neither 1 nor 2
     return Items(answers, joined=words.pop() if len(words) == 1 else ",")
 
 
@@ -336,10 +398,9 @@ def _has_variables(value: Value) -> bool:
 
 
 def _relation(tokens: list[Token]) -> Answer | None:
-    is_sign = lambda token: token.kind in ("op", "open", "close") and token.text in RELATIONS  # noqa: E731
-    if not any(is_sign(token) for token in tokens) or any(
-        token.text in ("forall", "exists", "to") for token in tokens
-    ):
+    if any(token.text in ("forall", "exists") for token in tokens):
+        return None
+    if len(split(tokens, lambda token: token.text == "to")) > 1:
         return None
     signs, sides, depth = [], [[]], 0
     for token in tokens:

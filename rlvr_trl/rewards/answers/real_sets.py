@@ -151,6 +151,12 @@ def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> Re
     for relation in relations:
         if not set(relation.signs) <= {*INEQUALITIES, "="}:
             return None
+        distance = _distance(relation)
+        if distance is not None:
+            name, found = distance
+            names.add(name)
+            sets.append(found)
+            continue
         meets = REALS
         variables = [variable_of(side) for side in relation.sides]
         if sum(name is not None for name in variables) != 1:
@@ -172,6 +178,24 @@ def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> Re
         both = intersection(found, one) if joined != "or" else ()
         found = both if both or joined == "and" else union((*found, *one))
     return found
+
+
+def _distance(relation: Relation) -> tuple[str, RealSet] | None:
+    """The variable and the set of |x| < 3, or |x| > 3."""
+    side = relation.sides[0]
+    expr = side.expr if isinstance(side, Value) else None
+    if expr is None or expr.op != "abs" or len(relation.sides) != 2 or relation.signs[0] not in ("<", "<=", ">", ">="):
+        return None
+    name, bound = variable_of(Value(expr.args[0])), bound_at(relation.sides[1])
+    if name is None or bound is None or bound.expr is None or bound.at < 0:
+        return None
+    inside = "<" in relation.signs[0]
+    other = Bound(-bound.at, True, Expr("neg", (bound.expr,)))
+    near, far = (
+        _half_line(relation.signs[0], bound),
+        _half_line(relation.signs[0].replace(*"<>" if inside else "><"), other),
+    )
+    return name, intersection(near, far) if inside else union((*near, *far))
 
 
 def _half_line(sign: str, bound: Bound) -> RealSet:

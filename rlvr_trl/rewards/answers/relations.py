@@ -8,7 +8,8 @@ from flint import fmpq
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import CONSTANTS, Expr
 from .identity import expressions, sample_points, variables
-from .kinds import Answer, Items, Relation, SetOperation, Text, Unread, Value, show
+from .kinds import Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
+from .literals import exact
 from .real_sets import INEQUALITIES, real_set, same_set, same_variables
 from .rules import Verdict, equal
 
@@ -19,7 +20,23 @@ _OF_AN_ANGLE = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 def _is_of_an_angle(expr: Expr) -> bool:
     """sin A, whose value a problem may ask for."""
-    return expr.op == "call" and expr.name in _OF_AN_ANGLE and len(expr.args) == 1 and expr.args[0].op == "sym"
+    return expr.op == "call" and expr.name in _OF_AN_ANGLE and len(expr.args) == 1 and bool(variables(expr))
+
+
+def _is_named_in_reference(side: Answer) -> bool:
+    """What a reference may call its value besides: a length, a sum of f(2) and f(3), a limit."""
+    if isinstance(side, Unread):
+        return bool(side.tokens) and side.tokens[0].kind == "big"
+    expr = side.expr if isinstance(side, Value) else Expr("num")
+    applied = expr.op == "add" and all(term.op == "apply" for term in expr.args)
+    return applied or (expr.op == "abs" and is_name(Value(expr.args[0])))
+
+
+def _is_impossible(side: Answer, value: Answer) -> bool:
+    """A sine or cosine above 1."""
+    number = exact(value.expr) if isinstance(value, Value) else None
+    of = side.expr.name if isinstance(side, Value) else ""
+    return of in ("sin", "cos") and number is not None and abs(number) > 1
 
 
 def _is_variable(expr: Expr) -> bool:
@@ -31,14 +48,23 @@ def is_name(side: Answer) -> bool:
     if isinstance(side, Value):
         expr = side.expr
         letters = expr.op == "mul" and all(arg.op == "sym" and arg.name not in CONSTANTS for arg in expr.args)
-        length = expr.op == "abs" and is_name(Value(expr.args[0]))
+        length = (
+            expr.op == "abs"
+            and (expr.args[0].op == "mul" or expr.args[0].name[:1].isupper())
+            and is_name(Value(expr.args[0]))
+        )
+        quotient = expr.op == "div" and all(is_name(Value(arg)) for arg in expr.args)
         constant = expr.op == "sym" and expr.name in ("e", "i")  # eccentricity, an index
-        return expr.op == "apply" or letters or length or constant or _is_variable(expr)
+        return expr.op == "apply" or letters or length or quotient or constant or _is_variable(expr)
     if isinstance(side, Unread):
         return bool(side.tokens) and side.tokens[0].kind in ("letters", "symbol", "op") and side.tokens[0].text != "|"
     if isinstance(side, SetOperation):
         return all(map(is_name, side.parts))
-    return isinstance(side, Text) or (isinstance(side, Items) and bool(side.left) and all(map(is_name, side.items)))
+    if isinstance(side, Ratio):
+        return all(is_name(Value(part)) or _is_of_an_angle(part) for part in side.parts)
+    if isinstance(side, Text):
+        return not side.words.startswith("not")
+    return isinstance(side, Items) and bool(side.left) and all(map(is_name, side.items))
 
 
 def _says(relation: Relation, compound: bool) -> Answer | None:
@@ -59,13 +85,15 @@ def _says(relation: Relation, compound: bool) -> Answer | None:
     if len(sides) == 2 and not is_name(sides[0]) and (is_name(sides[1]) or (compound and _is_sum_of_names(sides[1]))):
         sides = sides[::-1]
     plain = [side for side in sides[:-1] if isinstance(side, Value) and not is_name(side)]
-    numbers = [side for side in plain if not variables(side.expr)]
+    known = [side for side in plain if all(node.op != "apply" for node in side.expr.walk())]
+    numbers = [side for side in known if not variables(side.expr)]
     if not all(equal(sides[-1], number) for number in numbers):
         return None
     trigonometric = isinstance(sides[0], Value) and _is_of_an_angle(sides[0].expr)
     named = (
         is_name(sides[0])
-        or trigonometric
+        or (trigonometric and not _is_impossible(sides[0], sides[-1]))
+        or (not compound and _is_named_in_reference(sides[0]))
         or len(numbers) == len(sides) - 1
         or (compound and _is_sum_of_names(sides[0]))
     )
@@ -90,10 +118,14 @@ def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verd
     value = _says(relation, compound=swapped)
     if value is None or isinstance(value, Relation):
         return False
+    if isinstance(value, Value) and relation.condition:
+        value = replace(value, condition=relation.condition)
     return equal(other, value) if swapped else equal(value, other)
 
 
 def same_relations(reference: Relation, answer: Relation) -> Verdict:
+    if reference.condition and answer.condition and reference.condition != answer.condition:
+        return False
     if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
         sets = [real_set(one) for one in (reference, answer)]
         if None not in sets:

@@ -127,7 +127,7 @@ def _meant(window: list[Token], previous: Token | None) -> tuple[list[Token], in
     times = previous is not None and previous.kind == "number" and window[0].kind == "letters"
     if times and texts[0] in ("x", "X") and texts[1:3] == ["10", "^"]:
         return [Token("op", "*")], 1
-    if texts[0] == "‖" and window[0].kind == "op" and previous is None:
+    if texts[0] == "‖" and window[0].kind == "op":
         return [window[0]._replace(text="|")], 1
     return [window[0]], 1
 

@@ -304,8 +304,9 @@ class _Tokenizer:
             plain = inner in GREEK or inner in ("imath", "jmath")
         else:
             plain = re.fullmatch(r"[A-Za-z]{1,3}[0-9']?", inner) is not None
-        if accent == "bar" and inner.isascii() and inner.isdigit() and before and before.kind == "number":
-            self.tokens[-1] = before._replace(text=f"{before.text}({inner})")  # 0.1\overline{6}
+        if accent in ("bar", "dot") and inner.isascii() and inner.isdigit() and before and before.kind == "number":
+            digits = f"{before.text[:-1]}{inner})" if before.text.endswith(")") else f"{before.text}({inner})"
+            self.tokens[-1] = before._replace(text=digits)  # 0.1\overline{6}, and 0.\dot{7}\dot{2}
         elif not plain:
             self.add("bad", f"\\{accent}")
         elif accent == "mathbb":

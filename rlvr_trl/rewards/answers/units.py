@@ -3,6 +3,7 @@
 from fractions import Fraction
 from typing import NamedTuple
 
+from .commands import NAMES
 from .tokens import Token, Unreadable
 
 
@@ -25,6 +26,8 @@ _LENGTH = {
     "inch in": "0.0254",
     "ly lightyear": 9_460_730_472_580_800,
     "Å": "1e-10",
+    "AU": 149_597_870_700,
+    "pc parsec": 30_856_775_814_913_673,
     "yd yard": "0.9144",
     "mi mile": "1609.344",
 }
@@ -48,6 +51,7 @@ _BASES: dict[str, tuple[dict[str, int], dict]] = {
     "pressure": ({"mass": 1, "length": -1, "time": -2}, {"Pa pascal": 1000, "atm": 101_325_000, "bar": 10**8}),
     "charge": ({"current": 1, "time": 1}, {"C coulomb": 1}),
     "field": ({"tesla": 1}, {"T tesla": 1}),
+    "flux": ({"weber": 1}, {"Wb weber": 1}),
     "capacitance": ({"farad": 1}, {"F farad": 1}),
     "inductance": ({"henry": 1}, {"H henry": 1}),
     "level": ({"decibel": 1}, {"dB decibel": 1}),
@@ -124,32 +128,30 @@ def _table() -> dict[str, Unit]:
 
 
 UNITS = _table()
-# Words that say only that something is counted, or in what nobody is asked
-# What is no noun that is counted: 5 squared, 5 thirds, 5 more than x, 5 tens
+# Words that change a number, or say something else of it: 5 squared, 5 thirds, 5 more than x, 5 below zero
 _NO_NOUNS = """
-about and approximately are at bar base be but by correct cos could couple cubed decreased divided double doubled
-eighth else equal equals except factorial fewer fifth first for fourth from gros gross half halve halved hundredth
-if incorrect increased instead into inverse is less log may maybe might mil millionth minus mod modulo more
-multiplied nd negative ninth no not on one or other otherwise over pair percent plus positive power prime quarter
-raised rd reciprocal root score seventh should sin sixth some squared st tan ten tenth th than then third thousandth
-three to triple tripled twelfth twice two unless was when where with without wrong yes
+about above ago and approximately are at bar base basi be below but by correct cos could couple cubed decreased
+divided double doubled eighth else equal equals except factorial false fewer fifth first for fourth from gros gross
+half halve halved hundredth if incorrect increased instead into inverse is less log may maybe might mil minus mod
+modulo more multiplied nd negative ninth no not on or other otherwise over pair par percent permille plus positive
+power prime quarter raised rd reciprocal root score seventh should sin sixth some squared st tan ten tenth th than
+then third thousandth times to triple tripled twelfth twice under unless was when where with without wrong yes zero
 """
 NO_NOUNS = frozenset(_NO_NOUNS.split())
-COUNTS = frozenset(
-    ["unit", "way", "time", "point", "solution", "total", "square", "cubic", "sq", "cu", "each", "altogether", "in"]
-    + [
-        "individual",
-        "item",
-        "different",
-        "distinct",
-        "possible",
-        "value",
-        "number",
-        "integer",
-        "arrangement",
-        "outcome",
-    ]
+# Of these the ones that are nouns in the plural, or stand before a noun: 7 primes, 3 real roots, 4 positive integers
+_NOUNS_IN_PLURAL = frozenset(
+    ["zero", "pair", "prime", "root", "triple", "double", "power", "positive", "negative", "other"]
 )
+_IRREGULAR_PLURALS = frozenset(
+    ["people", "children", "men", "women", "fish", "sheep", "feet", "mice", "dice", "teeth"]
+)
+_MONTHS = frozenset(["month", "moth", "bath", "path", "tooth", "cloth", "youth", "myth", "booth"])
+# Words that say only that something is counted
+_COUNTS = """
+unit way time point solution total square cubic sq cu each altogether in individual item different distinct possible
+value number integer arrangement outcome old
+"""
+COUNTS = frozenset(_COUNTS.split())
 MULTIPLES = {
     "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "lakh": 10**5, "crore": 10**7, "百": 100, "千": 1000, "万": 10**4, "亿": 10**8,
@@ -172,10 +174,12 @@ def lookup(word: str) -> Unit | None:
     return None
 
 
-def _noun(word: str) -> Unit:
-    """Something counted; at least two letters, and no word that changes the number."""
-    noun = singular(word.casefold())
-    if len(noun) < 2 and word.isascii() or noun in NO_NOUNS:
+def _noun(word: str, last: bool) -> Unit:
+    """Something counted, in the plural where it is the last word, and no word that changes the number."""
+    noun, plural = singular(word.casefold()), word.casefold().endswith("s") or word.casefold() in _IRREGULAR_PLURALS
+    known = noun in NO_NOUNS and not (noun in _NOUNS_IN_PLURAL and (plural or not last))
+    part = noun.endswith(("th", "illion", "illionth")) and noun not in _MONTHS
+    if word.isascii() and (known or part or len(noun) < 2 or word in NAMES or (last and not plural)):
         raise Unreadable(f"{word!r} is no unit")
     return Unit((("noun " + noun, 1),))
 
@@ -187,6 +191,10 @@ def read_unit(tokens: list[Token]) -> Unit:
     Raises:
         `Unreadable`: They stand for none.
     """
+    of = next((i for i, token in enumerate(tokens) if token.text == "of"), len(tokens))
+    if all(token.kind == "letters" and singular(token.text.lower()) not in NO_NOUNS for token in tokens[of + 1 :]):
+        tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, cups of flour
+    words = [token for token in tokens if token.kind == "letters"]
     powers: dict[str, int] = {}
     factor, sign, power, last, i = Fraction(1), 1, 1, None, 0
     while i < len(tokens):
@@ -215,9 +223,8 @@ def read_unit(tokens: list[Token]) -> Unit:
                     word, i = word + tokens[i].text, i + 1
                 if word == "°" and i < len(tokens) and tokens[i].text in ("C", "F"):
                     word, i = word + tokens[i].text, i + 1
-                last = lookup(word) or _noun(word)
-                if singular(word.lower()) in COUNTS and lookup(word) is None:
-                    last = Unit()
+                counts = singular(word.lower()) in COUNTS and lookup(word) is None
+                last = Unit() if counts else lookup(word) or _noun(word, token is words[-1])
                 factor *= last.factor ** (sign * power)
                 for base, times in last.dimensions:
                     powers[base] = powers.get(base, 0) + sign * times * power
