@@ -5,6 +5,7 @@ The trainers are imported on first use, so that `rlvr_trl.advantages`, `rlvr_trl
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from .lazy import import_on_use
 
@@ -14,7 +15,41 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-_TRAINERS = (
+_HOMES = {
+    "trainer": (
+        "AGRAEConfig",
+        "AGRAETrainer",
+        "DARSConfig",
+        "DARSTrainer",
+        "NegativeGRPOConfig",
+        "NegativeGRPOTrainer",
+        "PassAtKCallback",
+        "PassAtKConfig",
+        "PassAtKTrainer",
+        "RLVRConfig",
+        "RLVRTrainer",
+    ),
+}
+
+if TYPE_CHECKING:
+    from .trainer import (
+        AGRAEConfig,
+        AGRAETrainer,
+        DARSConfig,
+        DARSTrainer,
+        NegativeGRPOConfig,
+        NegativeGRPOTrainer,
+        PassAtKCallback,
+        PassAtKConfig,
+        PassAtKTrainer,
+        RLVRConfig,
+        RLVRTrainer,
+    )
+else:
+    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
+
+__all__ = [
+    "__version__",
     "AGRAEConfig",
     "AGRAETrainer",
     "DARSConfig",
@@ -26,7 +61,4 @@ _TRAINERS = (
     "PassAtKTrainer",
     "RLVRConfig",
     "RLVRTrainer",
-)
-
-__getattr__, __dir__, __all__ = import_on_use(__name__, {"trainer": _TRAINERS})
-__all__ = ["__version__", *__all__]
+]

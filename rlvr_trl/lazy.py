@@ -7,9 +7,13 @@ from typing import Any
 
 def import_on_use(
     package: str, homes: dict[str, tuple[str, ...]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
-    `__getattr__`, `__dir__` and `__all__` of a package.
+    `__getattr__` and `__dir__` of a package.
+
+    Editors and type checkers cannot follow them, so the package also imports its names under `TYPE_CHECKING` and has a
+    literal `__all__`. It calls this function in the `else` branch: a module with a `__getattr__` has any name, and a
+    type checker that saw it would accept misspelled ones. `tests/test_lazy_imports.py` compares the three lists.
 
     Args:
         package (`str`): its `__name__`.
@@ -23,4 +27,4 @@ def import_on_use(
         return getattr(importlib.import_module(f".{home_of[name]}", package), name)
 
     names = sorted(home_of)
-    return get_attribute, lambda: names, names
+    return get_attribute, lambda: names

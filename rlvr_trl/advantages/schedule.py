@@ -1,5 +1,6 @@
 """Another advantage for each part of training, such as Pass@k first and Pass@1 after it (arXiv 2508.10751, §4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -26,7 +27,7 @@ class Scheduled(NestedEstimator):
         `ValueError`: `stages` is empty, holds something else than pairs, or its shares are not as above.
     """
 
-    stages: tuple[tuple[float, AdvantageEstimator], ...]
+    stages: Sequence[tuple[float, AdvantageEstimator]]
 
     def __post_init__(self):
         try:

@@ -4,6 +4,8 @@ Knows no trainer and no TRL. Everything is imported on first use, so that the co
 loading torch.
 """
 
+from typing import TYPE_CHECKING
+
 from ..lazy import import_on_use
 
 
@@ -13,4 +15,24 @@ _HOMES = {
     "plots": ("plot_bandit", "plot_curves"),
 }
 
-__getattr__, __dir__, __all__ = import_on_use(__name__, _HOMES)
+if TYPE_CHECKING:
+    from .bandit import PRESETS, Bandit, crossing_step, expected_update, simulate
+    from .curves import FIGURES, AdvantageCurves, Curve, Figure, advantage_curves
+    from .plots import plot_bandit, plot_curves
+else:
+    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
+
+__all__ = [
+    "AdvantageCurves",
+    "Bandit",
+    "Curve",
+    "FIGURES",
+    "Figure",
+    "PRESETS",
+    "advantage_curves",
+    "crossing_step",
+    "expected_update",
+    "plot_bandit",
+    "plot_curves",
+    "simulate",
+]

@@ -3,6 +3,8 @@
 They are imported on first use: the rewards, which need the rules of the maze, do not load what reads the Hub.
 """
 
+from typing import TYPE_CHECKING
+
 from ..lazy import import_on_use
 
 
@@ -15,4 +17,26 @@ _HOMES = {
     "templates": ("PROMPT_TEMPLATES",),
 }
 
-__getattr__, __dir__, __all__ = import_on_use(__name__, _HOMES)
+if TYPE_CHECKING:
+    from .benchmarks import BENCHMARKS, load_benchmark
+    from .filters import deduplicate, filter_by_length, filter_by_pass_rate, filter_by_verifier
+    from .loaders import load_math, load_source
+    from .maze import make_maze_dataset
+    from .sources import SOURCES
+    from .templates import PROMPT_TEMPLATES
+else:
+    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
+
+__all__ = [
+    "BENCHMARKS",
+    "PROMPT_TEMPLATES",
+    "SOURCES",
+    "deduplicate",
+    "filter_by_length",
+    "filter_by_pass_rate",
+    "filter_by_verifier",
+    "load_benchmark",
+    "load_math",
+    "load_source",
+    "make_maze_dataset",
+]

@@ -60,7 +60,9 @@ def filter_by_length(dataset: Dataset, tokenizer, max_tokens: int) -> Dataset:
     return select_rows(dataset, kept, f"a prompt of at most {max_tokens} tokens")
 
 
-def filter_by_pass_rate(dataset: Dataset, num_correct: Sequence[int], num_samples: int | Sequence[int]) -> Dataset:
+def filter_by_pass_rate(
+    dataset: Dataset, num_correct: Sequence[int] | np.ndarray, num_samples: int | Sequence[int] | np.ndarray
+) -> Dataset:
     """
     Drops the prompts that a model solves never or always: all advantages of their groups would be 0.
 

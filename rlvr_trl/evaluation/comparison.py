@@ -1,6 +1,7 @@
 """Evaluations against each other on the same problems."""
 
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from .counts import ProblemCounts, pooled
@@ -72,8 +73,8 @@ class Comparison(NamedTuple):
 
 
 def compare_runs(
-    reference: dict[str, ProblemCounts],
-    run: dict[str, ProblemCounts],
+    reference: Mapping[str, ProblemCounts],
+    run: Mapping[str, ProblemCounts],
     confidence: float = 0.95,
     num_resamples: int = 10_000,
     seed: int = 0,

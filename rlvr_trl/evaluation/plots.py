@@ -1,5 +1,6 @@
 """Curves of pass@k over k."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from .counts import ProblemCounts
 
 
-def plot_pass_at_k(results: dict[str, ProblemCounts], *paths: Path, title: str) -> None:
+def plot_pass_at_k(results: Mapping[str, ProblemCounts], *paths: Path, title: str) -> None:
     """
     Writes the pass@k curves, each with its 95 % interval over problems, once for each path as an image of its type.
 

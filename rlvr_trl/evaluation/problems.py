@@ -5,7 +5,11 @@ import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 IMAGE_COLUMNS = ("image", "images")
@@ -100,7 +104,7 @@ def _image_digest(value: Any) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def distinct_problems(dataset: Iterable[dict]) -> tuple[list[Problem], int]:
+def distinct_problems(dataset: "Dataset | Iterable[dict]") -> tuple[list[Problem], int]:
     """
     The problems of a dataset, each once, and how many rows repeat an earlier one.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 
@@ -17,10 +18,14 @@ from .scoring import name_of, score
 from .store import RunFolder
 
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
 def evaluate(
     model,
     tokenizer,
-    dataset: Iterable[dict],
+    dataset: "Dataset | Iterable[dict]",
     reward_func: Callable,
     *,
     num_samples: int,
@@ -46,7 +51,7 @@ def evaluate(
 
 def evaluate_engine(
     engine: Engine,
-    dataset: Iterable[dict],
+    dataset: "Dataset | Iterable[dict]",
     reward_func: Callable,
     *,
     num_samples: int,

@@ -18,8 +18,9 @@ class RolloutAllocator(Protocol):
     until nothing is asked for. A user's own class with these members works as well.
     """
 
-    max_generations: int
-    """No prompt ever gets more completions than this in a batch."""
+    @property
+    def max_generations(self) -> int:
+        """No prompt ever gets more completions than this in a batch."""
 
     def start_batch(self, progress: float) -> None:
         """Called before the first allocation of a batch with the share of training done, in [0, 1]."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from trl.trainer.utils import add_fused_lm_head, get_callable_name, is_async_callable, pad
@@ -74,7 +75,7 @@ class PassAtKCallback(TrainerCallback):
     def __init__(
         self,
         trainer,
-        dataset: Iterable[dict],
+        dataset: Dataset | Iterable[dict],
         num_samples: int = 8,
         reward_func: Callable | None = None,
         every: int | None = None,

@@ -4,9 +4,22 @@ What samples completions: a model in this process, vLLM, or a server. See [`~rlv
 Each is imported on first use: a server needs no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from ...lazy import import_on_use
 
 
 _HOMES = {"server": ("ServerEngine",), "transformers": ("TransformersEngine",), "vllm": ("VLLMEngine",)}
 
-__getattr__, __dir__, __all__ = import_on_use(__name__, _HOMES)
+if TYPE_CHECKING:
+    from .server import ServerEngine
+    from .transformers import TransformersEngine
+    from .vllm import VLLMEngine
+else:
+    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
+
+__all__ = [
+    "ServerEngine",
+    "TransformersEngine",
+    "VLLMEngine",
+]
