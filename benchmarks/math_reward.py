@@ -82,6 +82,7 @@ def main():
         "accuracy_reward_per_second": trl,
         "ratio": ours / trl,
         "asked_of_workers": reward.pool.counts,
+        "asked_of_math_verify": reward.algebra_pool.counts,
         "agreement": sum(a == b for a, b in zip(our_rewards, trl_rewards, strict=True)) / len(our_rewards),
         "only_ours_right": sum(a == 1 and b == 0 for a, b in zip(our_rewards, trl_rewards, strict=True)),
         "only_trl_right": sum(a == 0 and b == 1 for a, b in zip(our_rewards, trl_rewards, strict=True)),
