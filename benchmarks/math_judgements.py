@@ -87,10 +87,8 @@ def main():
     for title, chosen in (("Wrong by math_reward", misses), ("of these right by math-verify", behind)):
         print(f"{title}: {len(chosen)}", *(describe(cases[i], judgements["math_reward"][i]) for i in chosen), sep="\n")
     if args.output:
-        by_case = [
-            case | {name: of_grader[i] for name, of_grader in judgements.items()} for i, case in enumerate(cases)
-        ]
-        report = {"python": platform.python_version(), "counts": tables, "judgements": by_case}
+        missed = [cases[i] | judgements["math_reward"][i] for i in misses]
+        report = {"python": platform.python_version(), "counts": tables, "missed": missed}
         args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     sys.exit(1 if behind else 0)
 
