@@ -16,10 +16,11 @@ from launching import launch
 
 pytest.importorskip("math_verify")
 
+from rlvr_trl.answer_text import MAX_TEXT_CHARS
 from rlvr_trl.rewards import MathReward, WeightedReward, boxed_format_reward, choice_reward, math_reward
 from rlvr_trl.rewards.answers.kinds import show
 from rlvr_trl.rewards.answers.reader import read
-from rlvr_trl.rewards.math import MAX_ANSWER_CHARS, MAX_COMPLETION_CHARS, read_answers, read_gold
+from rlvr_trl.rewards.math import MAX_ANSWER_CHARS, read_answers, read_gold
 from rlvr_trl.rewards.workers import Outcome, WorkerPool
 
 
@@ -149,7 +150,7 @@ def test_where_the_answer_is():
         r"<think>\boxed{13}</think> The answer is 14.": ("14",),
         r"<think>\boxed{13} or": (),
         r"\boxed{" + "1" * (MAX_ANSWER_CHARS + 1) + "}": (),
-        r"\boxed{1}" + " " * MAX_COMPLETION_CHARS: (),
+        r"\boxed{1}" + " " * MAX_TEXT_CHARS: (),
     }.items():
         assert read_answers(text) == expected, text[:80]
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from ..answer_text import THINKING_TAGS, boxes, completion_text, find_answer
+from ..answer_text import MAX_TEXT_CHARS, THINKING_TAGS, boxes, completion_text, find_answer
 from .answers.commands import NAMES
 from .answers.kinds import Text, Unread, show
 from .answers.literals import settled
@@ -19,7 +19,6 @@ from .references import reference_column
 from .workers import Outcome, WorkerPool
 
 
-MAX_COMPLETION_CHARS = 1_000_000
 MAX_ANSWER_CHARS = 1_000
 CACHE_SIZE = 20_000
 _OPTION = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[({]*([A-J])[)}.]*\Z|(?:\\\w+\{)?\(?([A-J])(?:\)|\.\s)")
@@ -124,10 +123,11 @@ class MathReward:
 
         Returns:
             `list[float | None]`: 1.0 or 0.0 per completion, `None` where the reference cannot be read or the judgement
-            was lost.
+            was lost or failed.
 
         Raises:
-            `ValueError`: There is neither column, or it does not have one entry for each completion.
+            `ValueError`: There is neither column, or it does not have one entry for each completion, or an entry is
+            neither text nor a number.
         """
         _need_packages()
         references = reference_column("math_reward", completions, solution, answer)
@@ -275,7 +275,7 @@ def _is_mathematics(line: str) -> bool:
 @lru_cache(maxsize=20_000)
 def read_gold(text: str) -> str | None:
     """The text of a reference answer: what is marked as the answer, or all of a text of a few words."""
-    if len(text) > MAX_COMPLETION_CHARS:
+    if len(text) > MAX_TEXT_CHARS:
         return None
     found = find_answer(text, thinking_tags=())
     if found is not None and found.how != "line":

@@ -16,7 +16,7 @@ from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOpera
 from .lists import all_say, items_and_value, same_items, same_lists, signed_values, text_and_items
 from .literals import exact
 from .reader import read
-from .real_sets import real_set, same_set
+from .real_sets import same_set
 from .relations import relation_and_other, same_relations
 from .rules import RULES, NeedsAlgebra, Verdict, equal
 
@@ -39,20 +39,16 @@ def judge_without_algebra(reference: str, answer: str) -> bool | None:
     return None if undecided else False
 
 
-def same_sets(reference: Answer, answer: Answer) -> Verdict:
-    sets = [real_set(one) for one in (reference, answer)]
-    if None not in sets:
-        return same_set(*sets, expressions)
+def _sets(reference: Answer, answer: Answer) -> Verdict:
+    """As sets of real numbers, or part by part where there are variables in them."""
+    same = same_set(reference, answer)
+    if same is not None:
+        return same
     if isinstance(reference, SetOperation) and isinstance(answer, SetOperation) and reference.sign == answer.sign:
         if reference.sign == "setminus":
             return all(equal(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
         return same_lists(Items(reference.parts), Items(answer.parts))
     return False
-
-
-def named_and_items(named: Named, items: Items) -> Verdict:
-    sets = [real_set(one) for one in (named, items)]
-    return None not in sets and same_set(*sets, expressions)
 
 
 # The small kinds
@@ -120,7 +116,7 @@ RULES |= {
     (Text, Text): _texts,
     (Items, Items): same_items,
     (Relation, Relation): same_relations,
-    (SetOperation, SetOperation): same_sets,
+    (SetOperation, SetOperation): _sets,
     (Based, Based): lambda reference, answer: reference == answer,
     (Clock, Clock): _clocks,
     (Ratio, Ratio): _ratios,
@@ -132,10 +128,10 @@ RULES |= {
     **_both_ways(Based, Value, _based_and_value),
     (Ratio, Clock): _ratio_and_clock,
     **_both_ways(Ratio, Value, _ratio_and_value),
-    **_both_ways(Named, Items, named_and_items),
-    **_both_ways(SetOperation, Items, same_sets),
-    **_both_ways(SetOperation, Relation, same_sets),
-    **_both_ways(SetOperation, Named, same_sets),
+    **_both_ways(Named, Items, _sets),
+    **_both_ways(SetOperation, Items, _sets),
+    **_both_ways(SetOperation, Relation, _sets),
+    **_both_ways(SetOperation, Named, _sets),
     **{
         (Relation, kind): lambda reference, answer: relation_and_other(reference, answer, swapped=False)
         for kind in (Value, Text, Items, Named, Based, Clock, Ratio, Unread)

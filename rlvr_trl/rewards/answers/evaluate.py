@@ -8,6 +8,7 @@ called equal where they agree to more digits than the numbers in the expressions
 import hashlib
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 from flint import acb, arb, ctx, fmpq, fmpz
 
@@ -310,6 +311,11 @@ def _exponent(value: acb) -> int:
     return int(mantissa).bit_length() + int(exponent)
 
 
+def fraction(value: fmpq) -> Fraction:
+    """An exact number as Python has it."""
+    return Fraction(int(value.p), int(value.q))
+
+
 def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, real: bool) -> bool | None:
     """
     Whether two expressions have the same value at one point: False by proof, True where they agree to 100 bits more
@@ -333,5 +339,5 @@ def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, r
             return False
         if abs(difference).abs_upper() < arb(2) ** -needed:
             return True
-        precision = max(2 * precision, needed + 64) if precision < needed else 2 * precision
+        precision = max(2 * precision, needed + 64)
     return None

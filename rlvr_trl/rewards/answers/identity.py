@@ -3,12 +3,11 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 from flint import arb, fmpq
 
-from .evaluate import Evaluation, TooLarge, Undefined, same_value
+from .evaluate import Evaluation, TooLarge, Undefined, fraction, same_value
 from .expressions import CONSTANTS, Expr
 from .kinds import Value
 from .literals import exact, rounded, rounds, same_number
@@ -19,7 +18,6 @@ from .units import Unit, lookup
 _DEGREE, _RADIAN = lookup("degree"), lookup("radian")
 
 
-# Numbers and expressions
 def same_values(reference: Value, answer: Value) -> Verdict:
     """Two numbers or expressions with their units and signs."""
     if reference.condition and answer.condition and reference.condition != answer.condition:
@@ -108,8 +106,7 @@ def _rounds(left: Expr, right: Expr) -> bool:
         except (Undefined, TooLarge):
             continue
         if not isinstance(value, fmpq) and value.imag == 0 and value.real.rad() < arb(2) ** -128 * abs(value.real):
-            middle = value.real.mid().fmpq()
-            return rounds(decimal, None, Fraction(int(middle.p), int(middle.q)))
+            return rounds(decimal, None, fraction(value.real.mid().fmpq()))
     return False
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import product
 
 from .expressions import Expr
-from .identity import expressions, matrix_of, same_values
+from .identity import matrix_of, same_values
 from .kinds import Answer, Items, Relation, Text, Value, show
-from .real_sets import real_set, same_set, same_variables
+from .real_sets import same_set
 from .relations import is_name
 from .rules import Verdict, equal
 
@@ -112,12 +112,12 @@ def _distinct(items: list[Answer]) -> list[Answer]:
 
 
 def same_items(reference: Items, answer: Items) -> Verdict:
-    sets = [real_set(one) for one in (reference, answer)]
     inequalities = any(
         isinstance(item, Relation) and item.signs != ("=",) for x in (reference, answer) for item in x.items
     )
-    if inequalities and None not in sets:
-        return same_variables(reference, answer) and same_set(*sets, expressions)
+    same = same_set(reference, answer) if inequalities else None
+    if same is not None:
+        return same
     if inequalities and {reference.joined, answer.joined} == {"and", "or"}:
         return False
     if any(one.doubtful for one in (reference, answer)) and any(one.left for one in (reference, answer)):

@@ -394,8 +394,8 @@ class _Parser:
         inside = self.tokens[self.i + 1 : end]
         single = len(inside) == 1 and (inside[0].kind in ("number", "symbol") or len(inside[0].text) == 1)
         parts = split(inside, lambda token: token.text == ",")
-        single = single or len(parts) > 1
-        if self.tokens[self.i].spaced or not (single or name[0] in _FUNCTION_LETTERS or name.endswith("'")):
+        applied = single or len(parts) > 1 or name[0] in _FUNCTION_LETTERS or name.endswith("'")
+        if self.tokens[self.i].spaced or not applied:
             return None
         if self.tokens[end].text != ")":
             return None
@@ -415,7 +415,7 @@ class _Parser:
                 base = self.group() if self.at("{") else self.argument()
         if name == "sqrt" and self.at("["):
             base = self.bracketed()
-        values = self.call_arguments()
+        values, closed = self.call_arguments()
         inverse = power is not None and power == _signed("-", number("1"))
         if inverse and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
             return Expr("call", values, name=f"arc{name}")
@@ -426,10 +426,10 @@ class _Parser:
             value = Expr("abs", values)
         if power is not None:
             return Expr("pow", (value, power))
-        return self.power(self.postfix(value)) if self.closed else value
+        return self.power(self.postfix(value)) if closed else value
 
-    def call_arguments(self) -> tuple[Expr, ...]:
-        self.closed = False
+    def call_arguments(self) -> tuple[tuple[Expr, ...], bool]:
+        """The arguments, and whether brackets close them, so that what follows is of the value."""
         if self.at("(", "[", "{", "\\{"):
             start, opening = self.i, self.token.text
             end = contents(self.tokens, self.i)
@@ -439,11 +439,8 @@ class _Parser:
             parts = split(inside, lambda token: token.text == ",")
             if len(parts) > 1:
                 self.i = end + 1
-                self.closed = opening != "{"
-                return tuple(parse(part) for part in parts)
-            values = (self.group(),)
-            self.closed = True
-            return values
+                return tuple(parse(part) for part in parts), opening != "{"
+            return (self.group(),), True
         factors = []
         sign = self.take().text if self.at("-", "+") else "+"
         while self.starts_operand() and (not factors or not self.is_name()):
@@ -460,7 +457,7 @@ class _Parser:
         value = factors[0]
         for factor in factors[1:]:
             value = _product(value, factor)
-        return (_signed(sign, value),)
+        return (_signed(sign, value),), False
 
     def is_name(self) -> bool:
         token = self.token

@@ -12,7 +12,6 @@ from .tokens import Token, Unreadable
 from .units import COUNTS, MULTIPLES, PERCENT_WORDS, lookup, read_unit, singular
 
 
-# Numbers, expressions and what stands around them
 def read_value(tokens: list[Token]) -> Answer | None:
     if len(tokens) == 1 and tokens[0].kind == "symbol":
         name = tokens[0].text
@@ -47,11 +46,8 @@ def _money(tokens: list[Token]) -> Answer | None:
     i = next((i for i, token in enumerate(tokens) if token.kind == "currency"), None)
     if i is None and len(tokens) > 1 and tokens[0].kind == "letters":
         i = 0 if tokens[0].text in ("USD", "EUR", "GBP", "RMB", "CNY", "JPY", "INR", "Rs", "US") else None
-    if i is None or i > 1:
-        if i is not None and i == len(tokens) - 1:
-            i = len(tokens) - 1
-        else:
-            return None
+    if i is None or 1 < i < len(tokens) - 1:
+        return None
     unit = lookup(tokens[i].text) or lookup("USD")
     rest = tokens[:i] + tokens[i + 1 :]
     if rest and rest[0].text == "$":
@@ -81,10 +77,7 @@ def _angle(tokens: list[Token]) -> Value | None:
         return None
     flat = [token for token in tokens if token.text not in ("^", "{", "}")]
     if len(flat) >= 2 and flat[-1].text in ("C", "F") and flat[-2].text == "°":
-        cut = next(i for i, token in enumerate(tokens) if token.text == "°")
-        while cut and tokens[cut - 1].text in ("^", "{"):
-            cut -= 1
-        expr = _try(tokens[:cut])
+        expr = _before_degrees(tokens)
         return None if expr is None else Value(expr, unit=lookup("°" + flat[-1].text))
     texts = [token.text for token in flat]
     if len(texts) >= 4 and texts[1] == "°" and texts[3] == "'" and flat[0].kind == flat[2].kind == "number":
@@ -100,10 +93,16 @@ def _angle(tokens: list[Token]) -> Value | None:
     end = next(i for i, token in enumerate(tokens) if token.text == "°")
     if len(tokens) - end > (2 if tokens[-1].text == "}" else 1) or any(token.kind == "name" for token in tokens):
         return None  # sin 30°
+    expr = _before_degrees(tokens)
+    return None if expr is None else Value(expr, unit=lookup("degree"))
+
+
+def _before_degrees(tokens: list[Token]) -> Expr | None:
+    """What stands before the first sign of degrees."""
+    end = next(i for i, token in enumerate(tokens) if token.text == "°")
     while end and tokens[end - 1].text in ("^", "{"):
         end -= 1
-    expr = _try(tokens[:end])
-    return None if expr is None else Value(expr, unit=lookup("degree"))
+    return _try(tokens[:end])
 
 
 def unit_start(tokens: list[Token]) -> int | None:
@@ -198,10 +197,4 @@ def _quantity(tokens: list[Token]) -> Value | None:
         return None
     if factor > 1:
         expr = Expr("mul", (expr, Expr("num", value=Fraction(factor))))
-    if not words:
-        return Value(expr)
-    try:
-        unit = read_unit(words)
-    except Unreadable:
-        return None
-    return Value(expr, unit=unit)
+    return Value(expr, unit=read_unit(words) if words else None)

@@ -1,19 +1,20 @@
 """Sets of real numbers: intervals, points, and what unions, differences and inequalities make of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
 from flint import fmpq
 
-from .evaluate import Evaluation, TooLarge, Undefined
+from .evaluate import Evaluation, TooLarge, Undefined, fraction
 from .expressions import Expr
-from .identity import infinity_sign
+from .identity import expressions, infinity_sign
 from .kinds import ANY, Answer, Items, Named, Relation, SetOperation, Value
 
 
 INFINITE = float("inf")
 INEQUALITIES = ("<", ">", "<=", ">=", "!=")
+TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 class Bound(NamedTuple):
@@ -63,29 +64,30 @@ def intersection(left: RealSet, right: RealSet) -> RealSet:
     return complement(union((*complement(left), *complement(right))))
 
 
-def same_set(left: RealSet, right: RealSet, equal: Callable[[Expr, Expr], bool]) -> bool:
-    """Whether two sets are the same; `equal` compares their ends as they were written."""
-    if len(left) != len(right):
+def same_set(one: Answer, other: Answer) -> bool | None:
+    """Whether two answers are the same set of real numbers, by the ends as they are written; `None` if one is none."""
+    left, right = real_set(one), real_set(other)
+    if left is None or right is None:
+        return None
+    if not _same_variables(one, other) or len(left) != len(right):
         return False
-    for one, other in zip(left, right, strict=True):
-        for a, b in zip(one, other, strict=True):
-            if a.closed != b.closed or (a.expr is None) != (b.expr is None):
-                return False
-            if a.expr is None and a.at != b.at:
-                return False
-            if a.expr is not None and not equal(a.expr, b.expr):
-                return False
-    return True
+    ends = [pair for intervals in zip(left, right, strict=True) for pair in zip(*intervals, strict=True)]
+    return all(_same_bound(*pair) for pair in ends)
 
 
-# Sets
+def _same_bound(one: Bound, other: Bound) -> bool:
+    if one.closed != other.closed or (one.expr is None) != (other.expr is None):
+        return False
+    return one.at == other.at if one.expr is None else bool(expressions(one.expr, other.expr))
+
+
 def real_set(answer: Answer) -> RealSet | None:
     if isinstance(answer, Named):
         return {"R": REALS, "empty": ()}.get(answer.name)
     if isinstance(answer, Items):
         if answer.left in ("(", "[") and answer.right in (")", "]") and len(answer.items) == 2:
             low, high = (bound_at(item) for item in answer.items)
-            if low is None or high is None or low.at > high.at or low.at == high.at:
+            if low is None or high is None or low.at >= high.at:
                 return None  # a point
             low, high = low._replace(closed=answer.left == "["), high._replace(closed=answer.right == "]")
             return union([Interval(low, high)])
@@ -120,25 +122,24 @@ def bound_at(answer: Answer) -> Bound | None:
     if not isinstance(value, fmpq):
         if value.imag != 0:
             return None
-        middle = value.real.mid().fmpq()
-        return Bound(Fraction(int(middle.p), int(middle.q)), True, answer.expr)
-    return Bound(Fraction(int(value.p), int(value.q)), True, answer.expr)
+        value = value.real.mid().fmpq()
+    return Bound(fraction(value), True, answer.expr)
 
 
 def variable_of(answer: Answer) -> str | None:
     return answer.expr.name if isinstance(answer, Value) and answer.expr.op == "sym" and not bound_at(answer) else None
 
 
-def names_of(answer: Answer) -> set[str]:
+def _names_of(answer: Answer) -> set[str]:
     """The variables that inequalities speak of."""
     relations = answer.items if isinstance(answer, Items) else (answer,)
     sides = [side for one in relations if isinstance(one, Relation) for side in one.sides]
     return {name for name in map(variable_of, sides) if name is not None}
 
 
-def same_variables(one: Answer, other: Answer) -> bool:
+def _same_variables(one: Answer, other: Answer) -> bool:
     """Whether two sets, by name or by inequalities, may be of the same variable."""
-    names = [names_of(one), names_of(other)]
+    names = [_names_of(one), _names_of(other)]
     return not all(names) or names[0] == names[1] or ANY in names[0] | names[1]
 
 
@@ -165,7 +166,7 @@ def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> Re
         for i, sign in enumerate(relation.signs):
             left, right = relation.sides[i : i + 2]
             if variables[i] is None:
-                left, right, sign = right, left, {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
+                left, right, sign = right, left, TURNED.get(sign, sign)
             bound = bound_at(right)
             if bound is None or variables[i] is None and variables[i + 1] is None:
                 return None

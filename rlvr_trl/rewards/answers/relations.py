@@ -10,11 +10,10 @@ from .expressions import CONSTANTS, Expr
 from .identity import expressions, sample_points, variables
 from .kinds import Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
 from .literals import exact
-from .real_sets import INEQUALITIES, real_set, same_set, same_variables
+from .real_sets import INEQUALITIES, TURNED, same_set
 from .rules import Verdict, equal
 
 
-# Equations and inequalities
 _OF_AN_ANGLE = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 
@@ -113,8 +112,7 @@ def _is_sum_of_names(side: Answer) -> bool:
 
 def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verdict:
     if set(relation.signs) & set(INEQUALITIES):
-        sets = [real_set(relation), real_set(other)]
-        return None not in sets and same_set(*sets, expressions)
+        return bool(same_set(relation, other))
     value = _says(relation, compound=swapped)
     if value is None or isinstance(value, Relation):
         return False
@@ -127,9 +125,9 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
     if reference.condition and answer.condition and reference.condition != answer.condition:
         return False
     if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
-        sets = [real_set(one) for one in (reference, answer)]
-        if None not in sets:
-            return same_variables(reference, answer) and same_set(*sets, expressions)
+        same = same_set(reference, answer)
+        if same is not None:
+            return same
     if len(reference.sides) == len(answer.sides) and reference.signs == answer.signs:
         if all(_same_side(*pair) for pair in zip(reference.sides, answer.sides, strict=True)):
             return True
@@ -153,19 +151,18 @@ def _same_side(one: Answer, other: Answer) -> bool:
 def _proportional(reference: Relation, answer: Relation) -> bool:
     """Whether one equation, or inequality, is a multiple of the other."""
     (sign,), (other_sign,) = reference.signs, answer.signs
-    one, other = (Expr("add", (r.sides[0].expr, Expr("neg", (r.sides[1].expr,)))) for r in (reference, answer))
+    one, other = _difference(reference), _difference(answer)
     zero = Expr("num")
     names = variables(one, other)
     if not names or variables(one) != variables(other) or any(expressions(d, zero) is not False for d in (one, other)):
         return False
-    primed = {name: f"{name} again" for name in names}
-    crossed = [Expr("mul", (one, _renamed(other, primed))), Expr("mul", (other, _renamed(one, primed)))]
+    primed = {name: Expr("sym", name=f"{name} again") for name in names}
+    crossed = [Expr("mul", (one, _substituted(other, primed))), Expr("mul", (other, _substituted(one, primed)))]
     if not expressions(*crossed):
         return False
     if sign == other_sign and sign in ("=", "!=", "≡"):
         return True
-    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-    if sign not in turned or other_sign not in (sign, turned[sign]):
+    if sign not in TURNED or other_sign not in (sign, TURNED[sign]):
         return False
     return _same_sign(one, other, names) == (sign == other_sign)
 
@@ -175,18 +172,25 @@ def _solved(explicit: Relation, other: Relation) -> bool:
     left, right = (side.expr for side in explicit.sides)
     if {explicit.signs, other.signs} != {("=",)} or not _is_variable(left) or left.name in variables(right):
         return False
-    difference = Expr("add", (other.sides[0].expr, Expr("neg", (other.sides[1].expr,))))
+    difference = _difference(other)
     if variables(difference) != variables(left, right):
         return False
-    at = [_replaced(difference, left.name, Expr("add", (right, Expr("num", value=Fraction(n))))) for n in range(3)]
+    above = [Expr("add", (right, Expr("num", value=Fraction(n)))) for n in range(3)]
+    at = [_substituted(difference, {left.name: y}) for y in above]
     zero, slope = Expr("num"), Expr("add", (at[2], Expr("neg", (at[1],))))
     return bool(expressions(at[0], zero) and expressions(slope, at[1]) and expressions(at[1], zero) is False)
 
 
-def _replaced(tree: Expr, name: str, by: Expr) -> Expr:
+def _difference(relation: Relation) -> Expr:
+    """The left side less the right one."""
+    left, right = (side.expr for side in relation.sides)
+    return Expr("add", (left, Expr("neg", (right,))))
+
+
+def _substituted(tree: Expr, by: dict[str, Expr]) -> Expr:
     if tree.op == "sym":
-        return by if tree.name == name else tree
-    return replace(tree, args=tuple(_replaced(arg, name, by) for arg in tree.args))
+        return by.get(tree.name, tree)
+    return replace(tree, args=tuple(_substituted(arg, by) for arg in tree.args))
 
 
 def _same_sign(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
@@ -198,10 +202,3 @@ def _same_sign(one: Expr, other: Expr, names: tuple[str, ...]) -> bool | None:
         signs = [v > 0 if isinstance(v, fmpq) else v.real > 0 for v in values]
         return signs[0] == signs[1]
     return None
-
-
-def _renamed(tree: Expr, names: dict[str, str]) -> Expr:
-    if tree.op == "sym":
-        return Expr("sym", name=names.get(tree.name, tree.name))
-    args = tuple(_renamed(arg, names) for arg in tree.args)
-    return replace(tree, args=args)
