@@ -181,6 +181,7 @@ GROUPS = {
     "all but two": [[r"x\ne 2,5", r"\mathbb{R}\setminus\{2,5\}"], [r"x\ne2"]],
     "bases in words": [["31_5", r"31_{\text{base }5}", r"31 \text{ (base 5)}"], ["31_6"]],
     "logic": [[r"p\land q"], [r"p\lor q"]],
+    "Greek letters that are units": [[r"-4\cdot5 \mu-5", r"-20\mu-5"], [r"-20\mu+5"], ["-25"]],
     "large powers": [["2^{100000}", "4^{50000}"], ["2^{100001}"]],
     "floors": [[r"\lfloor x\rfloor"], ["x"], [r"\lfloor x+\frac{1}{500}\rfloor"]],
     "infinity": [[r"\infty", r"+\infty", r"\text{infinity}", "∞"], [r"-\infty"]],
@@ -423,7 +424,7 @@ PIECES = r"""
 { } ( ) [ ] \{ \} \frac \sqrt ^ _ , ; : = < > \le + - * / ! ' % $ \$ ^\circ | \| 1 2 0 345 0.5 1e5 x y e i sin \sin
 \log \pi \infty \text{ \text{cm} \mathrm{m} cm and or for if the of per million & \\ \begin{pmatrix} \end{pmatrix}
 \begin{cases} \end{cases} \pm \cup \in \mathbb{R} \overline{3} \bar{x} \vec \left . \ldots \int \sum \to p.m. \binom
-\mathbf A B \approx ? \lfloor \rfloor \pmod hours base 元 \times \over \not \dot{3}
+\mathbf A B \approx ? \lfloor \rfloor \pmod hours base 元 \mu \Omega \times \over \not \dot{3}
 """
 
 

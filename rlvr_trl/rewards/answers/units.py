@@ -194,7 +194,7 @@ def read_unit(tokens: list[Token]) -> Unit:
     of = next((i for i, token in enumerate(tokens) if token.text == "of"), len(tokens))
     if all(token.kind == "letters" and singular(token.text.lower()) not in NO_NOUNS for token in tokens[of + 1 :]):
         tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, cups of flour
-    words = [token for token in tokens if token.kind == "letters"]
+    words = [token for token in tokens if token.kind in ("letters", "symbol")]
     powers: dict[str, int] = {}
     factor, sign, power, last, i = Fraction(1), 1, 1, None, 0
     while i < len(tokens):
