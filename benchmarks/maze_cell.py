@@ -41,7 +41,7 @@ from rlvr_trl.testbed.methods import (
     rollouts_per_prompt,
 )
 from rlvr_trl.testbed.progress import show_figures_in_bar
-from rlvr_trl.trainer.callbacks import PassAtKCallback
+from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
 BASE = "base"

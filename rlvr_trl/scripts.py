@@ -16,8 +16,8 @@ from . import rewards
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_source
 from .naming import build_by_name
 from .trainer import RLVRConfig, RLVRTrainer
-from .trainer.callbacks import PassAtKCallback
 from .trainer.checkpoint import last_complete_checkpoint
+from .trainer.pass_at_k_callback import PassAtKCallback
 
 
 # Functions are behind a function without parameters: they have no fields to set.

@@ -91,9 +91,9 @@ def gradient_row_by_row(trainer, batch: dict) -> torch.Tensor:
 
 def gradient_in_passes(trainer, batch: dict) -> torch.Tensor:
     trainer.model.zero_grad()
-    trainer._start_window(batch)
-    (block,) = trainer._window.blocks
-    trainer._train_block(trainer.model, block, None)
+    trainer._plan_batch(batch)
+    (block,) = trainer._plan.updates
+    trainer._train_update(trainer.model, trainer._plan.batch, block, None)
     return flat_gradient(trainer.model)
 
 

@@ -98,8 +98,8 @@ def test_every_base_under_every_reshaper_trains(settings, mazes, tokenizer, base
 def gradient_of(trainer, batch):
     trainer.model.zero_grad()
     trainer.current_gradient_accumulation_steps = 1
-    trainer._start_window(batch)
-    trainer._train_block(trainer.model, trainer._window.blocks[0], None)
+    trainer._plan_batch(batch)
+    trainer._train_update(trainer.model, trainer._plan.batch, trainer._plan.updates[0], None)
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
 

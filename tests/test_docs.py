@@ -21,8 +21,8 @@ from rlvr_trl.advantages import ESTIMATORS, build_estimator
 from rlvr_trl.analysis import advantage_curves
 from rlvr_trl.cli import _parser
 from rlvr_trl.rollouts import ALLOCATORS
-from rlvr_trl.trainer.checks import describe_batch
-from rlvr_trl.trainer.microbatch import longest_first, split_sizes
+from rlvr_trl.trainer.passes import longest_first, split_sizes
+from rlvr_trl.trainer.validation import describe_batch
 
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
-from rlvr_trl.trainer.microbatch import longest_first, make_passes, merge, row_lengths, split_sizes, take
+from rlvr_trl.trainer.batch_layout import merge, row_lengths
+from rlvr_trl.trainer.passes import longest_first, make_passes, split_sizes
 
 
 LOSS_TYPES = ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
@@ -304,11 +305,11 @@ def flat_gradient(model) -> torch.Tensor:
 
 def trained_gradients(trainer, batch) -> list[torch.Tensor]:
     """The gradient of each block of the batch."""
-    trainer._start_window(batch)
+    trainer._plan_batch(batch)
     gradients = []
-    for block in trainer._window.blocks:
+    for block in trainer._plan.updates:
         trainer.model.zero_grad()
-        trainer._train_block(trainer.model, block, None)
+        trainer._train_update(trainer.model, trainer._plan.batch, block, None)
         gradients.append(flat_gradient(trainer.model))
     return gradients
 
@@ -320,7 +321,7 @@ def assert_same(gradient, reference):
 
 
 def rows_of(passes) -> list[int]:
-    return sorted(row for part in passes for row in part.rows[: part.size].tolist())
+    return sorted(row for part in passes for row in part.rows[: part.num_real].tolist())
 
 
 # --- one optimizer step ---
@@ -336,7 +337,7 @@ def test_every_order_layout_and_size_of_passes_gives_the_reference(make_trainer,
         trainer.args.per_device_train_batch_size = rows_per_pass
         order = permuted(rows, seed)
         assert_same(*trained_gradients(trainer, as_batch(order, seed, beta=beta)), reference)
-        (block,) = trainer._window.blocks
+        (block,) = trainer._plan.updates
         without_advantage = [i for i, row in enumerate(order) if row.advantage == 0]
         # their KL divergence has a gradient
         assert rows_of(block.without_gradient) == ([] if beta else without_advantage)
@@ -363,16 +364,16 @@ def test_a_token_budget_gives_the_reference(make_trainer, exact, rows, loss_type
     for seed, budget in enumerate((longest, longest + 9, 3 * longest, 1000)):
         trainer = make_trainer(loss_type, rows_per_pass=7, max_tokens_per_micro_batch=budget)
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        (block,) = trainer._window.blocks
-        assert all(part.num_computed <= budget and part.size <= 7 for part in block.passes)
-    assert max(part.size for part in block.passes) == 7
+        (block,) = trainer._plan.updates
+        assert all(part.num_computed <= budget and part.num_real <= 7 for part in block.passes)
+    assert max(part.num_real for part in block.passes) == 7
 
 
 def test_a_row_above_the_token_budget_is_named(make_trainer, rows):
     longest = max(len(row.prompt) + len(row.completion) for row in rows)
     trainer = make_trainer("grpo", max_tokens_per_micro_batch=longest - 1)
     with pytest.raises(ValueError, match=f"{longest} tokens, more than `max_tokens_per_micro_batch`={longest - 1}"):
-        trainer._start_window(as_batch(rows))
+        trainer._plan_batch(as_batch(rows))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -401,7 +402,7 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_of_the_step(make_trainer, e
     for seed, rows_per_pass in enumerate((1, 3, len(rows))):
         trainer.args.per_device_train_batch_size = rows_per_pass
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        assert trainer._window.blocks[0].without_gradient == []  # without advantage, but with entropy
+        assert trainer._plan.updates[0].without_gradient == []  # without advantage, but with entropy
     assert trainer.entropy_coef == 0.3
 
 
@@ -445,7 +446,7 @@ def test_a_batch_without_any_advantage(make_trainer, exact, rows, beta):
         assert_same(gradient, reference_gradient(exact, rows, "grpo", beta=beta))
     else:  # one pass over filling alone, so that there is a gradient at all
         assert gradient.abs().max() == 0
-        assert [part.size for part in trainer._window.blocks[0].with_gradient] == [0]
+        assert [part.num_real for part in trainer._plan.updates[0].with_gradient] == [0]
     assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(reference_entropy(exact, rows), rel=1e-5)
 
 
@@ -530,8 +531,8 @@ def test_the_loss_is_that_of_the_whole_batch(make_trainer, exact, rows, loss_typ
     trainer = make_trainer(loss_type, beta=0.04)
     for rows_per_pass in (1, 3, len(rows)):
         trainer.args.per_device_train_batch_size = rows_per_pass
-        trainer._start_window(as_batch(rows, beta=0.04))
-        loss = trainer._train_block(trainer.model, trainer._window.blocks[0], None)
+        trainer._plan_batch(as_batch(rows, beta=0.04))
+        loss = trainer._train_update(trainer.model, trainer._plan.batch, trainer._plan.updates[0], None)
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -582,14 +583,14 @@ def test_passes_hold_every_row_once_and_nothing_too_large(seed):
     assert rows_of(passes) == sorted(some.tolist())
     assert len(passes) <= len(some)
     for part, size in zip(passes, sizes, strict=True):
-        assert 1 <= size <= max_rows and part.size == size == len(part.rows)
+        assert 1 <= size <= max_rows and part.num_real == size == len(part.rows)
         assert max_tokens is None or part.num_computed <= max_tokens
         assert [part.prompt_width, part.completion_width] == [int(lengths[part.rows, i].max()) for i in (0, 1)]
         assert part.num_computed == size * (part.prompt_width + part.completion_width)
     for part, following in zip(passes, passes[1:], strict=False):  # no pass ends while the next row would fit
         wider = lengths[torch.cat([part.rows, following.rows[:1]])].amax(dim=0).sum()
-        over = max_tokens is not None and (part.size + 1) * wider > max_tokens
-        assert part.size == max_rows or over
+        over = max_tokens is not None and (part.num_real + 1) * wider > max_tokens
+        assert part.num_real == max_rows or over
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -608,7 +609,7 @@ def test_passes_of_several_processes_are_alike(seed):
         assert [len(part.rows) for part in passes] == sizes and rows_of(passes) == sorted(rows.tolist())
         for part in passes:
             assert part.num_computed <= 90
-            assert (own[part.rows[: part.size]] <= torch.tensor([part.prompt_width, part.completion_width])).all()
+            assert (own[part.rows[: part.num_real]] <= torch.tensor([part.prompt_width, part.completion_width])).all()
             assert (own[part.rows, 0] <= part.prompt_width).all()  # no prompt is cut, not even a filling one
 
 
@@ -668,11 +669,11 @@ def test_merging_then_taking_gives_every_row_back(seed):
     lengths = row_lengths(merged["prompt_mask"], merged["completion_mask"])
     rows = longest_first(lengths, torch.arange(13))
     for part in make_passes(rows, split_sizes(lengths[rows], 4, 60), lengths):
-        taken = take(merged, part)
-        assert taken["prompt_ids"].shape == (part.size, part.prompt_width)
-        assert taken["completion_ids"].shape == (part.size, part.completion_width)
+        taken = part.take(merged)
+        assert taken["prompt_ids"].shape == (part.num_real, part.prompt_width)
+        assert taken["completion_ids"].shape == (part.num_real, part.completion_width)
         assert taken["prompt_mask"][:, 0].any() and taken["completion_mask"][:, -1].any()  # trimmed to the longest
-        assert [unpadded(taken, i) for i in range(part.size)] == [told[row] for row in part.rows.tolist()]
+        assert [unpadded(taken, i) for i in range(part.num_real)] == [told[row] for row in part.rows.tolist()]
         assert taken["num_items_in_batch"] == merged["num_items_in_batch"] and taken["absent"] is None
 
 
@@ -682,10 +683,10 @@ def test_filling_rows_are_masked_out_and_the_batch_stays_as_it_is():
     batch = random_batch(lengths, generator)
     before = batch["completion_mask"].clone()
     filled, empty = make_passes(torch.tensor([2]), [3, 2], lengths)
-    assert filled.size == 1 and filled.rows[1:].tolist() == [int(lengths[:, 0].argmin())] * 2
-    assert take(batch, filled)["completion_mask"].sum(dim=1).tolist() == [lengths[2, 1], 0, 0]
-    assert empty.size == 0 and empty.completion_width <= 2
-    assert take(batch, empty)["completion_mask"].sum() == 0 and take(batch, empty)["prompt_mask"].any()
+    assert filled.num_real == 1 and filled.rows[1:].tolist() == [int(lengths[:, 0].argmin())] * 2
+    assert filled.take(batch)["completion_mask"].sum(dim=1).tolist() == [lengths[2, 1], 0, 0]
+    assert empty.num_real == 0 and empty.completion_width <= 2
+    assert empty.take(batch)["completion_mask"].sum() == 0 and empty.take(batch)["prompt_mask"].any()
     assert torch.equal(batch["completion_mask"], before)
 
 

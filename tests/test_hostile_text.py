@@ -14,10 +14,10 @@ from rlvr_trl.evaluation.comparison import Comparison
 from rlvr_trl.evaluation.counts import SavedCounts
 from rlvr_trl.evaluation.plots import plot_pass_at_k
 from rlvr_trl.evaluation.tables import comparison_table, result_tables
+from rlvr_trl.hub.card_results import add_results_to_card, results_in
+from rlvr_trl.hub.model_card import _settings
 from rlvr_trl.terminal import printable
 from rlvr_trl.trainer import RLVRConfig
-from rlvr_trl.trainer.card_results import add_results_to_card, results_in
-from rlvr_trl.trainer.model_card import _settings
 
 
 NAMES = ["[red]a", "runs/[/a]", "[link=http://x]y", "a\\", "[bold]m\x1b[2J", "\x1b]0;title\x07"]

@@ -22,11 +22,11 @@ from rlvr_trl.advantages import (
     Scheduled,
     build_estimator,
 )
+from rlvr_trl.hub.card_results import add_results_to_card
+from rlvr_trl.hub.model_card import describe
+from rlvr_trl.hub.papers import methods_in
 from rlvr_trl.rollouts import ALLOCATORS, DARS, ReinforceAda
-from rlvr_trl.trainer.callbacks import PassAtKCallback
-from rlvr_trl.trainer.card_results import add_results_to_card
-from rlvr_trl.trainer.model_card import describe
-from rlvr_trl.trainer.papers import methods_in
+from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
 def right_moves(completions, **kwargs):

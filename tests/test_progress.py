@@ -6,11 +6,11 @@ import pytest
 import torch
 from tqdm.auto import tqdm
 
-import rlvr_trl.trainer.progress as progress
+import rlvr_trl.trainer.generation_progress as progress
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rollouts import DARS
-from rlvr_trl.trainer.progress import _Watch
+from rlvr_trl.trainer.generation_progress import _TokenCounter
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_counts_are_those_of_what_was_generated(model, tokenizer, mazes, at_once
     rows, max_length = [list(mazes["prompt"][:5]), list(mazes["prompt"][5:8])], 12
     ends = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     bar = tqdm(total=8, file=io.StringIO())
-    watch = _Watch(bar, [5, 3], max_length, ends)
+    watch = _TokenCounter(bar, [5, 3], max_length, ends)
     hook = model.register_forward_pre_hook(watch, with_kwargs=True)
     lengths, torch_lengths = [], []
     for batch in rows:

@@ -12,7 +12,6 @@ from rlvr_trl import PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import GroupRelative, PassAtK, RolloutGroups
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.testbed import build_model
-from rlvr_trl.trainer.trl_seams import SEAMS, check_trl
 
 
 def ends_early(completions, **kwargs):
@@ -351,25 +350,6 @@ def test_model_card_names_the_method(cpu_settings, mazes, tokenizer):
 def test_a_training_set_is_still_optional_where_trl_says_so(cpu_settings, tokenizer, model):
     with pytest.raises(ValueError, match="`train_dataset` is required"):
         RLVRTrainer(model, ends_early, RLVRConfig(**cpu_settings), processing_class=tokenizer)
-
-
-def test_a_seam_that_is_gone_is_an_import_error_that_names_it():
-    name = next(iter(SEAMS))
-
-    class Older(GRPOTrainer):
-        pass
-
-    setattr(Older, name, None)
-    with pytest.raises(ImportError, match=rf"Older\.{name}`, which no longer exists in TRL 1\.17\.0"):
-        check_trl(Older, "1.17.0")
-
-    class Other(GRPOTrainer):
-        def _calculate_rewards(self, batch): ...
-
-    with pytest.raises(ImportError, match=r"_calculate_rewards`, which takes \('self', 'batch'\) instead of"):
-        check_trl(Other, "1.16.0")
-    with pytest.warns(UserWarning, match=r"tested with TRL 1\.16, but TRL 9\.9\.0 is installed"):
-        check_trl(GRPOTrainer, "9.9.0")
 
 
 def test_columns_of_two_functions_do_not_collide(cpu_settings, tokenizer, mazes):

@@ -113,14 +113,14 @@ def test_metrics_describe_the_merged_batch(settings, mazes, tokenizer):
     logged = trainer.state.log_history[0]
     groups = logged_groups(trainer, first_stage=32)
     rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
-    mask = trainer._window.batch["completion_mask"]
+    mask = trainer._plan.batch["completion_mask"]
     lengths = mask.sum(1).float()
     assert len(rewards) > 32 == 8 * 4
     assert logged["reward"] == pytest.approx(rewards.mean().item())
     assert logged["rewards/right_moves/std"] == pytest.approx(rewards.std().item())
     assert logged["completions/mean_length"] == pytest.approx(lengths.mean().item())
     assert logged["completions/max_length"] == lengths.max()
-    last = trainer._window.batch["completion_ids"].gather(1, lengths.long()[:, None] - 1)[:, 0]
+    last = trainer._plan.batch["completion_ids"].gather(1, lengths.long()[:, None] - 1)[:, 0]
     ended = (last == tokenizer.eos_token_id) | (last == tokenizer.pad_token_id)
     assert logged["completions/clipped_ratio"] == pytest.approx((~ended).float().mean().item())
     sizes = [len(whole) for _, whole in groups.values()]
@@ -213,7 +213,7 @@ def test_a_reward_that_raises_in_the_second_stage_leaves_nothing_behind(settings
     trainer.model.train()
     with pytest.raises(RuntimeError, match="'breaks_on_extra' raised KeyError"):
         trainer._generate_and_score_completions(inputs)
-    assert trainer.num_generations == 4 and trainer._window is None
+    assert trainer.num_generations == 4 and trainer._plan is None
     assert not trainer._metrics["train"] and not trainer._logs["prompt"] and not trainer._logs["rewards"]
     assert not trainer._pending_extra_logs and not trainer._pending_metrics
     # what was logged before the fault does not reach the next batch

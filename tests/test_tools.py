@@ -7,7 +7,7 @@ from row_by_row import Uneven, assert_same_gradient, prompts_of, sample
 from tool_user import CallsTools, build_tool_model, build_tool_tokenizer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
-from rlvr_trl.trainer.microbatch import merge
+from rlvr_trl.trainer.batch_layout import merge
 
 
 UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)

@@ -101,8 +101,8 @@ def test_groups_have_the_gradient_of_their_rows(settings, pictures, processor, t
     batch["old_per_token_logps"] = batch["old_per_token_logps"] + 0.3 * noise * batch["completion_mask"]
     trainer.args.per_device_train_batch_size = rows
     assert_same_gradient(trainer, batch)
-    passes = trainer._window.blocks[0].passes
-    assert all(part.size <= rows for part in passes)
+    passes = trainer._plan.updates[0].passes
+    assert all(part.num_real <= rows for part in passes)
     if split == "token budget":
         assert len(passes) > 2 and all(part.num_computed <= 150 for part in passes)
 

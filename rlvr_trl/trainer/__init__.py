@@ -1,12 +1,23 @@
-"""The trainers: the only part of the toolkit that knows TRL."""
+"""The trainers: the rooms of the toolkit that know TRL."""
 
-from .a_grae_trainer import AGRAEConfig, AGRAETrainer
-from .callbacks import PassAtKCallback
-from .dars_trainer import DARSConfig, DARSTrainer
-from .negative_trainer import NegativeGRPOConfig, NegativeGRPOTrainer
-from .pass_at_k_trainer import PassAtKConfig, PassAtKTrainer
-from .rlvr_config import RLVRConfig
-from .rlvr_trainer import RLVRTrainer
+from ..trl_compat import check_private_parts
+
+
+check_private_parts("trl", "transformers", "accelerate", "torch")  # before the imports below, which rely on them
+
+from .method_trainers import (  # noqa: E402
+    AGRAEConfig,
+    AGRAETrainer,
+    DARSConfig,
+    DARSTrainer,
+    NegativeGRPOConfig,
+    NegativeGRPOTrainer,
+    PassAtKConfig,
+    PassAtKTrainer,
+)
+from .pass_at_k_callback import PassAtKCallback  # noqa: E402
+from .rlvr_config import RLVRConfig  # noqa: E402
+from .rlvr_trainer import RLVRTrainer  # noqa: E402
 
 
 __all__ = [

@@ -16,14 +16,21 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, send_to_device
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
 
-from .failures import end_together
-from .finite import check_weights
+from ..distributed import end_together
+from ..rollouts import RolloutAllocator
+from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
+from .nonfinite import check_weights
+from .passes import BatchPlan
+from .rlvr_config import RLVRConfig
 
 
 TRAINER_STATE = "trainer_state.json"
@@ -58,16 +65,23 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str:
     raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.")
 
 
-class ResumableState:
+class ResumableState(GRPOTrainer):
     """The part of RLVRTrainer that saves and restores the state named above."""
 
+    # needed, from RLVRTrainer and its other parts
+    args: RLVRConfig
+    model: PreTrainedModel
+    rollouts: RolloutAllocator | None
+    _plan: BatchPlan | None
+    _plan_batch: Callable[[dict], None]
+
     _train_sampler = None
-    _writing_to = None  # where a checkpoint is written, while one is
-    _loading_from = None
+    _writing_to: Path | None = None  # the folder that a checkpoint is written into, while one is
+    _loading_from: str | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
         elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):
             raise ValueError(
                 f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
@@ -110,24 +124,17 @@ class ResumableState:
             rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def _write_checkpoint(self, model, trial, written: Path, final: Path) -> None:
-        self._writing_to = written.parent
-        try:
+        with borrow(self, _writing_to=written.parent):
             super()._save_checkpoint(model, trial)
-        finally:
-            self._writing_to = None
         best = self.state.best_model_checkpoint
         if best is not None and Path(best) == written:
             self.state.best_model_checkpoint = str(final)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self.state.save_to_json(written / TRAINER_STATE)  # once more, with the path of the best one
+            self.state.save_to_json(str(written / TRAINER_STATE))  # once more, with the path of the best one
             _rename(written, final)
             shutil.rmtree(written.parent)
         self.accelerator.wait_for_everyone()
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        if self._writing_to is None:  # once it is complete, and not while it is written
-            super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self._loading_from = resume_from_checkpoint
@@ -148,9 +155,10 @@ class ResumableState:
         missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", ()))
         if not missing or self.is_fsdp_enabled:
             return super()._issue_warnings_after_load(load_result)
-        saved, found = type(self.model).from_pretrained(
+        loaded_again: Any = type(self.model).from_pretrained(
             self._loading_from, dtype=self.model.dtype, output_loading_info=True
         )
+        saved, found = loaded_again  # with that option it is a pair, which its annotation does not say
         loaded = self.model.load_state_dict(saved.state_dict(), strict=False)
         missing = missing.intersection(loaded.missing_keys).union(found["missing_keys"])
         if missing:
@@ -162,7 +170,7 @@ class ResumableState:
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        position = self._step % (self.args.steps_per_generation * self.num_iterations)
+        position = self._step % (self.args.calls_per_batch * self.num_iterations)
         state = {
             "strategy": _strategy(self.accelerator),
             "step": self._step,
@@ -170,7 +178,7 @@ class ResumableState:
             "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
             # at the end of a batch the next step samples a new one
             "buffered_inputs": self._buffered_inputs if position else None,
-            "batch": self._window.batch if position and self._window is not None else None,
+            "batch": self._plan.batch if position and self._plan is not None else None,
         }
         torch.save(state, _state_file(output_dir, self.accelerator.process_index))
 
@@ -216,7 +224,7 @@ class ResumableState:
         if self.rollouts is not None and state["rollouts"] is not None:
             self.rollouts.load_state_dict(state["rollouts"])
         if state["batch"] is not None:
-            self._start_window(send_to_device(state["batch"], self.accelerator.device))
+            self._plan_batch(dict(send_to_device(state["batch"], self.accelerator.device)))
 
 
 def _rename(written: Path, final: Path) -> None:

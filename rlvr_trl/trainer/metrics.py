@@ -2,16 +2,17 @@
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from trl.trainer.utils import nanstd
 
 from ..advantages import RolloutGroups
+from ..trl_compat import borrow, nanstd
+from .passes import UpdatePlan
 
 
 ACCURACY_BUCKETS = ((0.0, 0.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.0))
@@ -32,23 +33,21 @@ def capture(trainer) -> Iterator[Captured]:
 
     When the call raises, nothing it has written stays.
     """
-    metrics, logs, tokens = trainer._metrics["train"], trainer._logs, trainer.state.num_input_tokens_seen
+    tokens = trainer.state.num_input_tokens_seen
     captured = Captured(
-        logs={name: defaultdict(deque) if isinstance(v, dict) else deque() for name, v in logs.items()}
+        logs={name: defaultdict(deque) if isinstance(v, dict) else deque() for name, v in trainer._logs.items()}
     )
-    trainer._metrics["train"], trainer._logs = captured.metrics, captured.logs
-    try:
-        yield captured
-    except BaseException:
-        trainer.state.num_input_tokens_seen = tokens
-        trainer._pending_extra_logs.clear()
-        trainer._pending_metrics.clear()
-        raise
-    finally:
-        trainer._metrics["train"], trainer._logs = metrics, logs
+    with borrow(trainer._metrics, train=captured.metrics), borrow(trainer, _logs=captured.logs):
+        try:
+            yield captured
+        except BaseException:
+            trainer.state.num_input_tokens_seen = tokens
+            trainer._pending_extra_logs.clear()
+            trainer._pending_metrics.clear()
+            raise
 
 
-def combine_metrics(metrics: list[dict[str, list[float]]], weights: list[float]) -> dict[str, float]:
+def combine_metrics(metrics: Sequence[dict[str, list[float]]], weights: Sequence[float]) -> dict[str, float]:
     """
     One value per metric from several calls: the smallest or largest where the name ends in min or max, otherwise the
     mean by weight. NaN values and calls that did not log a metric are left out; NaN where nothing is left.
@@ -65,27 +64,27 @@ def combine_metrics(metrics: list[dict[str, list[float]]], weights: list[float])
     return combined
 
 
-def block_metrics(logged: list[dict[str, list[float]]], block, sequence_level: bool) -> dict[str, float]:
+def update_metrics(logged: list[dict[str, list[float]]], update: UpdatePlan, sequence_level: bool) -> dict[str, float]:
     """
     The metrics of an optimizer step from those that TRL logged in each of its passes.
 
-    Most are means over the tokens of a pass. Some are means over its rows, those that only fill it included: these are
-    taken out again, for which it must be known what they count (1 for the weight of VESPO, 0 for a clipped ratio).
+    Most are means over the tokens of a pass. Some are means over its rows, filler included. The filler is taken out of
+    these again, for which its own value must be known: 1 for the weight of VESPO, 0 for a clipped ratio.
     """
-    per_row = {"vespo/phi_seq_mean": 1.0, "aux_loss": None}
+    per_row: dict[str, float | None] = {"vespo/phi_seq_mean": 1.0, "aux_loss": None}
     if sequence_level:
         names = {name for metrics in logged for name in metrics}
         per_row |= {name: 0.0 for name in names if name == "cispo_clip_ratio" or name.startswith("clip_ratio/")}
-    combined = combine_metrics(logged, block.tokens)
+    combined = combine_metrics(logged, update.tokens)
     for name, filler in per_row.items():
         if name not in combined or name.endswith(("min", "max")):
             continue
         total = 0.0
-        for metrics, part, rows in zip(logged, block.passes, block.rows, strict=True):
-            all_rows = len(part.rows) * block.totals.num_processes
+        for metrics, forward_pass, rows in zip(logged, update.passes, update.rows, strict=True):
+            all_rows = len(forward_pass.rows) * update.totals.num_processes
             value = metrics[name][0]
             total += value * rows if filler is None else value * all_rows - filler * (all_rows - rows)
-        combined[name] = total / sum(block.rows)
+        combined[name] = total / sum(update.rows)
     return combined
 
 
@@ -176,6 +175,7 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
 
     all_wrong = (first.num_judged > 0) & (first.num_correct == 0)
     rescued = all_wrong & is_mixed(merged)
+    assert merged.lengths is not None
     sizes, tokens = merged.sizes.float(), merged.lengths.sum().item()
     metrics = {
         "rollouts/per_prompt_mean": sizes.mean().item(),

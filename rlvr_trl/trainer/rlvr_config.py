@@ -6,7 +6,8 @@ from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..rollouts import RolloutAllocator, build_allocator
-from .checks import check_allocator, check_breadth, check_generation, check_group_size, check_passes
+from ..trl_compat import borrow
+from .validation import check_allocator, check_breadth, check_generation, check_group_size, check_passes
 
 
 @dataclass
@@ -100,24 +101,20 @@ class RLVRConfig(GRPOConfig):
         else:
             self._forget_batch_split()
             # TRL wants whole groups in every micro-batch of a process; here only the batch has to hold whole groups
-            rows, self.per_device_train_batch_size = (
-                self.per_device_train_batch_size,
-                self.prompts_per_batch * self.num_generations,
-            )
-            super().__post_init__()
-            self.per_device_train_batch_size = rows
+            with borrow(self, per_device_train_batch_size=self.prompts_per_batch * self.group_size):
+                super().__post_init__()
             check_breadth(self)
-            self.generation_batch_size = self.prompts_per_batch * self.num_generations
+            self.generation_batch_size = self.prompts_per_batch * self.group_size
         for name, fields in self._bound.items():
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"{type(self).__name__} makes its {name} from {fields}, but `{name}` is set to "
                     f"{getattr(self, name)!r}. Use RLVRConfig to choose another."
                 )
-        check_group_size(self.build_advantages(), self.num_generations)
+        check_group_size(self.build_advantages(), self.group_size)
         allocator = self.build_rollouts()
         if allocator is not None:
-            check_allocator(allocator, self.num_generations, self.generation_kwargs)
+            check_allocator(allocator, self.group_size, self.generation_kwargs)
         if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
             raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")
         if self.trains_in_passes:
@@ -126,7 +123,8 @@ class RLVRConfig(GRPOConfig):
 
     def _forget_batch_split(self):
         """TRL's three ways to say how large a batch is give way to one, and must not contradict it."""
-        whole = self.prompts_per_batch * self.num_generations
+        assert self.prompts_per_batch is not None
+        whole = self.prompts_per_batch * self.group_size
         given = {
             "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1),
             "steps_per_generation": (self.steps_per_generation, 1),
@@ -149,6 +147,26 @@ class RLVRConfig(GRPOConfig):
             or self.max_tokens_per_micro_batch is not None
             or self.build_rollouts() is not None
         )
+
+    # TRL annotates these as optional, and its configuration has set them to numbers
+
+    @property
+    def group_size(self) -> int:
+        """`num_generations`, completions of one prompt in the first stage."""
+        assert self.num_generations is not None
+        return self.num_generations
+
+    @property
+    def rows_per_batch(self) -> int:
+        """`generation_batch_size`, completions of one generation batch, all processes."""
+        assert self.generation_batch_size is not None
+        return self.generation_batch_size
+
+    @property
+    def calls_per_batch(self) -> int:
+        """`steps_per_generation`, how often TRL calls `training_step` on one generation batch."""
+        assert self.steps_per_generation is not None
+        return self.steps_per_generation
 
     def build_advantages(self) -> AdvantageEstimator:
         """The advantage estimator that these settings describe."""

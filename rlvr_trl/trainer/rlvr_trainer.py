@@ -1,42 +1,42 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
+import time
+from collections.abc import Callable, Sequence
+
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from trl.trainer.utils import get_config_model_id, unsplit_pixel_values_by_grid
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
 from ..advantages.nesting import drops_rows
+from ..distributed import end_together
+from ..hub.push import PushesToHub
 from ..rollouts import RolloutAllocator
+from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
+from .batch_layout import loss_mask
 from .checkpoint import ResumableState
-from .checks import (
+from .generation_progress import GenerationProgress
+from .optimizer_step import TrainsInPasses
+from .reward_guard import RewardGuard
+from .rlvr_config import RLVRConfig
+from .rollout import GenerationRecord, RecordsGeneration
+from .stages import Stage, ask_allocator, extra_rows, local_rows, merge_stages, without_filler
+from .validation import (
     check_allocator,
     check_arguments,
     check_datasets,
     check_group_size,
     check_passes,
-    check_prompts,
+    check_prompt_source,
     describe_batch,
     passes_per_batch,
 )
-from .failures import end_together
-from .hub import PushesToHub
-from .microbatch import IMAGE_FIELDS, loss_mask
-from .pass_training import TrainsInPasses
-from .progress import GenerationProgress
-from .reward_calls import RewardCalls
-from .rlvr_config import RLVRConfig
-from .stages import Stage, local_rows, merge_stages, sample_in_stages
-from .trl_seams import check_trl
-from .vllm_server import server_must_answer, wait_for_server
+from .vllm_watchdog import wait_for_server
 
 
-check_trl()
-
-
-class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
+class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration):
     """
     TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
@@ -106,191 +106,140 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
         check_arguments(type(self).__name__, self._config_class, args, advantages=advantages, rollouts=rollouts)
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
-        self._rows_in_loss = self.advantages.rows_in_loss if drops_rows(self.advantages) else None
+        rows_in_loss: Callable[[RolloutGroups], Tensor] | None = getattr(self.advantages, "rows_in_loss", None)
+        self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
-        check_group_size(self.advantages, args.num_generations)
+        check_group_size(self.advantages, args.group_size)
         if self.rollouts is not None:
-            check_allocator(self.rollouts, args.num_generations, args.generation_kwargs)
-            check_prompts(train_dataset)
+            check_allocator(self.rollouts, args.group_size, args.generation_kwargs)
+            check_prompt_source(train_dataset)
         if self._in_passes:
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
 
+        if args.use_vllm and args.vllm_mode == "colocate":
+            check_private_parts("vllm")
+
         # TRL lets vLLM run as many sequences at once as fill this many forward passes
-        steps, args.steps_per_generation = args.steps_per_generation, passes_per_batch(args)
-        try:
-            with end_together(PartialState()):
-                wait_for_server(args)
-                super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
-        finally:
-            args.steps_per_generation = steps
+        passes = borrow(args, steps_per_generation=passes_per_batch(args))
+        with passes, end_together(PartialState()):
+            wait_for_server(args)
+            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
+        check_attributes(self)
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]
-        self._reward_calls = RewardCalls()
+        self._reward_guard = RewardGuard()
         self.reward_funcs = [
-            self._reward_calls.guard(func, name)
+            self._reward_guard.wrap(func, name)
             for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
         ]
-        self._rewards_per_func = None  # (T, F), of the last completions scored, from all processes
-        self._generated = None  # token ids and tool masks of the last completions generated, this process
         self._generation_progress = GenerationProgress(self)
         if self.use_vllm and self.vllm_mode == "colocate":
             self._generation_progress.watch_vllm(self.vllm_generation.llm)
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args))
 
-    # --- sampling and scoring ---
-
-    def _generate(self, prompts):
-        with server_must_answer(self):
-            generated = super()._generate(prompts)
-        self._generated = generated[1:3]
-        return generated
-
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
-            )
-        limit = self.args.max_rows_per_generation
-        if limit is None:
-            limit = len(prompt_ids)
-        elif images is not None:
-            raise ValueError(f"`max_rows_per_generation`={limit} cannot be used with images. Remove it.")
-        else:
-            multimodal_fields = {}
-        batches = [prompt_ids[start : start + limit] for start in range(0, len(prompt_ids), limit)]
-        completion_ids = []
-        with self._generation_progress.watch_transformers([len(batch) for batch in batches]) as next_batch:
-            for batch in batches:
-                next_batch()
-                completion_ids += super()._generate_single_turn(
-                    batch, images, multimodal_fields, num_generations, *args, **kwargs
-                )[0]
-        return completion_ids, None  # transformers returns no log-probabilities
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        self._rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._reward_calls.raise_together(self.accelerator)
-        return self._rewards_per_func
-
-    def _gathered_lengths(self) -> tuple[Tensor, Tensor]:
-        """Length and truncation of the completions just generated, from all processes. Two of shape `(T,)`."""
-        completion_ids, tool_mask = self._generated
-        lengths = [len(ids) for ids in completion_ids] if tool_mask is None else [sum(mask) for mask in tool_mask]
-        ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)
-        truncated = [ids[-1] not in ends for ids in completion_ids]
-        both = torch.tensor([lengths, truncated], device=self.accelerator.device)
-        return tuple(self.accelerator.gather(both.T.contiguous()).T)
-
-    def _gathered_entropies(self, output: dict) -> Tensor | None:
-        """Mean token entropy of the completions just generated, all processes, if the estimator reads it. `(T,)`."""
-        if not self._needs_entropies:
-            return None
-        entropies, self._entropies = self._entropies, None
-        if entropies is None:  # TRL needed no log-probabilities that these could come with
-            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
-            mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-            rows, width = self.args.per_device_train_batch_size, output["completion_ids"].shape[1]
-            images = unsplit_pixel_values_by_grid({name: output[name] for name in IMAGE_FIELDS if name in output})
-            with torch.no_grad():
-                self._get_per_token_logps_and_entropies(
-                    self.model, ids, mask, width, rows, compute_entropy=True, **images
-                )
-            entropies, self._entropies = self._entropies, None
-        mask = loss_mask(output)
-        return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+    # --- one batch, from prompts to advantages: docs/one_step.md ---
 
     def _generate_and_score_completions(self, inputs):
         if not self.model.training:
-            output = super()._generate_and_score_completions(inputs)
-            groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations_eval))
+            record = self.record_generation(inputs)
+            groups = self._make_groups([record], self._equal_groups(record, self.num_generations_eval))
             self._log_metrics(metrics.group_metrics(groups), "eval")
-            return output
-        if self.rollouts is not None:
-            return self._generate_and_score_in_stages(inputs)
-        output = super()._generate_and_score_completions(inputs)
-        lengths, _ = self._gathered_lengths()
-        entropies = self._gathered_entropies(output)
-        groups = self._groups(self._rewards_per_func, self._equal_groups(self.num_generations), lengths, entropies)
+            return record.batch
+        return self._generate_and_score_once(inputs) if self.rollouts is None else self._generate_in_stages(inputs)
+
+    def _generate_and_score_once(self, inputs: list[dict]) -> dict:
+        record = self.record_generation(inputs)
+        groups = self._make_groups([record], self._equal_groups(record, self.num_generations))
         advantages = self._estimate_advantages(groups)  # (T,), all processes
         start = self.accelerator.process_index * len(inputs)
-        self._set_advantages(output, advantages, groups, torch.arange(start, start + len(inputs)))
+        batch = self._with_advantages(record.batch, advantages, groups, torch.arange(start, start + len(inputs)))
         self._log_metrics(metrics.group_metrics(groups) | metrics.advantage_metrics(advantages, groups))
         # TRL has appended its own advantages to the log of completions; these are the ones that train
         logged = self._logs["advantages"]
         for _ in range(len(advantages)):
             logged.pop()
         logged.extend(advantages.tolist())
-        return output
+        return batch
 
-    def _generate_and_score_in_stages(self, inputs) -> dict:
-        stages, history = sample_in_stages(
-            self, inputs, self._sample, self._stage_groups, self.rollouts, self.args.max_extra_rollouts
-        )
-        first, groups = history[0], history[-1]
-        before, advantages = self._estimate_advantages(first), self._estimate_advantages(groups)
-        output = merge_stages(self, stages)
-        self._set_advantages(output, advantages, groups, local_rows(stages))
+    def _generate_in_stages(self, inputs: list[dict]) -> dict:
+        assert self.rollouts is not None
+        rows = [dict(row) for row in inputs]  # scoring may write into its rows
+        num_rows = len(inputs) * self.accelerator.num_processes
+        prompts = torch.arange(num_rows, device=self.accelerator.device) // self.num_generations  # (T,)
+        stages, history = [self._sample_stage(1, inputs, prompts, self.num_generations)], []
+        budget = self.args.max_extra_rollouts
+        self.rollouts.start_batch(self._progress)
+        while True:
+            prompts = torch.cat([stage.prompts for stage in stages])  # (T,)
+            groups = self._make_groups([stage.record for stage in stages], prompts)
+            history.append(groups)
+            extra = ask_allocator(self.rollouts, len(stages), groups, budget)  # (P,)
+            if not extra.any():
+                break
+            if budget is not None:
+                budget -= int(extra.sum())
+            prompts = torch.arange(len(extra), device=extra.device).repeat_interleave(extra)  # (E,)
+            share = extra_rows(self.accelerator, rows, self.num_generations, prompts)
+            stages.append(self._sample_stage(len(stages) + 1, share, prompts, num_generations=1))
+        return self._merge_stages(stages, first=history[0], merged=history[-1])
 
+    def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
+        """Samples one completion of each row, of which the first `len(prompts)` over all processes are real."""
+        begin = time.perf_counter()
+        with metrics.capture(self) as captured, self._generation_progress.of_stage(number):
+            record = self.record_generation(rows, num_generations)
+        seconds = time.perf_counter() - begin
+        return without_filler(record, prompts, captured, seconds, self.accelerator.process_index)
+
+    def _merge_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
+        """One batch of all stages, with its advantages and metrics. `first` are the groups after the first stage."""
+        before, advantages = self._estimate_advantages(first), self._estimate_advantages(merged)
+        batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)
+        batch = self._with_advantages(batch, advantages, merged, local_rows(stages))
         counts = [len(stage.prompts) for stage in stages]
-        rewards = torch.cat([stage.rewards_per_func for stage in stages])
+        rewards = torch.cat([stage.record.rewards_per_func for stage in stages])  # (T, F)
+        truncated = torch.cat([stage.record.truncated for stage in stages])  # (T,)
+        lengths = torch.cat([stage.record.lengths for stage in stages])  # (T,)
         called = metrics.combine_metrics([stage.captured.metrics for stage in stages], counts)
         self._log_metrics(
             called
-            | metrics.completion_metrics(groups.lengths, torch.cat([stage.truncated for stage in stages]).bool())
-            | metrics.reward_metrics(rewards, self.reward_func_names, groups, self.reward_weights)
-            | metrics.group_metrics(groups)
-            | metrics.advantage_metrics(advantages, groups)
-            | metrics.rollout_metrics(first, groups, before, advantages)
+            | metrics.completion_metrics(lengths, truncated)
+            | metrics.reward_metrics(rewards, self.reward_func_names, merged, self.reward_weights)
+            | metrics.group_metrics(merged)
+            | metrics.advantage_metrics(advantages, merged)
+            | metrics.rollout_metrics(first, merged, before, advantages)
             | {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
         )
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
-        return output
-
-    def _sample(self, inputs: list[dict], num_generations: int) -> dict:
-        """TRL's generation and scoring, with another number of generations per prompt."""
-        usual, self.num_generations = self.num_generations, num_generations
-        try:
-            return super()._generate_and_score_completions(inputs)
-        finally:
-            self.num_generations = usual
+        return batch
 
     @property
     def _progress(self) -> float:
         """Share of training done, in [0, 1]."""
         return self.state.global_step / max(self.state.max_steps, 1)
 
-    def _equal_groups(self, num_generations: int) -> Tensor:
+    def _equal_groups(self, record: GenerationRecord, num_generations: int) -> Tensor:
         """Group of each completion: TRL keeps those of a prompt together, across processes. Shape `(T,)`."""
-        rows = self._rewards_per_func
-        return torch.arange(len(rows), device=rows.device) // num_generations
+        rewards = record.rewards_per_func
+        return torch.arange(len(rewards), device=rewards.device) // num_generations
 
-    def _stage_groups(self, stages: list[Stage]) -> RolloutGroups:
-        columns = ["rewards_per_func", "prompts", "lengths"]
-        if stages[0].entropies is not None:
-            columns.append("entropies")
-        return self._groups(*(torch.cat([getattr(stage, column) for stage in stages]) for column in columns))
-
-    def _groups(
-        self,
-        rewards_per_func: Tensor,
-        group_ids: Tensor,
-        lengths: Tensor | None = None,
-        entropies: Tensor | None = None,
-    ) -> RolloutGroups:
+    def _make_groups(self, records: Sequence[GenerationRecord], group_ids: Tensor) -> RolloutGroups:
+        """The groups of everything sampled so far, `group_ids` of shape `(T,)` over all records."""
+        entropies = [record.entropies for record in records if record.entropies is not None]
         return combine_rewards(
-            rewards_per_func,
+            torch.cat([record.rewards_per_func for record in records]),
             group_ids,
             self.reward_weights,
             correctness_column=self._correctness_column,
             correctness_threshold=self.args.correctness_threshold,
             normalize=self.multi_objective_aggregation == "normalize_then_sum",
-            lengths=lengths,
-            entropies=entropies,
+            lengths=torch.cat([record.lengths for record in records]),
+            entropies=torch.cat(entropies) if entropies else None,
             seed=self.args.seed * 2**32 + self._step,  # the same on every process, and again after a resume
             progress=self._progress,
         )
@@ -300,7 +249,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
         What each completion is worth. Shape `(T,)`.
 
         Raises:
-            `ValueError`: The estimator returned something else than one finite number per completion.
+            `ValueError`: The estimator returned anything other than one finite number per completion.
         """
         advantages = self.advantages(groups)
         if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
@@ -317,14 +266,15 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
             )
         return advantages
 
-    def _set_advantages(self, output: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> None:
-        """Gives the local batch its `rows` of the advantages of all processes, and says which are in the loss."""
+    def _with_advantages(self, batch: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> dict:
+        """The local batch with its `rows` of the advantages of all processes, and which of them are in the loss."""
         rows = rows.to(advantages.device)
-        output["advantages"] = advantages[rows]  # (B,)
+        batch = batch | {"advantages": advantages[rows]}  # (B,)
         if self._rows_in_loss is not None:
-            output["in_loss"] = self._rows_in_loss(groups)[rows]
-            tokens = (loss_mask(output) * output["in_loss"].unsqueeze(1)).sum()
-            output["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
+            in_loss = self._rows_in_loss(groups)[rows]  # (B,)
+            tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()
+            batch |= {"in_loss": in_loss, "num_items_in_batch": self.accelerator.gather(tokens).sum()}
+        return batch
 
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
         for name, value in values.items():

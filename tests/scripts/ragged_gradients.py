@@ -12,7 +12,7 @@ import torch
 from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_model, build_tokenizer
-from rlvr_trl.trainer.microbatch import COMPLETION_FIELDS, PROMPT_FIELDS
+from rlvr_trl.trainer.batch_layout import COMPLETION_FIELDS, PROMPT_FIELDS
 
 
 CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
@@ -90,8 +90,8 @@ class HandMade(RLVRTrainer):
         mine = ranks[self.accelerator.process_index] if self.accelerator.num_processes == 2 else list(range(9))
         return rows_of_rank(batch, mine)
 
-    def _train_block(self, model, block, num_items_in_batch):
-        loss = super()._train_block(model, block, num_items_in_batch)
+    def _train_update(self, model, batch, block, num_items_in_batch):
+        loss = super()._train_update(model, batch, block, num_items_in_batch)
         parameters = self.accelerator.unwrap_model(model).parameters()
         gradient = torch.cat([parameter.grad.flatten() for parameter in parameters])
         every = self.accelerator.gather(gradient.unsqueeze(0))  # (W, N)

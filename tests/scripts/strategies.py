@@ -85,10 +85,10 @@ class SamplesByPlace(RLVRTrainer):
         self.rows.append(len(output["prompt_ids"]))
         return output
 
-    def _train_block(self, model, block, num_items_in_batch):
-        loss = super()._train_block(model, block, num_items_in_batch)
+    def _train_update(self, model, batch, block, num_items_in_batch):
+        loss = super()._train_update(model, batch, block, num_items_in_batch)
         self.losses.append(self.accelerator.reduce(loss.clone(), reduction="mean").item())
-        self.passes.append([(part.size, len(part.rows)) for part in block.passes])
+        self.passes.append([(part.num_real, len(part.rows)) for part in block.passes])
         return loss
 
 

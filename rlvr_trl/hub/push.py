@@ -1,20 +1,23 @@
 """The model on the Hub: its card, and pushes that do not get lost.
 
-transformers pushes a saved model in a background thread and never looks at what came of it; a save that comes while
-the last push still runs is not pushed at all; and at the end of training neither is made up for. Here a push that
-failed is named in a warning and done again with the next save, and at the end of training until it succeeds or was
-tried `ATTEMPTS` times. Training goes on meanwhile: everything that is pushed is in `output_dir` first.
+transformers pushes a saved model in a background thread and never looks at what came of it; it does not push a save at
+all while the last push still runs; and at the end of training it catches up on neither. Here a push that failed is
+named in a warning and done again with the next save, and at the end of training until it succeeds or was tried
+`ATTEMPTS` times. Training goes on meanwhile: everything that is pushed is in `output_dir` first.
 """
 
+import itertools
+import shlex
 import time
 import warnings
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
-from transformers.utils.hub import hf_api
+from trl import GRPOTrainer
 
+from ..trl_compat import PREFIX_CHECKPOINT_DIR, HubStrategy, hf_api
 from .model_card import complete_card, dataset_id, earlier_results, method_tags
 
 
@@ -22,16 +25,30 @@ ATTEMPTS = 3
 WAIT = 2.0  # seconds after the first failed attempt, twice as many after the second
 
 
-class PushesToHub:
+class PushesToHub(GRPOTrainer):
     """The part of RLVRTrainer that writes the model card and pushes to the Hub. All of it on the main process."""
 
-    _card_step = None  # of the last card that this trainer wrote
-    _newest = None  # the last checkpoint to be pushed
+    # needed, from the part that writes checkpoints
+    _writing_to: Path | None
+
+    _card_step: int | None = None  # of the last card that this trainer wrote
+    _newest: str | None = None  # the last checkpoint to be pushed
 
     @cached_property
     def _pushes(self) -> dict[str, list[Future]]:
         """Checkpoint -> its uploads that are not known to have succeeded, none if it has to be pushed (again)."""
         return {}
+
+    @property
+    def _output_folder(self) -> str:
+        assert self.args.output_dir is not None  # transformers has a default for it
+        return self.args.output_dir
+
+    @property
+    def _jobs(self) -> list[Future]:
+        """The uploads of the last push: transformers' own list, to which more can be added once there was a push."""
+        jobs: Any = [] if self.push_in_progress is None else self.push_in_progress.jobs
+        return jobs
 
     def init_hf_repo(self, *args, **kwargs):
         super().init_hf_repo(*args, **kwargs)
@@ -43,13 +60,13 @@ class PushesToHub:
         """TRL's card, completed by the method, the configuration, what was measured, and what to cite."""
         if not self.is_world_process_zero():
             return
-        results = earlier_results(self.args.output_dir) if self._card_step == self.state.global_step else None
+        results = earlier_results(self._output_folder) if self._card_step == self.state.global_step else None
         tags = [tags] if isinstance(tags, str) else [*(tags or [])]
         super().create_model_card(model_name, dataset_name or dataset_id(self.train_dataset), tags + method_tags(self))
         complete_card(self, results)
         self._card_step = self.state.global_step
 
-    def push_to_hub(
+    def push_to_hub(  # pyrefly: ignore[bad-override]  # not every transformers has `private`: it is among `kwargs`
         self,
         commit_message: str | None = "End of training",
         blocking: bool = True,
@@ -63,28 +80,29 @@ class PushesToHub:
         Raises:
             `RuntimeError`: The push failed `ATTEMPTS` times. Everything is in `output_dir` then.
         """
-        job = super().push_to_hub(commit_message, False, token, revision, **kwargs)
+        job: Any = super().push_to_hub(commit_message, False, token, revision, **kwargs)  # a Future: it does not block
         if job is None or not blocking:  # another process, or the caller looks at the result
             return job
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             error = job.exception()
             if error is None:
                 return job.result()
-            if attempt < ATTEMPTS:
-                warnings.warn(f"{self._failed(self.args.output_dir, error)} It is tried again.", stacklevel=2)
-                time.sleep(WAIT * attempt)
-                ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
-                revision = revision or self.args.hub_revision
-                job = self._upload(self.args.output_dir, commit_message, token, revision, ignore_patterns=ignored)
-        raise RuntimeError(
-            f"{self._failed(self.args.output_dir, error)} It was tried {ATTEMPTS} times. {self._how_to_retry()}"
-        ) from error
+            failed = self._failed(self._output_folder, error)
+            if attempt == ATTEMPTS:
+                raise RuntimeError(f"{failed} It was tried {ATTEMPTS} times. {self._how_to_retry()}") from error
+            warnings.warn(f"{failed} It is tried again.", stacklevel=2)
+            time.sleep(WAIT * attempt)
+            ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
+            revision = revision or self.args.hub_revision
+            job = self._upload(self._output_folder, commit_message, token, revision, ignore_patterns=ignored)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+        # transformers calls this while it writes a checkpoint, which is pushed once it is whole
+        is_whole = self._writing_to is None
+        if is_whole and self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
             self._check_pushes()
             self._newest = checkpoint_folder
-            self._start_push()
+            self._start_push(checkpoint_folder)
 
     def _finish_current_push(self):
         super()._finish_current_push()
@@ -95,8 +113,8 @@ class PushesToHub:
             if not self._pushes:
                 return
             time.sleep(WAIT * attempt)
-            if self._newest in self._pushes:
-                self._start_push()
+            if self._newest is not None and self._newest in self._pushes:
+                self._start_push(self._newest)
             else:
                 self._push_older()
             super()._finish_current_push()
@@ -109,16 +127,16 @@ class PushesToHub:
                 stacklevel=2,
             )
 
-    def _start_push(self) -> None:
+    def _start_push(self, newest: str) -> None:
         """Pushes the model and the newest checkpoint in the background, or notes that they wait for another push."""
-        earlier = [] if self.push_in_progress is None else list(self.push_in_progress.jobs)
-        super()._push_from_checkpoint(self._newest)  # does nothing while an earlier push runs
-        jobs = [job for job in self.push_in_progress.jobs if job not in earlier]
+        earlier = list(self._jobs)
+        super()._push_from_checkpoint(newest)  # does nothing while an earlier push runs
+        jobs = [job for job in self._jobs if job not in earlier]
         if self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS:
             # the newest takes the place of those that wait, and once it is on its way also of those before it
             for folder in [folder for folder, running in self._pushes.items() if jobs or not running]:
                 del self._pushes[folder]
-        self._pushes[self._newest] = jobs
+        self._pushes[newest] = jobs
         if jobs:
             self._push_older()
 
@@ -129,11 +147,13 @@ class PushesToHub:
                 name, revision = Path(folder).name, self.args.hub_revision
                 message = f"Training in progress, {name}, again"
                 self._pushes[folder] = [self._upload(folder, message, None, revision, path_in_repo=name)]
-                self.push_in_progress.jobs += self._pushes[folder]
+                self._jobs.extend(self._pushes[folder])
 
-    def _upload(self, folder: str, message: str, token: str | None, revision: str | None, **options) -> Future:
+    def _upload(
+        self, folder: str, message: str | None, token: str | None, revision: str | None, **options: Any
+    ) -> Future:
         return hf_api().upload_folder(
-            repo_id=self.hub_model_id,
+            repo_id=str(self.hub_model_id),
             folder_path=folder,
             commit_message=message,
             token=token,
@@ -165,7 +185,7 @@ class PushesToHub:
         return f"The push of {Path(folder).name} to {self.hub_model_id} failed: {problem}."
 
     def _how_to_retry(self) -> str:
-        folder = self.args.output_dir
+        folder = shlex.quote(self._output_folder)
         return (
             f"Everything is saved in {folder}. To push the model later: `trainer.push_to_hub()`, or `hf upload "
             f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '{PREFIX_CHECKPOINT_DIR}-*'`; a checkpoint: "

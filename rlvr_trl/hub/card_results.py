@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.plots import plot_pass_at_k
 from ..evaluation.summary import load_results, read_json
@@ -12,6 +12,13 @@ from ..evaluation.summary import load_results, read_json
 
 TRAINING, RESULTS = "pass@k during training", "pass@k"
 TRAINING_CURVE, RESULTS_CURVE = "pass_at_k_training.png", "pass_at_k.png"
+
+
+def load_card(path: Path) -> tuple[ModelCard, ModelCardData]:
+    """A model card and its metadata, which is part of it."""
+    card = ModelCard.load(path)
+    assert isinstance(card.data, ModelCardData)  # huggingface_hub annotates it as that of any card
+    return card, card.data
 
 
 def mark(name: str, section: str) -> str:
@@ -82,15 +89,15 @@ def add_results_to_card(model_folder: str | Path, *results: str | Path) -> None:
     if not path.exists():
         raise ValueError(f"'{path}' does not exist. The trainer writes it: `trainer.create_model_card()`.")
     evaluations = _load(results)
-    card = ModelCard.load(path)
+    card, data = load_card(path)
     section = mark(RESULTS, _evaluation_section(evaluations, path.parent))
     if results_in(card.text) is None:
         before, heading, after = card.text.partition("### Framework versions")
         card.text = "\n\n".join([before.rstrip(), section, heading + after]).rstrip() + "\n"
     else:
         card.text = re.sub(_marked(RESULTS), lambda _: section, card.text, count=1, flags=re.DOTALL)
-    card.data.model_name = card.data.model_name or Path(model_folder).resolve().name
-    card.data.eval_results = [
+    data.model_name = data.model_name or Path(model_folder).resolve().name
+    data.eval_results = [
         EvalResult(
             task_type="text-generation",
             dataset_type=name,
@@ -123,7 +130,7 @@ def _load(results: Sequence[str | Path]) -> dict[str, tuple]:
 
 def _evaluation_section(evaluations: dict[str, tuple], folder: Path) -> str:
     ks = sorted({k for counts, _ in evaluations.values() for k in counts.pass_at_k})
-    rows = {}
+    rows: dict[tuple[str, ...], dict[int, float]] = {}
     for name, (counts, settings) in evaluations.items():
         sampling = f"{settings['num_samples']}", f"{settings['temperature']:g}"
         rows[(name, f"{int(counts.is_scorable.sum())}", *sampling)] = counts.pass_at_k

@@ -1,4 +1,4 @@
-"""A failure of one process ends all of them, and all of them say why.
+"""Several processes: sums over them, and a failure of one that ends all of them with its cause.
 
 A process that waits in a collective for one that has failed waits as long as its backend allows: half an hour by
 default, for ever with gloo under accelerate. There are two ways out, for two kinds of errors:
@@ -18,13 +18,23 @@ import time
 import torch
 from accelerate.utils import gather_object
 
+from .trl_compat import _get_default_store
+
 
 POLL = 1.0  # seconds between two looks into the store
 OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
-FAREWELL = 10.0  # seconds that a failed process stays for the others to read why; a launcher kills them after that
+FAREWELL = (
+    10.0  # seconds that a failed process waits for the others to read its error; ending, it lets a launcher kill them
+)
 
 _runs = itertools.count()  # the same on every process: each enters `end_together` as often
 _store = None  # of the `end_together` that this process is in, if it is one of several
+
+
+def sum_over_processes(accelerator, values: list[int]) -> list[int]:
+    """Sums of each of `values` over all processes, which must all call it with as many."""
+    total = accelerator.reduce(torch.tensor(values, device=accelerator.device), reduction="sum")
+    return total.tolist()
 
 
 def raise_together(accelerator, error: Exception | None) -> None:
@@ -67,9 +77,7 @@ def end_together(accelerator):
     if accelerator.num_processes == 1:
         yield
         return
-    _store = store = torch.distributed.PrefixStore(
-        f"rlvr_trl/failures/{next(_runs)}", torch.distributed.distributed_c10d._get_default_store()
-    )
+    _store = store = torch.distributed.PrefixStore(f"rlvr_trl/failures/{next(_runs)}", _get_default_store())
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(store, ended, accelerator.process_index), daemon=True)
     watcher.start()

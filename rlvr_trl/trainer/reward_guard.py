@@ -1,30 +1,31 @@
 """What stands between TRL and the reward functions: errors that name the function, columns that do not collide.
 
-A reward function that raises on one process would leave the others waiting for its rewards. So it scores with zeros
-there, TRL gathers them, and then all processes raise what that one has caught.
+A reward function that raises on one process would leave the others waiting for its rewards. So its rewards are zeros
+there, TRL gathers them, and then all processes raise the error that was caught.
 
 TRL joins what several functions log under one name, such as `extracted_answer`, to a column that is too long for the
-table of completions. Here the second function's column has its name behind it.
+table of completions. Here the function's name is appended to the column of every function after the first.
 """
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
-from trl.trainer.utils import is_async_callable
 
-from .failures import raise_together
+from ..distributed import raise_together
+from ..trl_compat import is_async_callable
 
 
-class RewardCalls:
-    """The reward functions of a trainer, and what they raised since the last [`~RewardCalls.raise_together`]."""
+class RewardGuard:
+    """The reward functions of a trainer, and what they raised since the last [`~RewardGuard.raise_together`]."""
 
     def __init__(self):
         self._caught = []
         self._owners = {}  # column of the log of completions -> the function that logged it first
 
-    def guard(self, reward_func: Callable | nn.Module, name: str) -> Callable | nn.Module:
+    def wrap(self, reward_func: Any, name: str) -> Any:
         """`reward_func`, whose errors are kept and name it, and which returns zeros then. Models are left alone."""
         if isinstance(reward_func, nn.Module):
             return reward_func
@@ -73,7 +74,7 @@ class RewardCalls:
 
         Raises:
             `RuntimeError`: On every process: a reward function raised something on one of them.
-            `ValueError`: On every process: one returned something else than one number or None per completion.
+            `ValueError`: On every process: one returned anything other than one number or None per completion.
         """
         first, self._caught = next(iter(self._caught), None), []
         raise_together(accelerator, first)

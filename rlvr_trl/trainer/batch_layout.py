@@ -1,15 +1,10 @@
-"""From a ragged batch to the forward passes that train on it. Pure: tensors in, tensors out, no trainer.
+"""How TRL's batch dict is laid out: which columns a field has, taking rows out of it, joining batches.
 
 A batch is the dict that TRL's generation returns. Its rows are padded to the longest prompt and the longest completion
-of the whole batch; a pass takes a few rows of similar length and only as many columns as they need:
-
-        prompt (B, P)   completion (B, C)                    sorted          passes, trimmed
-      [ . . p p p ][ c c . . . . ]  2nd                 [p p p p c c c c c c]   ┐ pass 0: 10 columns
-      [ . p p p p ][ c c c c c c ]  longest    ->       [. p p p c c . . . .]   ┘
-      [ . . . p p ][ c . . . . . ]  shortest            [p p c]                   pass 1:  3 columns
+of the whole batch, prompts on the left and completions on the right.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,30 +36,6 @@ IMAGE_FIELDS = (  # of a vision-language model, beside the tokens
 SEQUENCE_FIELDS = ("token_type_ids", "mm_token_type_ids")  # (B, P + C)
 
 
-@dataclass(frozen=True)
-class Pass:
-    """
-    Rows that go through the model together.
-
-    Args:
-        rows (`Tensor` of shape `(b,)`): indices into the batch, on the CPU.
-        size (`int`): the first so many rows count. The others only give this process as many rows as the other
-            processes have: their completion is masked out, so that loss, gradient and metrics do not see them.
-        prompt_width (`int`): columns kept of the prompts, the last ones.
-        completion_width (`int`): columns kept of the completions, the first ones.
-    """
-
-    rows: Tensor
-    size: int
-    prompt_width: int
-    completion_width: int
-
-    @property
-    def num_computed(self) -> int:
-        """Tokens that the model computes, padding included."""
-        return len(self.rows) * (self.prompt_width + self.completion_width)
-
-
 def loss_mask(batch: dict) -> Tensor:
     """Which completion tokens are in the loss. Shape `(B, C)`."""
     mask = batch["completion_mask"]
@@ -82,75 +53,41 @@ def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
     return torch.stack([prompt_mask.sum(dim=1), completions], dim=1).cpu()
 
 
-def longest_first(lengths: Tensor, rows: Tensor) -> Tensor:
-    """`rows` sorted so that rows of similar length are neighbours."""
-    return rows[torch.argsort(lengths[rows].sum(dim=1), descending=True, stable=True)]
-
-
-def split_sizes(lengths: Tensor, max_rows: int, max_tokens: int | None = None) -> list[int]:
+def take(batch: dict, rows: Tensor, prompt_width: int, completion_width: int) -> dict:
     """
-    How many neighbouring rows each pass takes.
+    Some rows and columns of a batch, as a batch of the same form.
 
     Args:
-        lengths (`Tensor` of shape `(R, 2)`):
-            Tokens of prompt and completion of each row, longest first. For several processes the elementwise maximum:
-            all of them then make passes of the same sizes, which the gathering of metrics inside the loss needs.
-        max_rows (`int`):
-            No pass holds more rows.
-        max_tokens (`int`, *optional*):
-            No pass of more than one row computes more tokens, padding included.
+        rows (`Tensor` of shape `(b,)`): indices into the batch, on the CPU.
+        prompt_width (`int`): columns kept of the prompts, the last ones.
+        completion_width (`int`): columns kept of the completions, the first ones.
     """
-    sizes, widest = [], (0, 0)
-    for prompt, completion in lengths.tolist():
-        wider = (max(widest[0], prompt), max(widest[1], completion))
-        fits = sizes and sizes[-1] < max_rows and (max_tokens is None or (sizes[-1] + 1) * sum(wider) <= max_tokens)
-        if fits:
-            sizes[-1] += 1
-            widest = wider
-        else:
-            sizes.append(1)
-            widest = (prompt, completion)
-    return sizes
-
-
-def make_passes(rows: Tensor, sizes: list[int], lengths: Tensor) -> list[Pass]:
-    """
-    Passes of `sizes` over the sorted `rows`; where these run out, over the row with the shortest prompt, masked out.
-    """
-    filler = lengths[:, 0].argmin()
-    smallest = torch.stack([lengths[filler, 0], lengths[:, 1].min().clamp(max=2)])
-    passes, start = [], 0
-    for size in sizes:
-        mine = rows[start : start + size]
-        widths = lengths[mine].amax(dim=0) if len(mine) else smallest
-        fill = filler.repeat(size - len(mine))
-        passes.append(Pass(torch.cat([mine, fill]), len(mine), *widths.tolist()))
-        start += size
-    return passes
-
-
-def take(batch: dict, part: Pass) -> dict:
-    """The rows and columns of `batch` that `part` names, as a batch of the same form."""
     prompt_total = batch["prompt_ids"].shape[1]
-    first_prompt = prompt_total - part.prompt_width
-    end = prompt_total + part.completion_width
-    rows = part.rows.to(batch["prompt_ids"].device)
-    taken = {}
+    first_prompt, end = prompt_total - prompt_width, prompt_total + completion_width
+    indices = rows.to(batch["prompt_ids"].device)
+    taken: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, list):
-            taken[name] = [value[row] for row in part.rows.tolist()]
+            taken[name] = [value[row] for row in rows.tolist()]
         elif value is None or value.dim() == 0:
             taken[name] = value
         elif name in PROMPT_FIELDS:
-            taken[name] = value[rows, first_prompt:]
+            taken[name] = value[indices, first_prompt:]
         elif name in COMPLETION_FIELDS:
-            taken[name] = value[rows, : part.completion_width]
+            taken[name] = value[indices, :completion_width]
         elif name in SEQUENCE_FIELDS:
-            taken[name] = value[rows, first_prompt:end]
+            taken[name] = value[indices, first_prompt:end]
         else:
-            taken[name] = value[rows]
-    taken["completion_mask"][part.size :] = 0  # a copy: rows were taken by index
+            taken[name] = value[indices]
     return taken
+
+
+def first_rows(batch: dict, count: int) -> dict:
+    """The first `count` rows of a batch whose images are one entry per row."""
+    return {
+        name: value[:count] if isinstance(value, list) or (value is not None and value.dim() > 0) else value
+        for name, value in batch.items()
+    }
 
 
 def merge(batches: list[dict], pad_token_id: int) -> dict:
@@ -172,7 +109,7 @@ def merge(batches: list[dict], pad_token_id: int) -> dict:
         "tool_mask": 1,
         "importance_sampling_ratio": 1,
     }
-    merged = {}
+    merged: dict[str, Any] = {}
     for name, first in batches[0].items():
         values = [batch[name] for batch in batches]
         if isinstance(first, list):

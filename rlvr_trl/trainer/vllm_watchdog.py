@@ -12,7 +12,7 @@ import time
 
 from accelerate import PartialState
 
-from .failures import OWN_END, exit_for_all
+from ..distributed import OWN_END, exit_for_all
 
 
 POLL = 5.0  # seconds between two questions
@@ -57,27 +57,27 @@ def server_must_answer(trainer):
     if not _talks_to_server(trainer.args):
         yield
         return
-    watch = _Watch(trainer)
-    watch.start()
+    watchdog = _Watchdog(trainer)
+    watchdog.start()
     try:
         try:
             yield
         finally:
-            watch.end()  # an interrupt comes in here at the latest
+            watchdog.end()  # an interrupt comes in here at the latest
     except KeyboardInterrupt:
-        if watch.error is None:
+        if watchdog.error is None:
             raise  # the user's
-        raise watch.error from None
+        raise watchdog.error from None
     except Exception as error:
-        problem = _problem(watch.url, time.monotonic() + POLL)
+        problem = _problem(watchdog.url, time.monotonic() + POLL)
         if problem is None:
             raise
         raise ConnectionError(
-            f"The vLLM server at {watch.url} stopped answering: {error} (now: {problem}). {AGAIN}"
+            f"The vLLM server at {watchdog.url} stopped answering: {error} (now: {problem}). {AGAIN}"
         ) from error
 
 
-class _Watch(threading.Thread):
+class _Watchdog(threading.Thread):
     """Asks the server, until its end, whether it is well."""
 
     def __init__(self, trainer):
@@ -111,7 +111,9 @@ class _Watch(threading.Thread):
                 f"`vllm_server_timeout`={self.timeout:g}: {problem}. {AGAIN}"
             )
             if self._interrupts:
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                main = threading.main_thread().ident
+                assert main is not None
+                signal.pthread_kill(main, signal.SIGINT)
         if not self._interrupts or not self._ended.wait(OWN_END):
             exit_for_all(self.error, self.accelerator)
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from tqdm.auto import tqdm
 
+from ..trl_compat import borrow
+
 
 DELAY = 2.0  # seconds before a bar appears: what is over sooner needs none
 REFRESH = 0.5  # seconds between two looks, each of which waits for the device
@@ -32,11 +34,8 @@ class GenerationProgress:
     @contextmanager
     def of_stage(self, number: int) -> Iterator[None]:
         """What is sampled within it is this stage of the batch."""
-        self._stage = number
-        try:
+        with borrow(self, _stage=number):
             yield
-        finally:
-            self._stage = None
 
     @property
     def _is_shown(self) -> bool:
@@ -68,15 +67,15 @@ class GenerationProgress:
         ends = [*self.trainer.eos_token_ids, self.trainer._tokenizer.pad_token_id]
         layout = "{desc}: {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # without tqdm's guess of the time left
         with self._bar(total=sum(batches), bar_format=layout) as bar:
-            watch = _Watch(bar, batches, self.trainer.args.max_completion_length, ends)
-            hook = model.register_forward_pre_hook(watch, with_kwargs=True)
+            counter = _TokenCounter(bar, batches, self.trainer.args.max_completion_length, ends)
+            hook = model.register_forward_pre_hook(counter, with_kwargs=True)
             try:
-                yield watch.next_batch
+                yield counter.next_batch
             finally:
                 hook.remove()
 
 
-class _Watch:
+class _TokenCounter:
     """A forward pre-hook: `generate` calls the model once for each next token of its rows."""
 
     def __init__(self, bar: tqdm, batches: list[int], max_length: int, ends: list[int]):
@@ -100,7 +99,7 @@ class _Watch:
         # What the first pass reads is the prompt
         if ids is not None and self.step > 1 and now - self.looked >= REFRESH:
             self.looked = now
-            ended = torch.isin(ids[:, -1], torch.tensor(self.ends, device=ids.device)).sum().item()
+            ended = int(torch.isin(ids[:, -1], torch.tensor(self.ends, device=ids.device)).sum())
             self._show(ended, now - self.begin)
         self.unseen += 1
 

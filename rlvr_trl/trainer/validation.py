@@ -3,11 +3,13 @@
 from datasets import Dataset, DatasetDict
 
 from ..advantages import AdvantageEstimator
+from ..rollouts import RolloutAllocator
+from .passes import LOSS_TYPES
 
 
 def check_arguments(trainer: str, config_class: type, args, **given) -> None:
     """
-    Refuses a configuration of another class, and an estimator or allocator that is said twice or is none.
+    Refuses a configuration of another class, and an estimator or allocator that is given twice or cannot be called.
 
     Args:
         trainer (`str`): name of the trainer, for the errors.
@@ -76,7 +78,7 @@ def check_datasets(args, train_dataset, eval_dataset) -> None:
         )
 
 
-def check_allocator(allocator, num_generations: int, generation_kwargs: dict | None) -> None:
+def check_allocator(allocator: RolloutAllocator, num_generations: int, generation_kwargs: dict | str | None) -> None:
     """
     Refuses a rollout allocator that cannot add to the first stage, and a seed that would make its completions copies.
 
@@ -88,14 +90,14 @@ def check_allocator(allocator, num_generations: int, generation_kwargs: dict | N
             f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
             f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
         )
-    if "seed" in (generation_kwargs or {}):
+    if isinstance(generation_kwargs, dict) and "seed" in generation_kwargs:
         raise ValueError(
             f"`generation_kwargs` sets seed={generation_kwargs['seed']!r}. Extra completions are sampled one request "
             f"each, and a seed makes those of one prompt identical. Remove it; `seed` of the trainer is enough."
         )
 
 
-def check_prompts(train_dataset) -> None:
+def check_prompt_source(train_dataset) -> None:
     """
     Refuses extra completions where environments make the prompts up: each would get a prompt of its own.
 
@@ -131,6 +133,11 @@ def check_passes(args) -> None:
         raise ValueError(
             f"`top_entropy_quantile`={args.top_entropy_quantile} takes the quantile of single micro-batches, and must "
             f"be 1.0 {why}."
+        )
+    if args.loss_type not in LOSS_TYPES:
+        raise ValueError(
+            f"`loss_type` must be one of {', '.join(LOSS_TYPES)} {why}, got {args.loss_type!r}, whose passes "
+            f"nothing here knows how to weight."
         )
     limit = args.max_tokens_per_micro_batch
     if limit is not None and limit <= args.max_completion_length:

@@ -15,10 +15,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import yaml
-from huggingface_hub import ModelCard
 
 from .. import __version__
-from .card_results import TRAINING, mark, results_in, training_results
+from .card_results import TRAINING, load_card, mark, results_in, training_results
 from .papers import GRPO, methods_in, papers_of_loss
 
 
@@ -51,7 +50,7 @@ _PRIVATE = re.compile(
 )
 
 
-def complete_card(trainer, results: tuple[str, list] | None = None) -> None:
+def complete_card(trainer, results: tuple[str, str | None, list | None] | None = None) -> None:
     """
     Adds to the `README.md` that TRL has just written, and draws the curve of what was measured beside it.
 
@@ -60,28 +59,28 @@ def complete_card(trainer, results: tuple[str, list] | None = None) -> None:
         results (`tuple`, *optional*): what `earlier_results` kept of the card before.
     """
     folder = Path(trainer.args.output_dir)
-    card = ModelCard.load(folder / "README.md")
+    card, data = load_card(folder / "README.md")
     text = card.text.replace("[None](https://huggingface.co/None)", "a local model")
     measured = training_results(trainer.state.log_history, folder)
     parts = [_method(trainer), _settings(trainer), *([mark(TRAINING, measured)] if measured else [])]
     if results is not None:
-        parts.append(results[0])
-        card.data.model_name, card.data.eval_results = results[1:]
+        section, data.model_name, data.eval_results = results
+        parts.append(section)
     before, heading, after = text.partition(VERSIONS)
     text = "\n\n".join([before.rstrip(), *parts, f"{heading}- rlvr_trl: {__version__}\n{after.strip()}"])
     card.text = f"{text}\n\n{_citations(trainer)}\n"
-    card.data.tags = sorted(set(card.data.tags))  # TRL's order is that of a set: another one in every process
+    data.tags = sorted(set(data.tags or []))  # TRL's order is that of a set: another one in every process
     card.save(folder / "README.md")
 
 
-def earlier_results(folder: str | os.PathLike) -> tuple | None:
+def earlier_results(folder: str | os.PathLike) -> tuple[str, str | None, list | None] | None:
     """What `add_results_to_card` wrote into the card of a folder: the section, the model's name, the results."""
     path = Path(folder) / "README.md"
     if not path.exists():
         return None
-    card = ModelCard.load(path)
+    card, data = load_card(path)
     section = results_in(card.text)
-    return None if section is None else (section, card.data.model_name, card.data.eval_results)
+    return None if section is None else (section, data.model_name, data.eval_results)
 
 
 def dataset_id(dataset) -> str | None:

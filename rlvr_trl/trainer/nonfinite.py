@@ -6,7 +6,7 @@ Gradients are not looked at: under fp16 the gradient scaler meets infinite ones 
 import torch
 from torch import Tensor, nn
 
-from .failures import raise_together
+from ..distributed import raise_together
 
 
 def check_loss(accelerator, loss: Tensor, inputs: dict, model: nn.Module, step: int, max_grad_norm: float) -> None:

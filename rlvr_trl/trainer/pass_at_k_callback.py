@@ -14,7 +14,6 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
-from trl.trainer.utils import add_fused_lm_head, get_callable_name, is_async_callable, pad
 
 from ..checks import check_integer
 from ..evaluation.engines.prompts import check_prompts
@@ -23,6 +22,7 @@ from ..evaluation.processes import Processes
 from ..evaluation.report import EvaluationResult
 from ..evaluation.samples import Completions, Sample
 from ..evaluation.scoring import Scores, score
+from ..trl_compat import add_fused_lm_head, borrow, get_callable_name, is_async_callable, pad
 
 
 class PassAtKCallback(TrainerCallback):
@@ -120,7 +120,7 @@ class PassAtKCallback(TrainerCallback):
         if self.every is not None and state.global_step % self.every == 0:
             self._measure()
 
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
+    def on_evaluate(self, args, state, control, **kwargs):
         # Outside training the weights may have changed without a step, as when the best model has been loaded
         is_current = self._measured is not None and self._measured[0] == state.global_step and self.trainer.is_in_train
         if not is_current and self.every is not None and self.best_k is None:
@@ -129,11 +129,14 @@ class PassAtKCallback(TrainerCallback):
             if self.trainer.use_vllm and not self.trainer.is_in_train:
                 self.trainer._last_loaded_step = -1
             self._measure()
+        assert self._measured is not None and self.latest is not None
+        metrics = kwargs["metrics"]  # of the evaluation, which this adds to
         metrics.update(self._measured[1])
         if self.best_k is not None and f"{self.prefix}_pass@{self.best_k}" not in metrics:
+            num_scored = self.latest.num_samples[self.latest.is_scorable].min()
             raise ValueError(
                 f"`metric_for_best_model` is {args.metric_for_best_model!r}, but a problem has only "
-                f"{self.latest.num_samples[self.latest.is_scorable].min()} of {self.num_samples} completions that the "
+                f"{num_scored} of {self.num_samples} completions that the "
                 f"reward function could score. Raise `num_samples`, or measure a smaller k."
             )
 
@@ -190,7 +193,8 @@ class PassAtKCallback(TrainerCallback):
     def _complete(self, requests: list[tuple[int, int]]) -> list[Sample]:
         trainer = self.trainer
         trainer.model.eval()
-        prompt_ids, completion_ids, _, replies, *_ = trainer._generate([self._prompts[p] for p, _ in requests])
+        prompts = [self._prompts[problem] for problem, _ in requests]
+        prompt_ids, completion_ids, _, replies, *_ = trainer._generate(prompts)
         trainer.model.eval()  # transformers' continuous batching leaves it in training mode
         ends = (*trainer.eos_token_ids, trainer._tokenizer.pad_token_id)  # as TRL decides what is truncated
         return [
@@ -231,10 +235,10 @@ class PassAtKCallback(TrainerCallback):
         }
 
     def _log(self, metrics: dict[str, float]) -> None:
-        should_log = self.trainer.control.should_log
-        # Past TRL's `log`, which would add the metrics of the training and write its table of completions
-        Trainer.log(self.trainer, dict(metrics))
-        self.trainer.control.should_log = should_log  # the training's own log of this step is still to come
+        control = self.trainer.control
+        with borrow(control, should_log=control.should_log):  # the training's own log of this step is still to come
+            # Past TRL's `log`, which would add the metrics of the training and write its table of completions
+            Trainer.log(self.trainer, dict(metrics))
 
 
 def _check_engine(trainer) -> None:
@@ -314,12 +318,10 @@ def _metrics(result: EvaluationResult) -> dict[str, float]:
 def _evaluation_mode(trainer) -> Iterator[None]:
     """Within it, TRL samples one completion for each prompt listed, and writes its metrics nowhere."""
     training = [module for module in trainer.model.modules() if module.training]
-    usual = trainer.num_generations_eval, trainer._metrics["eval"]
-    trainer.num_generations_eval, trainer._metrics["eval"] = 1, defaultdict(list)
     try:
-        yield
+        with borrow(trainer, num_generations_eval=1), borrow(trainer._metrics, eval=defaultdict(list)):
+            yield
     finally:
-        trainer.num_generations_eval, trainer._metrics["eval"] = usual
         trainer.model.eval()
         for module in training:  # one by one: some are held in evaluation mode while the rest trains
             module.training = True
@@ -347,12 +349,11 @@ def _head_without_temperature(trainer) -> Iterator[None]:
     """TRL's output head divides the logits by `temperature`; within this, it gives the model's own distribution."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    usual = model.forward
-    add_fused_lm_head(model, cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32, outputs=("log_probs", "entropy"))
-    try:
+    with borrow(model, forward=model.forward):  # which the next line replaces
+        add_fused_lm_head(
+            model, cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32, outputs=("log_probs", "entropy")
+        )
         yield
-    finally:
-        model.forward = usual
 
 
 def _token_entropies(trainer, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[float]:

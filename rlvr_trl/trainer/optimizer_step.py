@@ -1,0 +1,164 @@
+"""From a generation batch to gradient, in passes of similar length where TRL would make equal micro-batches."""
+
+import contextlib
+import time
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+from trl import GRPOTrainer
+
+from ..rollouts import RolloutAllocator
+from ..trl_compat import (
+    borrow,
+    is_fsdp_managed_module,
+    shuffle_sequence_dict,
+    split_pixel_values_by_grid,
+    unsplit_pixel_values_by_grid,
+)
+from .metrics import update_metrics
+from .nonfinite import check_loss
+from .passes import BatchPlan, MicroBatch, UpdatePlan, plan_batch
+from .rlvr_config import RLVRConfig
+
+
+class TrainsInPasses(GRPOTrainer):
+    """
+    The part of RLVRTrainer from a batch to gradient.
+
+    TRL calls `training_step` `gradient_accumulation_steps` times per optimizer step, and so it stays: the last call
+    makes all passes, the others none. Without `_in_passes` everything is TRL's.
+    """
+
+    # needed, from RLVRTrainer
+    args: RLVRConfig
+    model: PreTrainedModel
+    rollouts: RolloutAllocator | None
+    _in_passes: bool
+
+    _plan: BatchPlan | None = None  # the batch in training and its passes
+
+    def get_train_dataloader(self):
+        # With `prompts_per_batch`, a batch of the data loader is a whole generation batch, whatever fits one pass
+        whole = self.args.rows_per_batch // (self.args.world_size * self.args.calls_per_batch)
+        with borrow(self, _train_batch_size=whole):
+            return super().get_train_dataloader()
+
+    @property
+    def _calls_per_update(self) -> int:
+        """Calls of `training_step` on one generation batch that make up one optimizer step, or its part of one."""
+        return min(self.args.calls_per_batch, self.args.gradient_accumulation_steps)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if not self._in_passes:
+            return super().training_step(model, inputs, num_items_in_batch)
+        begin = time.perf_counter()
+        model.train()
+        calls_per_batch = self.args.calls_per_batch
+        if self._plan is None or self._step % (calls_per_batch * self.num_iterations) == 0:
+            self._plan = None  # the last batch makes room before the next is sampled
+            self._plan_batch(self._sample_batch(inputs))
+        assert self._plan is not None
+        call, calls_per_update = self._step % calls_per_batch, self._calls_per_update
+        loss = torch.zeros((), device=self.accelerator.device)
+        if (call + 1) % calls_per_update == 0:  # the calls before this one of the same optimizer step did nothing
+            loss = self._train_update(
+                model, self._plan.batch, self._plan.updates[call // calls_per_update], num_items_in_batch
+            )
+        self._step += 1
+        self._current_train_step_time += time.perf_counter() - begin
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
+        return loss
+
+    def _sample_batch(self, inputs) -> dict:
+        """A generation batch with its rows in random order, as TRL shuffles them."""
+        batch: dict[str, Any] = self._generate_and_score_completions(inputs)
+        if self.rollouts is None:  # with stages, images are one entry per row already
+            batch = dict(split_pixel_values_by_grid(batch))
+        return shuffle_sequence_dict(batch)
+
+    def _plan_batch(self, batch: dict) -> None:
+        self._plan = plan_batch(
+            self.accelerator,
+            batch,
+            max_rows=self.args.per_device_train_batch_size,
+            max_tokens=self.args.max_tokens_per_micro_batch,
+            calls_per_batch=self.args.calls_per_batch,
+            calls_per_update=self._calls_per_update,
+            skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
+        )
+        self._metrics["train"]["micro_batch/padding_share"].append(self._plan.padding_share)
+
+    def _train_update(self, model, batch: dict, update: UpdatePlan, num_items_in_batch) -> Tensor:
+        """All forward and backward passes of one optimizer step on a batch. Returns its loss."""
+        loss = torch.zeros((), device=self.accelerator.device)
+        gradient_state, logged = self.accelerator.gradient_state, []  # metrics of each pass
+        for index, forward_pass in enumerate(update.passes):
+            micro_batch = update.micro_batch(batch, forward_pass, self.loss_type)
+            micro_batch.update(unsplit_pixel_values_by_grid(micro_batch))
+            last = index == len(update.passes) - 1
+            metrics = defaultdict(list)
+            averaged = borrow(gradient_state, sync_gradients=gradient_state.sync_gradients and last)
+            with borrow(self._metrics, train=metrics), averaged:
+                if index < len(update.without_gradient):
+                    with torch.no_grad(), self.compute_loss_context_manager():
+                        self.compute_loss(model, micro_batch)
+                else:  # past TRL's training_step, which counts its calls
+                    with contextlib.nullcontext() if last else self._without_sync(model):
+                        loss = loss + Trainer.training_step(self, model, micro_batch, num_items_in_batch)
+            logged.append(metrics)
+        combined = update_metrics(logged, update, self.importance_sampling_level == "sequence")
+        if self._entropy_bonus_enabled:
+            combined["entropy_coef"] = self.entropy_coef  # TRL has logged what one pass used
+            combined["policy_loss"] = self._policy_loss(loss, update, combined)
+        for name, value in combined.items():
+            self._metrics["train"][name].append(value)
+        return loss
+
+    def _without_sync(self, model) -> AbstractContextManager:
+        """A context whose gradients stay on this process."""
+        is_sharded = getattr(self, "is_distributed_loading_by_transformers", False) and is_fsdp_managed_module(
+            self.model
+        )
+        if is_sharded and hasattr(self, "_defer_fsdp_gradient_reduction"):
+            return self._defer_fsdp_gradient_reduction()  # accelerate did not wrap it and would do nothing
+        return self.accelerator.no_sync(model)
+
+    def _policy_loss(self, loss: Tensor, update: UpdatePlan, logged: dict[str, float]) -> float:
+        """The loss of an optimizer step, all processes, without the entropy bonus and the auxiliary loss."""
+        share = update.totals.calls_per_update / self.current_gradient_accumulation_steps
+        whole = self.accelerator.reduce(loss, reduction="mean").item() / share
+        aux = self.router_aux_loss_coef * logged["aux_loss"] if self.aux_loss_enabled else 0.0
+        return whole + self.entropy_coef * logged["entropy"] - aux
+
+    def _prepare_inputs(self, generation_batch):
+        if isinstance(generation_batch, MicroBatch):
+            return generation_batch
+        return super()._prepare_inputs(generation_batch)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training:
+            check_loss(
+                self.accelerator, loss.detach(), inputs, self.model, self.state.global_step, self.args.max_grad_norm
+            )
+        return loss
+
+    def _compute_loss(self, model, inputs):
+        if not isinstance(inputs, MicroBatch):
+            return super()._compute_loss(model, inputs)
+        weights = inputs.weights
+        if weights.policy == 0.0:  # nothing but filler
+            return super()._compute_loss(model, inputs) * 0.0
+        # TRL adds up three terms that are weighted differently here: what multiplies the sum is taken out of two
+        with borrow(
+            self,
+            entropy_coef=self.entropy_coef * weights.entropy / weights.policy,
+            router_aux_loss_coef=self.router_aux_loss_coef * weights.aux / weights.policy,
+        ):
+            return super()._compute_loss(model, inputs) * weights.policy

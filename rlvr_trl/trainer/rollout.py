@@ -1,0 +1,190 @@
+"""One call of TRL's generation and scoring, and the record of what it made."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+
+from ..trl_compat import borrow, unsplit_pixel_values_by_grid
+from .batch_layout import IMAGE_FIELDS, loss_mask
+from .generation_progress import GenerationProgress
+from .passes import score_in_passes
+from .reward_guard import RewardGuard
+from .rlvr_config import RLVRConfig
+from .vllm_watchdog import server_must_answer
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """
+    What one call of generation and scoring made: B completions on this process, T on all of them.
+
+    Args:
+        batch (`dict`): TRL's batch for the rows of this process.
+        rewards_per_func (`Tensor` of shape `(T, F)`): rewards by function; NaN where a function gave none.
+        lengths (`Tensor` of shape `(T,)`): lengths in tokens, without what tools said.
+        truncated (`Tensor` of shape `(T,)`): whether a completion was cut off.
+        entropies (`Tensor` of shape `(T,)`, *optional*): mean token entropies, if the estimator reads them.
+    """
+
+    batch: dict
+    rewards_per_func: Tensor
+    lengths: Tensor
+    truncated: Tensor
+    entropies: Tensor | None = None
+
+    @property
+    def num_local(self) -> int:
+        return len(self.batch["prompt_ids"])
+
+
+@dataclass
+class _Recording:
+    """What is caught while TRL's call runs. TRL returns none of it."""
+
+    wants_entropies: bool
+    completion_ids: list[list[int]] | None = None
+    tool_mask: list[list[int]] | None = None
+    rewards_per_func: Tensor | None = None  # (T, F)
+    entropies: Tensor | None = None  # (B, C)
+
+
+class RecordsGeneration(GRPOTrainer):
+    """
+    The part of RLVRTrainer from prompts to scored completions: [`record_generation`] calls TRL and returns a record.
+
+    TRL makes everything in one method that returns the batch alone. The methods that it calls on the way are
+    overridden here to catch the rest.
+    """
+
+    # needed, from RLVRTrainer
+    args: RLVRConfig
+    model: PreTrainedModel
+    num_generations: int
+    num_generations_eval: int
+    _in_passes: bool
+    _needs_entropies: bool
+    _reward_guard: RewardGuard
+    _generation_progress: GenerationProgress
+
+    _recording: _Recording | None = None  # while a call runs
+
+    def record_generation(self, inputs: list[dict], num_generations: int | None = None) -> GenerationRecord:
+        """
+        Generates and scores one completion of each row. All processes must call it with as many rows.
+
+        Args:
+            inputs (`list[dict]`): this process's rows, each prompt `num_generations` times.
+            num_generations (`int`, *optional*): completions of one prompt in these rows, the trainer's by default.
+        """
+        usual = self.num_generations if num_generations is None else num_generations
+        recording = _Recording(wants_entropies=self._needs_entropies and self.model.training)
+        with borrow(self, _recording=recording, num_generations=usual):
+            batch = super()._generate_and_score_completions(inputs)
+            if recording.wants_entropies and recording.entropies is None:
+                self._score_for_entropies(batch)
+        assert recording.rewards_per_func is not None, "TRL has scored nothing"
+        lengths, truncated = self._gather_lengths(recording)
+        return GenerationRecord(
+            batch, recording.rewards_per_func, lengths, truncated, self._gather_entropies(recording.entropies, batch)
+        )
+
+    # --- what TRL calls on the way ---
+
+    def _generate(self, prompts):
+        with server_must_answer(self):
+            generated = super()._generate(prompts)
+        if self._recording is not None:
+            self._recording.completion_ids, self._recording.tool_mask = generated[1], generated[2]
+        return generated
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+            )
+        limit = self.args.max_rows_per_generation
+        if limit is None:
+            limit = len(prompt_ids)
+        elif images is not None:
+            raise ValueError(f"`max_rows_per_generation`={limit} cannot be used with images. Remove it.")
+        else:
+            multimodal_fields = {}
+        batches = [prompt_ids[start : start + limit] for start in range(0, len(prompt_ids), limit)]
+        completion_ids = []
+        with self._generation_progress.watch_transformers([len(batch) for batch in batches]) as next_batch:
+            for batch in batches:
+                next_batch()
+                completion_ids += super()._generate_single_turn(
+                    batch, images, multimodal_fields, num_generations, *args, **kwargs
+                )[0]
+        return completion_ids, None  # transformers returns no log-probabilities
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._reward_guard.raise_together(self.accelerator)
+        if self._recording is not None:
+            self._recording.rewards_per_func = rewards_per_func
+        return rewards_per_func
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        recording = self._recording
+        # The first whole batch after generation is scored by the policy, which is whose entropies an estimator reads;
+        # but where an adapter is trained, TRL may score the reference first, which is this model without the adapter
+        by_policy = model is self.model and (compute_entropy or self.beta == 0.0 or self.ref_model is not None)
+        keep = recording is not None and recording.wants_entropies and recording.entropies is None and by_policy
+        keep = keep and batch_size is not None
+        compute_entropy = compute_entropy or keep
+        score = super()._get_per_token_logps_and_entropies
+        is_whole_batch = batch_size is not None and self.model.training
+        if is_whole_batch and self._in_passes and all(value is None for value in kwargs.values()):
+            logps, entropies = score_in_passes(
+                lambda ids, mask, width: score(model, ids, mask, width, compute_entropy=compute_entropy),
+                self.accelerator,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                max_rows=batch_size,
+                max_tokens=self.args.max_tokens_per_micro_batch,
+            )
+            aux_loss = None
+        else:
+            logps, entropies, aux_loss = score(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        if recording is not None and keep:
+            recording.entropies = entropies
+        return logps, entropies, aux_loss
+
+    # --- what is gathered afterwards ---
+
+    def _score_for_entropies(self, batch: dict) -> None:
+        """Scores the completions once more, because TRL needed no log-probabilities that entropies come with."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        rows, width = self.args.per_device_train_batch_size, batch["completion_ids"].shape[1]
+        images = unsplit_pixel_values_by_grid({name: batch[name] for name in IMAGE_FIELDS if name in batch})
+        with torch.no_grad():
+            self._get_per_token_logps_and_entropies(self.model, ids, mask, width, rows, compute_entropy=True, **images)
+
+    def _gather_entropies(self, entropies: Tensor | None, batch: dict) -> Tensor | None:
+        """Mean token entropy of each completion, all processes. `(T,)`."""
+        if entropies is None:
+            return None
+        mask = loss_mask(batch)  # (B, C)
+        return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+
+    def _gather_lengths(self, recording: _Recording) -> tuple[Tensor, Tensor]:
+        """Length and truncation of each completion, all processes. Two of shape `(T,)`."""
+        completion_ids, tool_mask = recording.completion_ids, recording.tool_mask
+        assert completion_ids is not None, "TRL has generated nothing"
+        lengths = [len(ids) for ids in completion_ids] if tool_mask is None else [sum(mask) for mask in tool_mask]
+        ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)  # as TRL decides what is truncated
+        truncated = [ids[-1] not in ends for ids in completion_ids]
+        both = torch.tensor([lengths, truncated], device=self.accelerator.device)
+        lengths, truncated = self.accelerator.gather(both.T.contiguous()).T
+        return lengths, truncated.bool()

@@ -1,0 +1,711 @@
+"""The one door to what TRL, transformers, accelerate, torch and vLLM promise nothing about.
+
+Whatever this package overrides, reads or changes that is private there, or public but undocumented, is a row of
+[`PRIVATE_PARTS`]: what it must look like, why it is needed, and when the row can go. The rows are compared with what
+is installed when the trainers are imported, so before a model loads: a part that is gone, renamed or takes other
+arguments is an ImportError that names it, and not a run that fails after an hour or trains on something else. What
+only an object can show, the attributes of a trainer, is looked at once more at the end of the constructor.
+
+Functions of these libraries are imported from here. The libraries are loaded when the first one is asked for, so that
+packages that need no trainer do not load TRL.
+"""
+
+import dis
+import importlib
+import inspect
+import types
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import Version
+
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import _get_default_store
+    from transformers.integrations import is_fsdp_managed_module
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+    from transformers.utils.hub import hf_api
+    from trl.trainer.utils import (
+        add_fused_lm_head,
+        get_callable_name,
+        get_config_model_id,
+        is_async_callable,
+        nanstd,
+        pad,
+        shuffle_sequence_dict,
+        split_pixel_values_by_grid,
+        unsplit_pixel_values_by_grid,
+    )
+
+__all__ = [
+    "PREFIX_CHECKPOINT_DIR",
+    "HubStrategy",
+    "_get_default_store",
+    "add_fused_lm_head",
+    "borrow",
+    "check_attributes",
+    "check_private_parts",
+    "get_callable_name",
+    "get_config_model_id",
+    "hf_api",
+    "is_async_callable",
+    "is_fsdp_managed_module",
+    "nanstd",
+    "pad",
+    "rotate_checkpoints",
+    "shuffle_sequence_dict",
+    "split_pixel_values_by_grid",
+    "unsplit_pixel_values_by_grid",
+]
+
+TESTED_TRL = ("1.16",)
+TESTED_TRANSFORMERS = "transformers>=5.10,<5.24"
+
+
+ABSENT = "does not exist"
+
+# --- kinds of rows: each says what is wrong with the installed version, or None ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """
+    A part of another library; of this class itself, a constant of a module or of a class.
+
+    Args:
+        owner (`str`): the module, or `module:Class`.
+        name (`str`): its name there.
+        why (`str`): what this package does with it.
+        until (`str`): when the row can go.
+        since (`str`, *optional*): the version of the library that brought it; earlier ones need not have it.
+    """
+
+    owner: str
+    name: str
+    why: str
+    until: str
+    since: str | None = None
+
+    @property
+    def library(self) -> str:
+        return self.owner.split(".")[0].split(":")[0]
+
+    @property
+    def path(self) -> str:
+        return f"{self.owner.replace(':', '.')}.{self.name}"
+
+    @property
+    def is_expected(self) -> bool:
+        return self.since is None or Version(version(self.library)) >= Version(self.since)
+
+    def find_owner(self) -> Any:
+        module, _, name = self.owner.partition(":")
+        loaded = importlib.import_module(module)
+        return getattr(loaded, name) if name else loaded
+
+    def problem(self) -> str | None:
+        try:
+            owner = self.find_owner()
+        except (ImportError, AttributeError) as error:
+            return f"cannot be imported ({type(error).__name__}: {error})"
+        return self.problem_in(owner)
+
+    def problem_in(self, owner: Any) -> str | None:
+        # A class must have it itself: a base with a part of that name would hide that it was renamed
+        is_there = self.name in vars(owner) if isinstance(owner, type) else hasattr(owner, self.name)
+        return None if is_there else ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function(Part):
+    """
+    A function or method.
+
+    Args:
+        leading (`tuple[str, ...]`): its first parameters, which are given or taken by position; without `self`.
+        named (`tuple[str, ...]`): further parameters that are given by name.
+        returns (`int`, *optional*): the size of the tuple it returns.
+        fields (`tuple[str, ...]`): keys of the dict it returns.
+    """
+
+    leading: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    returns: int | None = None
+    fields: tuple[str, ...] = ()
+
+    def problem_in(self, owner: Any) -> str | None:
+        if (absent := super().problem_in(owner)) is not None:
+            return absent
+        function = getattr(owner, self.name)
+        parameters = inspect.signature(function).parameters
+        found = [name for name in parameters if name != "self"]
+        if tuple(found[: len(self.leading)]) != self.leading:
+            return f"takes {tuple(found)} and not {self.leading} first"
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        missing = [name for name in self.named if name not in found]
+        if missing and not takes_any:
+            return f"has no parameter {missing[0]!r}"
+        code = inspect.unwrap(function).__code__
+        if self.returns is not None and (sizes := _returned_sizes(code)) != {self.returns}:
+            return f"returns tuples of {sorted(sizes)} values and not of {self.returns}"
+        missing = sorted(set(self.fields) - _strings(code)) if self.fields else []
+        return f"does not return the field {missing[0]!r}" if missing else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute(Part):
+    """
+    An attribute that a method of a class, or of one of its bases, sets.
+
+    Args:
+        set_in (`str`): that method.
+        kind (`type` or tuple of types): what its value must be an instance of.
+        keys (`tuple[str, ...]`): keys that it must have.
+        only_with (`str`, *optional*): an option of the trainer without which it need not be there.
+    """
+
+    set_in: str = "__init__"
+    kind: type | tuple[type, ...] = object
+    keys: tuple[str, ...] = ()
+    only_with: str | None = None
+
+    def problem_in(self, owner: Any) -> str | None:
+        methods = [vars(base).get(self.set_in) for base in inspect.getmro(owner)]
+        is_set = any(self.name in _attributes_set(method) for method in methods if method is not None)
+        return None if is_set else f"is not set by `{self.set_in}`"
+
+    def problem_of(self, instance: Any) -> str | None:
+        """What is wrong with the attribute of one object, at the end of its constructor."""
+        if self.set_in != "__init__" or self.only_with is not None and not getattr(instance, self.only_with):
+            return None
+        if not hasattr(instance, self.name):
+            return "is not set"
+        value = getattr(instance, self.name)
+        if not isinstance(value, self.kind):
+            return f"is of type {type(value).__name__}"
+        absent = [key for key in self.keys if key not in value]
+        return f"has no key {absent[0]!r}" if absent else None
+
+
+def _returned_sizes(code: types.CodeType) -> set[int]:
+    """Sizes of the tuples that the code returns, 0 for what is not built where it is returned."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+    return {
+        (before.arg or 0) if before.opname == "BUILD_TUPLE" else 0
+        for before, step in zip(steps, steps[1:], strict=False)
+        if step.opname == "RETURN_VALUE"
+    }
+
+
+def _strings(code: types.CodeType) -> set[str]:
+    """String literals of the code; the keys of a dict display are in a tuple."""
+    found: set[str] = set()
+    for constant in code.co_consts:
+        found.update(
+            value for value in (constant if isinstance(constant, tuple) else [constant]) if type(value) is str
+        )
+    return found
+
+
+def _attributes_set(method: Any) -> set[str]:
+    code = getattr(inspect.unwrap(method), "__code__", None)  # the constructor of `object` has none
+    return {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"} if code else set()
+
+
+# --- the table ---
+
+GRPO, TRAINER = "trl:GRPOTrainer", "transformers:Trainer"
+UTILS = "trl.trainer.utils"
+
+HOOK = "TRL has a hook for the advantages of a whole batch (huggingface/trl#7298 adds one for GRPO)"
+STAGES = "TRL can sample more completions for some prompts of a batch"
+RAGGED = "TRL trains batches whose groups differ in size, and micro-batches that differ in length"
+RESUME = "TRL saves and restores the batch in training"
+ATOMIC = "transformers writes a checkpoint beside its final place and renames it once it is whole"
+PUSHES = "transformers looks at what came of a push to the Hub, and does failed ones again"
+TRANSLATED = "transformers loads a checkpoint with the key mapping of `from_pretrained`"
+EVALUATION = "TRL samples completions for a caller, without training on them"
+IMAGES = "TRL keeps the images of a batch as one entry per row"
+PUBLIC = "the library makes it public"
+
+PRIVATE_PARTS: tuple[Part, ...] = (
+    # one call of generation and scoring, and what is recorded of it
+    Function(
+        owner=GRPO,
+        name="_generate_and_score_completions",
+        leading=("inputs",),
+        fields=(
+            *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"),
+            *("tool_mask", "old_per_token_logps", "ref_per_token_logps", "sampling_per_token_logps"),
+            *("importance_sampling_ratio", "pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask"),
+            *("spatial_shapes", "num_tiles", "image_sizes", "token_type_ids", "mm_token_type_ids"),
+            "image_position_ids",
+        ),
+        why="overridden: its advantages are replaced, and it is called once a stage",
+        until=HOOK,
+    ),
+    Function(
+        owner=GRPO,
+        name="_generate",
+        leading=("prompts",),
+        returns=8,
+        why="overridden: records token ids and tool masks, and watches the vLLM server; PassAtKCallback samples by it",
+        until=EVALUATION,
+    ),
+    Function(
+        owner=GRPO,
+        name="_generate_single_turn",
+        leading=("prompt_ids", "images", "multimodal_fields", "num_generations"),
+        returns=2,
+        why="overridden: `max_rows_per_generation`, and the progress bar",
+        until="TRL limits how many rows `generate` gets at once",
+    ),
+    Function(
+        owner=GRPO,
+        name="_calculate_rewards",
+        leading=("inputs", "prompts", "completions", "completion_ids_list"),
+        why="overridden: records the rewards of every function; an error on one process is raised on all",
+        until=HOOK,
+    ),
+    Function(
+        owner=GRPO,
+        name="_get_per_token_logps_and_entropies",
+        leading=("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"),
+        named=("compute_entropy",),
+        returns=3,
+        why="overridden: scores a batch in trimmed passes and records entropies; PassAtKCallback calls it",
+        until=RAGGED,
+    ),
+    Attribute(owner=GRPO, name="num_generations", kind=int, why="1 for a later stage's rows", until=STAGES),
+    Attribute(owner=GRPO, name="num_generations_eval", kind=int, why="1 while pass@k is measured", until=EVALUATION),
+    Attribute(owner=GRPO, name="_tokenizer", why="its pad token ends a completion", until=PUBLIC),
+    Attribute(owner=GRPO, name="eos_token_ids", kind=(list, tuple), why="end a completion", until=PUBLIC),
+    Attribute(owner=GRPO, name="reward_funcs", kind=list, why="each gets a guard that names it", until=HOOK),
+    Attribute(owner=GRPO, name="reward_func_names", kind=list, why="name the metrics", until=PUBLIC),
+    Attribute(owner=GRPO, name="reward_weights", why="weight the rewards of a completion", until=HOOK),
+    Attribute(owner=GRPO, name="multi_objective_aggregation", kind=str, why="how rewards are combined", until=HOOK),
+    Attribute(owner=GRPO, name="use_vllm", kind=bool, why="decides who generates", until=PUBLIC),
+    Attribute(owner=GRPO, name="vllm_mode", kind=str, why="decides who generates", until=PUBLIC),
+    Attribute(
+        owner=GRPO,
+        name="use_transformers_continuous_batching",
+        kind=bool,
+        why="decides who generates",
+        until=PUBLIC,
+    ),
+    Attribute(owner=GRPO, name="tools", why="PassAtKCallback refuses them", until=EVALUATION),
+    Attribute(owner=GRPO, name="environment_factories", why="PassAtKCallback refuses them", until=EVALUATION),
+    Attribute(owner=GRPO, name="rollout_func", why="PassAtKCallback refuses one", until=EVALUATION),
+    Attribute(
+        owner=GRPO,
+        name="vllm_generation",
+        only_with="use_vllm",
+        why="has the engine or the address of the server",
+        until="TRL's requests to the server end when it dies, and its bar of vLLM can be switched on",
+    ),
+    Attribute(
+        owner=GRPO,
+        name="_last_loaded_step",
+        kind=int,
+        only_with="use_vllm",
+        why="-1 makes vLLM load the weights of the best model",
+        until=EVALUATION,
+    ),
+    # metrics and logs of completions
+    Attribute(
+        owner=GRPO,
+        name="_metrics",
+        kind=dict,
+        keys=("train", "eval"),
+        why="metrics of several calls are joined into those of a batch",
+        until=STAGES,
+    ),
+    Attribute(
+        owner=GRPO,
+        name="_logs",
+        kind=dict,
+        keys=("images", "prompt", "completion", "rewards", "advantages", "extra"),
+        why="completions of several stages are joined; its advantages are those that train",
+        until=HOOK,
+    ),
+    Attribute(owner=GRPO, name="_pending_extra_logs", kind=dict, why="cleared after a call that failed", until=STAGES),
+    Attribute(owner=GRPO, name="_pending_metrics", kind=dict, why="cleared after a call that failed", until=STAGES),
+    Attribute(owner=GRPO, name="_current_train_step_time", kind=float, why="counted on in passes", until=RAGGED),
+    # from a batch to gradient
+    Function(
+        owner=GRPO,
+        name="training_step",
+        leading=("model", "inputs", "num_items_in_batch"),
+        why="overridden: the last call of an optimizer step makes all passes",
+        until=RAGGED,
+    ),
+    Function(
+        owner=TRAINER,
+        name="training_step",
+        leading=("model", "inputs", "num_items_in_batch"),
+        why="called for each pass, past TRL's, which counts its calls",
+        until=RAGGED,
+    ),
+    Function(
+        owner=GRPO,
+        name="compute_loss",
+        leading=("model", "inputs", "return_outputs", "num_items_in_batch"),
+        why="overridden: a loss that is not finite is an error",
+        until="transformers refuses a loss that is not finite",
+    ),
+    Function(
+        owner=GRPO,
+        name="_compute_loss",
+        leading=("model", "inputs"),
+        why="overridden: the loss of a pass is weighted by what it holds",
+        until=RAGGED,
+    ),
+    Function(
+        owner=GRPO,
+        name="_prepare_inputs",
+        leading=("generation_batch",),
+        why="overridden: what is a pass already goes through as it is",
+        until=RAGGED,
+    ),
+    Function(
+        owner=GRPO,
+        name="get_train_dataloader",
+        why="overridden: with `prompts_per_batch` it yields whole generation batches",
+        until=RAGGED,
+    ),
+    Function(
+        owner=TRAINER,
+        name="compute_loss_context_manager",
+        why="the autocast of passes without gradient",
+        until=RAGGED,
+    ),
+    Attribute(owner=TRAINER, name="_train_batch_size", kind=int, why="rows of a batch of the loader", until=RAGGED),
+    Attribute(
+        owner=TRAINER,
+        name="current_gradient_accumulation_steps",
+        set_in="_run_epoch",
+        why="the loss is divided by it",
+        until=PUBLIC,
+    ),
+    Attribute(
+        owner=TRAINER,
+        name="is_distributed_loading_by_transformers",
+        kind=bool,
+        since="5.19",
+        why="then accelerate does not know that the model is sharded",
+        until=RAGGED,
+    ),
+    Function(
+        owner=TRAINER,
+        name="_defer_fsdp_gradient_reduction",
+        since="5.23",
+        why="keeps gradients on their process until the last pass, for a model that was sharded when loaded",
+        until=RAGGED,
+    ),
+    Function(
+        owner="transformers.integrations",
+        name="is_fsdp_managed_module",
+        leading=("module",),
+        why="whether a model was sharded when it was loaded",
+        until=RAGGED,
+    ),
+    Attribute(
+        owner="accelerate.state:GradientState",
+        name="sync_gradients",
+        why="gradients are averaged over the processes in the last pass only",
+        until=RAGGED,
+    ),
+    Attribute(owner=GRPO, name="loss_type", kind=str, why="decides the weight of a pass", until=RAGGED),
+    Attribute(owner=GRPO, name="importance_sampling_level", kind=str, why="what metrics count", until=RAGGED),
+    Attribute(owner=GRPO, name="num_iterations", kind=int, why="how often a batch is trained on", until=PUBLIC),
+    Attribute(owner=GRPO, name="beta", kind=(int, float), why="whether there is a KL term", until=PUBLIC),
+    Attribute(owner=GRPO, name="ref_model", why="whether the reference is a model of its own", until=PUBLIC),
+    Attribute(owner=GRPO, name="_entropy_bonus_enabled", kind=bool, why="every row has a gradient then", until=RAGGED),
+    Attribute(owner=GRPO, name="entropy_coef", kind=(int, float), why="weighted on its own in a pass", until=RAGGED),
+    Attribute(owner=GRPO, name="aux_loss_enabled", kind=bool, why="every row has a gradient then", until=RAGGED),
+    Attribute(
+        owner=GRPO, name="router_aux_loss_coef", kind=(int, float), why="weighted on its own in a pass", until=RAGGED
+    ),
+    Attribute(owner=GRPO, name="_step", kind=int, why="counted in passes; saved in checkpoints", until=RESUME),
+    Attribute(owner=GRPO, name="_buffered_inputs", why="saved in checkpoints", until=RESUME),
+    # resume
+    Function(
+        owner=GRPO,
+        name="_get_train_sampler",
+        leading=("dataset",),
+        why="overridden: a resumed run draws its permutations again",
+        until="transformers restores the generator of the sampler",
+    ),
+    Function(
+        owner=GRPO,
+        name="_save_checkpoint",
+        leading=("model", "trial"),
+        why="overridden: written beside its place and renamed",
+        until=ATOMIC,
+    ),
+    Function(
+        owner=TRAINER,
+        name="_get_output_dir",
+        leading=("trial",),
+        why="overridden: where a checkpoint is written while it is not whole",
+        until=ATOMIC,
+    ),
+    Function(
+        owner=TRAINER,
+        name="_save_rng_state",
+        leading=("output_dir",),
+        why="overridden: every process saves its part of the batch as well",
+        until=RESUME,
+    ),
+    Function(
+        owner=GRPO,
+        name="_load_optimizer_and_scheduler",
+        leading=("checkpoint",),
+        why="overridden: restores the batch as well",
+        until=RESUME,
+    ),
+    Function(
+        owner=TRAINER,
+        name="_load_from_checkpoint",
+        leading=("resume_from_checkpoint", "model"),
+        why="overridden: adapters keep their dtype",
+        until="PEFT loads an adapter in the dtype in which it is trained",
+    ),
+    Function(owner=TRAINER, name="_load_best_model", why="overridden: knows where it loads from", until=TRANSLATED),
+    Function(
+        owner=TRAINER,
+        name="_issue_warnings_after_load",
+        leading=("load_result",),
+        why="overridden: weights that are saved under other names are loaded, not left as they were",
+        until=TRANSLATED,
+    ),
+    Function(
+        owner="transformers.trainer_utils",
+        name="rotate_checkpoints",
+        leading=("output_dir", "save_total_limit", "best_model_checkpoint", "use_mtime"),
+        why="deletes old checkpoints once a new one is whole",
+        until=ATOMIC,
+    ),
+    Part(owner="transformers.trainer_utils", name="PREFIX_CHECKPOINT_DIR", why="names checkpoints", until=PUBLIC),
+    # the Hub
+    Part(owner="transformers.trainer_utils", name="HubStrategy", why="says what is pushed when", until=PUBLIC),
+    Function(
+        owner=TRAINER,
+        name="_push_from_checkpoint",
+        leading=("checkpoint_folder",),
+        why="overridden: looks at what came of earlier pushes",
+        until=PUSHES,
+    ),
+    Function(owner=TRAINER, name="_finish_current_push", why="overridden: pushes what is missing", until=PUSHES),
+    Function(
+        owner=TRAINER,
+        name="push_to_hub",
+        leading=("commit_message", "blocking", "token", "revision"),
+        why="overridden: tries again",
+        until=PUSHES,
+    ),
+    Function(
+        owner=TRAINER,
+        name="init_hf_repo",
+        leading=("token",),
+        why="overridden: keeps the token out of the saved arguments",
+        until="transformers does not push `hub_token` with its arguments",
+    ),
+    Attribute(
+        owner=TRAINER,
+        name="push_in_progress",
+        set_in="init_hf_repo",
+        why="has the uploads that run",
+        until=PUSHES,
+    ),
+    Attribute(
+        owner="transformers.utils.hub:PushInProgress", name="jobs", kind=list, why="are those uploads", until=PUSHES
+    ),
+    Function(owner="transformers.utils.hub", name="hf_api", why="uploads again, with the same token", until=PUSHES),
+    Function(
+        owner="trl.trainer.base_trainer:_BaseTrainer",
+        name="create_model_card",
+        leading=("model_name", "dataset_name", "tags"),
+        why="overridden: TRL's card is completed",
+        until=PUBLIC,
+    ),
+    Part(owner=GRPO, name="_tag_names", why="tags of the card", until=PUBLIC),
+    Part(owner=GRPO, name="_name", why="method that the card names", until=PUBLIC),
+    Part(owner=GRPO, name="_paper", why="paper that the card cites", until=PUBLIC),
+    Part(
+        owner="trl:GRPOConfig",
+        name="_VALID_DICT_FIELDS",
+        why="fields that may be given as JSON on the command line",
+        until=PUBLIC,
+    ),
+    # small functions
+    Function(
+        owner=UTILS,
+        name="add_fused_lm_head",
+        leading=("model",),
+        named=("cast_lm_head_to_fp32", "outputs"),
+        why="entropies of the model's own distribution, without the sampling temperature",
+        until="TRL's head takes the temperature with each call",
+    ),
+    Function(owner=UTILS, name="get_callable_name", leading=("func",), why="names reward functions", until=PUBLIC),
+    Function(owner=UTILS, name="get_config_model_id", leading=("config",), why="names the run", until=PUBLIC),
+    Function(owner=UTILS, name="is_async_callable", leading=("func",), why="tells async rewards", until=PUBLIC),
+    Function(owner=UTILS, name="nanstd", leading=("tensor",), why="TRL's metrics of all stages", until=STAGES),
+    Function(
+        owner=UTILS,
+        name="pad",
+        leading=("tensors", "padding_value"),
+        named=("padding_side",),
+        why="pads prompts and completions as TRL does",
+        until=EVALUATION,
+    ),
+    Function(
+        owner=UTILS,
+        name="shuffle_sequence_dict",
+        leading=("seq_dict",),
+        why="puts the rows of a batch into the order that TRL would",
+        until=RAGGED,
+    ),
+    Function(owner=UTILS, name="split_pixel_values_by_grid", leading=("batch",), why="images by row", until=IMAGES),
+    Function(
+        owner=UTILS, name="unsplit_pixel_values_by_grid", leading=("batch",), why="images by batch", until=IMAGES
+    ),
+    # several processes
+    Function(
+        owner="torch.distributed.distributed_c10d",
+        name="_get_default_store",
+        why="a failed process leaves its error there, where the others look",
+        until="torch ends all processes of a group when one fails, whatever the launcher and the backend",
+    ),
+    # vLLM, which is looked at when it is used
+    Attribute(
+        owner="trl.generation.vllm_generation:VLLMGeneration",
+        name="llm",
+        set_in="_init_vllm",
+        why="the engine in this process, whose bar is made one of ours",
+        until="TRL lets a caller choose `use_tqdm` of vLLM",
+    ),
+    Attribute(
+        owner="trl.generation.vllm_generation:VLLMGeneration",
+        name="vllm_client",
+        set_in="_init_vllm",
+        why="has the address of the server that must answer",
+        until="TRL's requests to the server end when it dies",
+    ),
+    Attribute(
+        owner="trl.generation.vllm_client:VLLMClient",
+        name="base_url",
+        why="the address of the server that must answer",
+        until="TRL's requests to the server end when it dies",
+    ),
+    Function(
+        owner="vllm:LLM",
+        name="generate",
+        named=("use_tqdm",),
+        why="replaced, for a progress bar like that of `generate` of transformers",
+        until="TRL lets a caller choose `use_tqdm` of vLLM",
+    ),
+    Function(
+        owner="vllm:LLM",
+        name="enqueue",
+        leading=("prompts", "sampling_params"),
+        named=("lora_request", "use_tqdm"),
+        why="evaluation takes completions as they end, to save them before the longest is done",
+        until="vLLM has an iterator over finished completions",
+    ),
+    Function(
+        owner="vllm.v1.engine.llm_engine:LLMEngine",
+        name="step",
+        why="evaluation takes completions as they end, to save them before the longest is done",
+        until="vLLM has an iterator over finished completions",
+    ),
+    Function(
+        owner="vllm.v1.engine.llm_engine:LLMEngine",
+        name="abort_request",
+        leading=("request_ids",),
+        why="an evaluation that is stopped takes back what it asked for",
+        until="vLLM has an iterator over finished completions",
+    ),
+)
+_MODULE_OF = {part.name: part.owner for part in PRIVATE_PARTS if ":" not in part.owner}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+# --- the checks ---
+
+
+def check_private_parts(*libraries: str) -> None:
+    """
+    Compares the rows of these libraries with what is installed; warns of a TRL that was never tested.
+
+    Args:
+        libraries (`str`): `"trl"`, `"transformers"`, `"accelerate"`, `"torch"`, `"vllm"`.
+
+    Raises:
+        `ImportError`: A part is missing or looks different; names it, its version, and versions that work.
+    """
+    for part in PRIVATE_PARTS:
+        if part.library in libraries and part.is_expected and (problem := part.problem()) is not None:
+            raise ImportError(_explain(part, problem))
+    if "trl" in libraries and ".".join(map(str, Version(version("trl")).release[:2])) not in TESTED_TRL:
+        warnings.warn(
+            f"rlvr_trl is tested with TRL {', '.join(TESTED_TRL)}, but TRL {version('trl')} is installed.",
+            stacklevel=2,
+        )
+
+
+def check_attributes(trainer: Any) -> None:
+    """
+    Looks at the attributes that the constructor of a trainer must have set.
+
+    Raises:
+        `ImportError`: One is missing or of another type; names it.
+    """
+    for part in PRIVATE_PARTS:
+        if isinstance(part, Attribute) and part.owner in (GRPO, TRAINER) and part.is_expected:
+            problem = part.problem_of(trainer)
+            if problem is not None:
+                raise ImportError(_explain(part, problem))
+
+
+def _explain(part: Part, problem: str) -> str:
+    return (
+        f"rlvr_trl relies on `{part.path}`, which {problem} in {part.library} {version(part.library)} (needed: "
+        f"{part.why}). Install tested versions: pip install 'trl=={TESTED_TRL[-1]}.*' '{TESTED_TRANSFORMERS}'."
+    )
+
+
+@contextmanager
+def borrow(owner: Any, **values: Any) -> Iterator[None]:
+    """
+    Sets attributes of an object, or entries of a dict, and puts back what was there, whatever happens in between.
+
+    Args:
+        owner: the object or the dict. It has all of them already.
+        values: name -> what it is within the context.
+    """
+    if isinstance(owner, MutableMapping):
+        usual: Mapping[str, Any] = {name: owner[name] for name in values}
+        put_back = owner.update
+        owner.update(values)
+    else:
+        usual = {name: getattr(owner, name) for name in values}
+
+        def put_back(attributes: Mapping[str, Any]) -> None:
+            for name, value in attributes.items():
+                setattr(owner, name, value)
+
+        put_back(values)
+    try:
+        yield
+    finally:
+        put_back(usual)
