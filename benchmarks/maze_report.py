@@ -3,7 +3,7 @@
 python benchmarks/maze_report.py
 
 Every number, verdict and interval is computed here from the files; nothing in the report is written by hand. Tables of
-README.md and of the pages in docs/methods come from here too, between two comments that name this file.
+docs/methods come from here too, between two comments that name this file.
 """
 
 import argparse
@@ -307,7 +307,7 @@ def scale_sections(results: Results, folder: Path) -> list[str]:
 
 def make_report(results: Path, docs: Path, scales: list[str], fill_in: Path | None = None) -> Path:
     """
-    Writes `results.md` and its figures into the folder `docs`; and, where the size of the README is a scale, the
+    Writes `results.md` and its figures into the folder `docs`; and, where `HEADLINE_SIZE` is a scale, the
     tables of the other pages of the repository `fill_in`.
 
     Raises:
@@ -333,14 +333,14 @@ def make_report(results: Path, docs: Path, scales: list[str], fill_in: Path | No
 
 
 def fill_in_tables(root: Path, results: Results) -> None:
-    """Puts the tables of the README and of the pages of the methods into their places."""
+    """Puts the tables of the overview and of the pages of the methods into their places."""
     scale, runs = results.settings, results.runs_of("dapo")
     about = (
         f"Runs of each: {len(runs)}. Base models: {len({base for base, _ in runs})}. {scale.test_mazes} held-out "
         f"mazes × {scale.samples} samples"
     )
     of_readme = f"{about}; ± is half of a 95 % interval. {summary(results)}"
-    fill_in_place(root / "README.md", f"{headline_table(results)}\n\n{of_readme}")
+    fill_in_place(root / "docs/methods/README.md", f"{headline_table(results)}\n\n{of_readme}")
     size = f"{scale.size}×{scale.size}"
     of_method = (
         f"Mazes of {size}, all at the rollouts of DAPO, with 95 % intervals. {about}. "

@@ -233,10 +233,10 @@ def test_the_search_is_a_part_of_the_size_on_which_it_was_made(tmp_path):
     assert " 3 cells took" in report.introduction(small) and " 1 cells took" in report.introduction(large)
 
 
-def test_readme_and_pages_of_the_methods_get_their_tables(made_up, tmp_path):
+def test_pages_of_the_methods_get_their_tables(made_up, tmp_path):
     root, results = tmp_path / "root", maze_results.Results(made_up, "4x4")
     (root / "docs/methods").mkdir(parents=True)
-    pages = [root / "README.md", *(root / "docs/methods" / f"{name}.md" for name in report.METHOD_PAGES)]
+    pages = [root / "docs/methods" / f"{name}.md" for name in ("README", *report.METHOD_PAGES)]
     for page in pages:
         page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest\n")
     report.fill_in_tables(root, results)
