@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import load_results, pass_at_k, summarize
 from rlvr_trl.evaluation.comparison import compare_runs
-from rlvr_trl.evaluation.counts import SavedCounts
 from rlvr_trl.evaluation.loading import load_engine
+from rlvr_trl.evaluation.results import SavedCounts
 from rlvr_trl.rewards import math_reward
 
 

@@ -111,7 +111,7 @@ def _run_eval(args: argparse.Namespace) -> None:
 
     from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
     from .runs import evaluate_engine
-    from .summary import check_same_engine
+    from .store import check_same_engine
 
     state = _state()
     names = ("engine", "base_url", "adapter", "revision", "dtype", "trust_remote_code", "chat_template_kwargs")
@@ -181,12 +181,9 @@ def _report(run_dir: str) -> None:
     """Summary, tables and curves of a run."""
     from rich.console import Console
 
-    from .comparison import OVERALL
-    from .counts import pooled
-    from .plots import plot_pass_at_k
-    from .store import RESULTS
-    from .summary import load_results, summarize
-    from .tables import result_tables
+    from .display import plot_pass_at_k, result_tables
+    from .results import OVERALL, pooled
+    from .store import RESULTS, load_results, summarize
 
     summary = summarize(run_dir)
     results = load_results(run_dir)
@@ -202,8 +199,8 @@ def _report(run_dir: str) -> None:
 
 def _run_score(args: argparse.Namespace) -> None:
     from .. import rewards
-    from .rescoring import rescore
-    from .summary import benchmark_folders
+    from .runs import rescore
+    from .store import benchmark_folders
 
     if args.reward is not None and args.reward not in rewards.__all__:
         raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
@@ -216,8 +213,8 @@ def _run_compare(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from .comparison import compare_runs
-    from .summary import load_results
-    from .tables import comparison_table
+    from .display import comparison_table
+    from .store import load_results
 
     reference = load_results(args.reference)
     comparisons = {run: compare_runs(reference, load_results(run)) for run in args.runs}

@@ -4,11 +4,8 @@ import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .counts import ProblemCounts, pooled
-from .metrics import PairedDifference, paired_difference, pass_at_k
-
-
-OVERALL = "overall"
+from .results import OVERALL, ProblemCounts, pooled
+from .statistics import PairedDifference, paired_difference, pass_at_k
 
 
 def compare(

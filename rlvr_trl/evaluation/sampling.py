@@ -1,11 +1,14 @@
-"""Many completions for each prompt, from a model in this process."""
+"""Sampling with an engine: in one call, or as one evaluation, spread over processes and written as it goes."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from tqdm.auto import tqdm
 
-from .engines.transformers import TransformersEngine
-from .samples import Completions, SamplingSettings
+from .problems import Problem
+from .processes import Processes
+from .samples import Completions, Engine, Sample, SamplingSettings
+from .store import RunFolder
 
 
 def sample_completions(
@@ -38,6 +41,8 @@ def sample_completions(
         ValueError: a setting out of range, no prompts, prompts of both kinds, without a single token, or with images
             that the tokenizer cannot take.
     """
+    from .engines import TransformersEngine
+
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
     settings = SamplingSettings(max_new_tokens, temperature, top_p, top_k, seed)
@@ -50,3 +55,90 @@ def sample_completions(
             samples += batch
             bar.update(len(batch))
     return Completions.from_samples(samples, len(prompts), num_samples)
+
+
+def sample_missing(
+    engine: Engine,
+    problems: list[Problem],
+    num_samples: int,
+    sampling: SamplingSettings,
+    *,
+    earlier: list[Sample],
+    folder: RunFolder | None,
+    processes: Processes,
+    progress: bool,
+) -> list[Sample]:
+    """
+    Samples what `earlier` lacks, by all processes together, and returns it on each of them.
+
+    Args:
+        engine ([`Engine`]): this process's.
+        problems, num_samples, sampling: what is asked.
+        earlier (`list[Sample]`): what is there, the same on every process.
+        folder ([`RunFolder`], *optional*): where samples are written as they finish.
+        processes ([`Processes`]): who takes part.
+        progress (`bool`): whether the first process shows a progress bar.
+
+    Raises:
+        ValueError or RuntimeError: an engine failed, on whichever process, or did not return what it was asked for.
+            What had finished is in the folder.
+    """
+    there = {(sample.problem, sample.sample) for sample in earlier}
+    wanted = [(p, s) for p in range(len(problems)) for s in range(num_samples) if (p, s) not in there]
+    mine = processes.share_of(wanted)
+    samples = []
+    with processes.agreed("sampling"), ExitStack() as held:
+        write = held.enter_context(folder.writer(processes.index)) if folder is not None and mine else None
+        show = held.enter_context(_Progress(len(mine), len(earlier), processes, progress))
+        prompts, missing = [problem.prompt_with_images for problem in problems], set(mine)
+        for batch in engine.sample(prompts, mine, sampling) if mine else ():
+            _check_off(missing, batch)
+            if write is not None:
+                write(batch)
+            samples += batch
+            show(batch)
+        if missing:
+            problem, sample = min(missing)
+            raise ValueError(
+                f"The engine left out {len(missing)} of {len(mine)} samples; the first is sample {sample} of problem "
+                f"{problem}."
+            )
+    return processes.gather(samples)
+
+
+def _check_off(missing: set[tuple[int, int]], batch: list[Sample]) -> None:
+    for sample in batch:
+        if (sample.problem, sample.sample) not in missing:
+            raise ValueError(
+                f"The engine returned sample {sample.sample} of problem {sample.problem}, which it was not asked for "
+                "or has returned before."
+            )
+        missing.remove((sample.problem, sample.sample))
+
+
+class _Progress:
+    """The first process's bar: completions and tokens a second, and the time left. It counts that process's share."""
+
+    def __init__(self, num_mine: int, num_earlier: int, processes: Processes, progress: bool):
+        notes = [f"{num_earlier} were there"] if num_earlier else []
+        notes += [f"process 1 of {processes.count}"] if processes.count > 1 else []
+        self.bar = tqdm(
+            total=num_mine,
+            desc=f"sampling ({', '.join(notes)})" if notes else "sampling",
+            unit="completion",
+            disable=not (progress and processes.is_main and num_mine),
+        )
+        self.tokens = 0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.close()
+
+    def __call__(self, batch: list[Sample]) -> None:
+        self.tokens += sum(sample.length for sample in batch)
+        if not self.bar.disable:
+            seconds = max(self.bar.format_dict["elapsed"], 1e-9)
+            self.bar.set_postfix_str(f"{self.tokens / seconds:.0f} tokens/s", refresh=False)
+            self.bar.update(len(batch))

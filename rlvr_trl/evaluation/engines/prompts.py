@@ -24,7 +24,7 @@ def images_of(prompt) -> list:
     return [part["image"] for part in content_parts(prompt) if part["type"] == "image"]
 
 
-def check_prompts(prompts: Sequence, why_no_images: str | None = None) -> None:
+def check_engine_prompts(prompts: Sequence, why_no_images: str | None = None) -> None:
     """
     Raises `ValueError` if there are no prompts, if they are not all strings or all conversations, or if one has
     content of another type than text and PIL images, or images although `why_no_images` says why they cannot be had.
@@ -118,3 +118,20 @@ def _digest(ids: list[int], images: list) -> bytes:
         digest.update(f"{image.mode}{image.size}".encode())
         digest.update(image.tobytes())
     return digest.digest()
+
+
+def stream_key(seed: int, prompt: bytes, sample: int) -> int:
+    """Key of the stream of a prompt's sample: a signed 64-bit integer. `prompt` is a digest of its content."""
+    return int.from_bytes(_hash(f"{seed}/{sample}/", prompt), "little", signed=True)
+
+
+def request_seed(seed: int, prompt: bytes, sample: int) -> int:
+    """
+    Seed of a request to an engine that takes one: below 2^31, which every server accepts, and different for each of a
+    prompt's samples, for the same seed twice would count one completion as two.
+    """
+    return (int.from_bytes(_hash(f"{seed}/", prompt), "little") + sample) % 2**31
+
+
+def _hash(prefix: str, prompt: bytes) -> bytes:
+    return hashlib.blake2b(prefix.encode() + prompt, digest_size=8).digest()

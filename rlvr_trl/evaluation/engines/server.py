@@ -13,8 +13,7 @@ from http.client import HTTPException
 
 from ...terminal import printable
 from ..samples import Sample, SamplingSettings
-from .prompts import check_prompts, is_conversation
-from .seeds import request_seed
+from .prompts import check_engine_prompts, is_conversation, request_seed
 
 
 ATTEMPTS = 7
@@ -68,7 +67,7 @@ class ServerEngine:
         self.concurrency, self.timeout = concurrency, timeout
 
     def check(self, prompts: Sequence) -> None:
-        check_prompts(prompts)
+        check_engine_prompts(prompts)
         for index, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise ValueError(f"Prompt {index} is empty.")

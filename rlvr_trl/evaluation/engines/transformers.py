@@ -1,5 +1,6 @@
 """Sampling from a model in this process."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,10 +17,15 @@ from transformers import (
 )
 
 from ..samples import Sample, SamplingSettings
-from .fingerprints import fingerprint_model
-from .gumbel import GumbelNoise
-from .prompts import check_prompts, has_image_processor, processor_inputs, tokenize_prompts
-from .seeds import stream_key
+from .prompts import check_engine_prompts, has_image_processor, processor_inputs, stream_key, tokenize_prompts
+
+
+# SplitMix64 (Steele, Lea and Flood, 2014, doi 10.1145/2660193.2660195): the increment and the multipliers of the mixer
+_GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+# Elements that are computed at once: what a CPU's cache holds, elsewhere what costs little memory
+_CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**24
+FINGERPRINT_VALUES = 64  # of each parameter: training changes every parameter, so a few values of each will do
 
 
 class TransformersEngine:
@@ -61,7 +67,7 @@ class TransformersEngine:
             why_no_images = (
                 f"{type(self.processing_class).__name__} takes only text; pass the model's processor instead."
             )
-        check_prompts(prompts, why_no_images)
+        check_engine_prompts(prompts, why_no_images)
         if why_no_images:  # images would take long, and always have tokens
             tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
 
@@ -218,3 +224,66 @@ class _Sampler(LogitsProcessor):
         if self.noise is None:
             self.noise = GumbelNoise(self.keys, scores.shape[1])
         return self.warpers(input_ids, scores) + self.noise(step)
+
+
+class GumbelNoise:
+    """
+    Standard Gumbel noise as a function of stream, step and token: `argmax(logits + noise)` is a sample.
+
+    There are no generators to advance: the value is a hash (SplitMix64's) of a counter. So the noise of a row needs
+    neither the rows beside it nor its own earlier steps, a batch costs a fixed number of tensor operations however
+    many rows it has, and CPU and accelerator draw the same.
+
+    Args:
+        keys (`torch.Tensor` of shape `(B,)`): int64, see `stream_key`.
+        vocab_size (`int`): V.
+    """
+
+    def __init__(self, keys: torch.Tensor, vocab_size: int):
+        self.keys = keys
+        self.counters = torch.arange(1, vocab_size + 1, device=keys.device) * _signed(_GAMMA)  # (V,), modulo 2^64
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """Noise of a step, counted from 0: float32, of shape `(B, V)`, always finite."""
+        step_keys = _mix(self.keys + _signed(_GAMMA * (step + 1)))  # (B,)
+        block = _CPU_BLOCK if step_keys.device.type == "cpu" else _DEVICE_BLOCK
+        rows = max(1, block // len(self.counters))
+        return torch.cat([self._noise(keys) for keys in step_keys.split(rows)])
+
+    def _noise(self, step_keys: torch.Tensor) -> torch.Tensor:
+        bits = _mix(step_keys[:, None] + self.counters)  # (rows, V)
+        # 53 bits, and not the 24 of a float32 uniform: the likeliest winner among V tokens has a `uniform` near 1/V,
+        # where a grid of 2^-24 would show. Neither 0 nor 1, whose logarithms are infinite.
+        uniform = _shift_right(bits, 11).float().add_(0.5).mul_(2.0**-53).clamp_(max=1 - 2.0**-24)
+        return uniform.neg_().log1p_().neg_().log_().neg_()  # minus the log of an exponential variable
+
+
+def _mix(state: torch.Tensor) -> torch.Tensor:
+    state = (state ^ _shift_right(state, 30)).mul_(_signed(_MULTIPLIERS[0]))
+    state.bitwise_xor_(_shift_right(state, 27)).mul_(_signed(_MULTIPLIERS[1]))
+    return state.bitwise_xor_(_shift_right(state, 31))
+
+
+def _shift_right(state: torch.Tensor, bits: int) -> torch.Tensor:
+    # torch shifts the sign in
+    return (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    value %= 2**64
+    return value - 2**64 if value >= 2**63 else value
+
+
+def fingerprint_model(model) -> str:
+    """
+    Digest of a few values of every parameter, adapters included.
+
+    A model that is trained further keeps its name but not its weights, and samples of the two must not end up in one
+    evaluation.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()
+        some = values[:: max(1, len(values) // FINGERPRINT_VALUES)].float().cpu().numpy()
+        digest.update(name.encode() + some.tobytes())
+    return digest.hexdigest()

@@ -1,16 +1,16 @@
 """Sampling with vLLM in this process."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..samples import Sample, SamplingSettings
-from .fingerprints import fingerprint_folder
-from .prompts import check_prompts, tokenize_prompts
-from .seeds import request_seed
+from .prompts import check_engine_prompts, request_seed, tokenize_prompts
 
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels
+FINGERPRINT_PIECES, PIECE_BYTES = 64, 64  # of each file of weights
 
 
 class VLLMEngine:
@@ -46,7 +46,7 @@ class VLLMEngine:
         self.model, self.adapter, self.chat_template_kwargs = model, adapter, chat_template_kwargs
 
     def check(self, prompts: Sequence) -> None:
-        check_prompts(prompts, "VLLMEngine takes only text; use TransformersEngine or a server.")
+        check_engine_prompts(prompts, "VLLMEngine takes only text; use TransformersEngine or a server.")
         tokenize_prompts(self.tokenizer, prompts, range(len(prompts)), self.chat_template_kwargs)
 
     def sample(
@@ -140,3 +140,17 @@ def _lora_rank(adapter: str) -> int:
     if rank > LORA_RANKS[-1]:
         raise ValueError(f"The adapter {adapter!r} has rank {rank}; vLLM takes at most {LORA_RANKS[-1]}.")
     return min(size for size in LORA_RANKS if size >= rank)
+
+
+def fingerprint_folder(folder: str) -> str | None:
+    """Digest of a few bytes from all over each file of weights of a local folder; `None` if it is no such folder."""
+    files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in Path(folder).glob(pattern))
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}/{size}".encode())
+        with file.open("rb") as stream:
+            for start in range(0, size, max(1, size // FINGERPRINT_PIECES)):
+                stream.seek(start)
+                digest.update(stream.read(PIECE_BYTES))
+    return digest.hexdigest() if files else None
