@@ -136,7 +136,7 @@ def _run_eval(args: argparse.Namespace) -> None:
             },
         )
     if state.is_main_process:
-        _report(args.output_dir)
+        _show_results(args.output_dir)
     state.destroy_process_group()
 
 
@@ -177,7 +177,7 @@ def _reward_of(benchmark: str) -> Any:
     return getattr(rewards, BENCHMARKS[benchmark].reward)
 
 
-def _report(run_dir: str) -> None:
+def _show_results(run_dir: str) -> None:
     """Summary, tables and curves of a run."""
     from rich.console import Console
 
@@ -206,7 +206,7 @@ def _run_score(args: argparse.Namespace) -> None:
         raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
     for folder in benchmark_folders(args.run_dir).values():
         rescore(folder, None if args.reward is None else getattr(rewards, args.reward))
-    _report(args.run_dir)
+    _show_results(args.run_dir)
 
 
 def _run_compare(args: argparse.Namespace) -> None:

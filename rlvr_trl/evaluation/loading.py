@@ -104,7 +104,7 @@ def load_engine(
             trust_remote_code=trust_remote_code,
             **vllm_options or {},
         )
-    loaded, processing_class = _load(
+    loaded, processing_class = _load_or_name(
         lambda: _model_and_processor(base, adapter, images, base_revision, dtype or "auto", trust_remote_code), model
     )
     options = {} if token_budget is None else {"token_budget": token_budget}
@@ -113,7 +113,7 @@ def load_engine(
     )
 
 
-def _load(load: Callable[[], Any], model: str) -> Any:
+def _load_or_name(load: Callable[[], Any], model: str) -> Any:
     try:
         return load()
     except OSError as error:  # what transformers and the Hub raise for a name that leads nowhere
@@ -124,9 +124,13 @@ def _base_and_adapter(model: str, revision: str | None, adapter: str | None) -> 
     """The base model, its revision, and the folder of the adapter, which `model` itself may be."""
     from transformers.utils import find_adapter_config_file
 
-    config_file = _load(lambda: find_adapter_config_file(model, revision=revision), model)
+    config_file = _load_or_name(lambda: find_adapter_config_file(model, revision=revision), model)
     if config_file is None:
-        return model, revision, None if adapter is None else _load(lambda: _local_folder(adapter, None), adapter)
+        return (
+            model,
+            revision,
+            None if adapter is None else _load_or_name(lambda: _local_folder(adapter, None), adapter),
+        )
     if adapter is not None:
         raise ValueError(f"{model!r} is an adapter itself: name its base model to use --adapter {adapter}.")
     config = json.loads(Path(config_file).read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ class Problem:
     @classmethod
     def from_row(cls, row: dict) -> "Problem":
         seen = {name: row[name] for name in ("prompt", *IMAGE_COLUMNS) if row.get(name) is not None}
-        text = json.dumps(_plain("prompt", seen), sort_keys=True)
+        text = json.dumps(_as_json("prompt", seen), sort_keys=True)
         return cls(hashlib.sha256(text.encode()).hexdigest()[:16], row)
 
     def to_dict(self) -> dict:
@@ -42,12 +42,12 @@ class Problem:
             ValueError: a column holds something that JSON cannot express.
         """
         names = [name for name in self.row if name not in IMAGE_COLUMNS]
-        return {"id": self.id, "row": {name: _plain(name, self.row[name]) for name in names}}
+        return {"id": self.id, "row": {name: _as_json(name, self.row[name]) for name in names}}
 
     @property
     def plain_prompt(self) -> Any:
         """The prompt, ready for `json.dump`: an image in it becomes its digest."""
-        return _plain("prompt", self.row["prompt"])
+        return _as_json("prompt", self.row["prompt"])
 
     @property
     def prompt_with_images(self) -> Any:
@@ -66,7 +66,7 @@ def insert_images(prompt: list[dict], images: list) -> list[dict]:
     """
     if isinstance(prompt, str):
         raise ValueError("A problem with images needs a conversation as its prompt, got a string.")
-    contents = [m["content"] if isinstance(m["content"], list) else [_text(m["content"])] for m in prompt]
+    contents = [m["content"] if isinstance(m["content"], list) else [_text_part(m["content"])] for m in prompt]
     places = [part for content in contents for part in content if part["type"] == "image"]
     if not places:
         first = next((i for i, message in enumerate(prompt) if message["role"] == "user"), None)
@@ -83,11 +83,11 @@ def insert_images(prompt: list[dict], images: list) -> list[dict]:
     return [message | {"content": content} for message, content in zip(prompt, filled, strict=True)]
 
 
-def _text(text: str) -> dict:
+def _text_part(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-def _plain(name: str, value: Any) -> Any:
+def _as_json(name: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, default=_image_digest))
     except (TypeError, ValueError) as error:

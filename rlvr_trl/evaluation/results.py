@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,13 +15,14 @@ from .statistics import answer_entropy, bootstrap_interval, pass_at_k, wrong_ans
 OVERALL = "overall"  # the name that the problems of all benchmarks together go by
 
 
+@dataclass(frozen=True, eq=False)
 class ProblemCounts:
     """
-    What pass@k is computed from, and pass@k. An evaluation has these counts, and so has what it saved.
+    The counts that pass@k is computed from, and pass@k. An evaluation has them, and so has what it saved.
 
-    A problem without a scorable completion is in none of the means over problems.
+    A problem without a scorable completion is left out of every mean over problems.
 
-    Attributes:
+    Args:
         problem_ids (`list[str]`): one id per problem, see [`Problem`].
         num_samples (`np.ndarray` of shape `(problems,)`): scorable completions of each problem.
         num_correct (`np.ndarray` of shape `(problems,)`): how many of them are correct.
@@ -38,11 +39,12 @@ class ProblemCounts:
 
     @property
     def num_unscorable_problems(self) -> int:
+        """Number of problems without a scorable completion."""
         return int((~self.is_scorable).sum())
 
     @property
     def ks(self) -> list[int]:
-        """Powers of two up to the smallest number of samples, and that number itself if all problems have it."""
+        """Powers of two up to the smallest number of samples, and that number itself if all problems have as many."""
         counts = self.num_samples[self.is_scorable]
         smallest = int(counts.min())
         ks = {2**i for i in range(smallest.bit_length())}
@@ -54,14 +56,16 @@ class ProblemCounts:
 
     @property
     def pass_at_k(self) -> dict[int, float]:
-        """Mean pass@k for every k of `ks`, always over the same problems. The first, pass@1, is avg@n."""
+        """Mean pass@k for every k of `ks`, always over the same problems. The first one, pass@1, is also avg@n."""
         return {k: float(self.problem_pass_at_k(k).mean()) for k in self.ks}
 
-    def intervals(self, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0) -> dict:
-        """`{k: (low, high)}`: bootstrap interval over problems of each mean in `pass_at_k`."""
+    def intervals(
+        self, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+    ) -> dict[int, tuple[float, float]]:
+        """`{k: (low, high)}`: the bootstrap interval over problems of each mean in `pass_at_k`."""
         values = np.stack([self.problem_pass_at_k(k) for k in self.ks], axis=1)  # (scorable problems, ks)
-        low, high = bootstrap_interval(values, confidence, num_resamples, seed)
-        return {k: (float(low[i]), float(high[i])) for i, k in enumerate(self.ks)}
+        ends = np.array(bootstrap_interval(values, confidence, num_resamples, seed))  # (2, ks)
+        return {k: (float(low), float(high)) for k, (low, high) in zip(self.ks, ends.T, strict=True)}
 
     @property
     def share_all_wrong(self) -> float:
@@ -74,7 +78,7 @@ class ProblemCounts:
         return float((self.num_correct == self.num_samples)[self.is_scorable].mean())
 
     def counts_to_dict(self) -> dict:
-        """Every number that follows from the counts, ready for `json.dump`: k becomes a string."""
+        """Every number that follows from the counts, ready for `json.dump`: each k becomes a string."""
         means = self.pass_at_k
         return {
             "num_problems": len(self.problem_ids),
@@ -87,13 +91,8 @@ class ProblemCounts:
         }
 
 
-@dataclass(frozen=True, eq=False)
 class SavedCounts(ProblemCounts):
-    """The counts of one evaluation read from a file, or of several together."""
-
-    problem_ids: list[str]
-    num_samples: np.ndarray
-    num_correct: np.ndarray
+    """The counts of one evaluation, read from a file, or of several evaluations together."""
 
     @classmethod
     def from_dict(cls, saved: dict) -> "SavedCounts":
@@ -108,8 +107,8 @@ class SavedCounts(ProblemCounts):
 
 def pooled(results: Iterable[ProblemCounts]) -> SavedCounts:
     """
-    All problems of several benchmarks as if they were one: each problem weighs the same, so a benchmark weighs by its
-    number of problems. A problem that is in two benchmarks counts in both.
+    The problems of several benchmarks as if they were one benchmark. Each problem has the same weight, so a benchmark
+    has the weight of its number of problems. A problem that is in two benchmarks counts twice.
     """
     results = list(results)
     return SavedCounts(
@@ -124,20 +123,26 @@ class EvaluationResult(ProblemCounts):
     """
     What `evaluate` measured.
 
-    A completion whose reward is missing (`None` or NaN) is *unscorable*: it is no sample of its problem. A problem
-    without a scorable completion is in none of the means over problems. Every mean below is over problems, except
-    those of token entropy, length and truncation, which are over all completions.
+    A completion whose reward is missing (`None` or NaN) is *unscorable* and does not count as a sample of its problem.
+    A problem without a scorable completion is left out of every mean over problems. Every mean below is over problems,
+    except those of token entropy, length and truncation, which are over all completions.
 
     Args:
         problems (`list[Problem]`): the distinct problems, in the order of the dataset.
         completions ([`Completions`]): all completions, problem by problem.
-        rewards (`np.ndarray` of shape `(problems, num_samples)`): rewards, NaN where missing.
-        extra_columns (`dict[str, list]`): what the reward function passed to `log_extra`, one entry per completion for
-            `extracted_answer`.
+        rewards (`np.ndarray` of shape `(problems, num_samples)`): rewards, NaN where one is missing.
+        extra_columns (`dict[str, list]`): what the reward function passed to `log_extra`. The column
+            `extracted_answer` has one entry per completion.
         reward_metrics (`dict[str, float]`): means of what it passed to `log_metric`.
-        num_duplicates (`int`): rows of the dataset left out because their prompt came before.
-        settings (`dict`): the settings of the evaluation, and the versions of what it ran with.
+        num_duplicates (`int`): number of rows of the dataset that were left out because an earlier row has their
+            prompt and images.
+        settings (`dict`): the settings of the evaluation, and the versions of Python and the packages it ran with.
     """
+
+    # From the rewards, not from the caller
+    problem_ids: list[str] = field(init=False)
+    num_samples: np.ndarray = field(init=False)
+    num_correct: np.ndarray = field(init=False)
 
     problems: list[Problem]
     completions: Completions
@@ -147,13 +152,15 @@ class EvaluationResult(ProblemCounts):
     num_duplicates: int
     settings: dict
 
-    @property
-    def prompts(self) -> list:
-        return [problem.row["prompt"] for problem in self.problems]
+    def __post_init__(self):
+        object.__setattr__(self, "problem_ids", [problem.id for problem in self.problems])
+        object.__setattr__(self, "num_samples", self._is_scored.sum(axis=1))
+        object.__setattr__(self, "num_correct", self._is_correct.sum(axis=1))
 
     @property
-    def problem_ids(self) -> list[str]:
-        return [problem.id for problem in self.problems]
+    def prompts(self) -> list:
+        """The prompt of each problem."""
+        return [problem.row["prompt"] for problem in self.problems]
 
     @cached_property
     def _is_scored(self) -> np.ndarray:  # (problems, num_samples)
@@ -163,23 +170,14 @@ class EvaluationResult(ProblemCounts):
     def _is_correct(self) -> np.ndarray:  # (problems, num_samples); a comparison with NaN is False
         return self.rewards > self.settings["correctness_threshold"]
 
-    @cached_property
-    def num_samples(self) -> np.ndarray:
-        """Scorable completions of each problem, `(problems,)`."""
-        return self._is_scored.sum(axis=1)
-
-    @cached_property
-    def num_correct(self) -> np.ndarray:
-        """Completions of each problem with a reward above the threshold, `(problems,)`."""
-        return self._is_correct.sum(axis=1)
-
     @property
     def num_unscorable_completions(self) -> int:
+        """Number of completions without a reward."""
         return int((~self._is_scored).sum())
 
     @cached_property
     def answers(self) -> list[list] | None:
-        """Extracted answers of each problem's scorable completions; `None` if the reward function logs none."""
+        """The extracted answers of each problem's scorable completions; `None` if the reward function logs none."""
         if "extracted_answer" not in self.extra_columns:
             return None
         flat, width = self.extra_columns["extracted_answer"], self.rewards.shape[1]
@@ -198,7 +196,7 @@ class EvaluationResult(ProblemCounts):
 
     @property
     def wrong_answer_diversity(self) -> float | None:
-        """Mean over the problems with a wrong completion, NaN if there is none; `None` without answers."""
+        """Mean over the problems with a wrong completion; NaN if no problem has one; `None` without answers."""
         if self.answers is None:
             return None
         correct = [row[scored] for row, scored in zip(self._is_correct, self._is_scored, strict=True)]
@@ -208,7 +206,7 @@ class EvaluationResult(ProblemCounts):
 
     @property
     def token_entropy(self) -> float:
-        """Mean over completions of their mean token entropy, in nats; NaN where the engine does not tell."""
+        """Mean over completions of their mean token entropy, in nats; NaN if the engine does not return it."""
         return float(self.completions.entropies.mean())
 
     @property
@@ -222,7 +220,7 @@ class EvaluationResult(ProblemCounts):
         return float(self.completions.truncated.mean())
 
     def to_dict(self) -> dict:
-        """Everything but the completions, ready for `json.dump`: NaN becomes `None`, and k a string."""
+        """Everything but the completions, ready for `json.dump`: NaN becomes `None`, and each k a string."""
         return {
             "settings": self.settings,
             **self.counts_to_dict(),

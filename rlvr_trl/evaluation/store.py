@@ -16,19 +16,16 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
+from filelock import lock_descriptor
 
 from .problems import Problem
 from .results import OVERALL, ProblemCounts, SavedCounts, pooled
 from .samples import Sample
 
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not refused there
-    fcntl = None
 
 SETTINGS, PROBLEMS, SCORES, RESULTS, LOCK = "settings.json", "problems.jsonl", "scores.jsonl", "results.json", "lock"
 # What may change between the runs of a folder: names of files (digests stand for what is in them), and the scoring
@@ -67,7 +64,7 @@ class RunFolder:
         """
         settings_path = self.path / SETTINGS
         if settings_path.exists():
-            self._check_settings(settings)
+            self._check_same_settings(settings)
             settings = settings | {"versions": self.read_settings()["versions"]}  # those of the first samples
         elif others := sorted({path.name for path in self.path.iterdir()} - {LOCK, f"{SETTINGS}.tmp"}):
             raise ValueError(f"The folder '{self.path}' holds {others[0]!r} and no evaluation. Name a new folder.")
@@ -75,7 +72,7 @@ class RunFolder:
         write_json(settings_path, settings)  # first: it is what makes the folder one of ours
         _write_lines(self.path / PROBLEMS, lines)
 
-    def _check_settings(self, settings: dict) -> None:
+    def _check_same_settings(self, settings: dict) -> None:
         earlier, now = _flat(self.read_settings()), _flat(json.loads(json.dumps(settings)))
         for name in [*earlier, *(name for name in now if name not in earlier)]:
             if earlier.get(name) == now.get(name):
@@ -105,7 +102,8 @@ class RunFolder:
         return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
 
     def read_problems(self) -> list[Problem]:
-        return [Problem(**saved) for saved in _read_lines(self.path / PROBLEMS)]
+        path = self.path / PROBLEMS
+        return [Problem(**saved) for saved in _parse_lines(path.read_bytes(), path)]
 
     def read_samples(self) -> list[Sample]:
         """
@@ -117,9 +115,8 @@ class RunFolder:
         """
         samples = {}
         for path in sorted(self.path.glob("samples-*.jsonl")):
-            with _locked(path):
-                _cut_torn_line(path)
-                for line in _read_lines(path):
+            with _locked(path) as file:
+                for line in _parse_lines(_whole_lines(file), path):
                     sample = Sample(**line)
                     if (sample.problem, sample.sample) in samples:
                         raise ValueError(
@@ -133,7 +130,7 @@ class RunFolder:
     def writer(self, process: int) -> Iterator[Callable[[Iterable[Sample]], None]]:
         """A function that appends samples to this process's file; what it was given is in the file when it returns."""
         path = self.path / f"samples-{process}.jsonl"
-        with _locked(path), open(path, "ab", buffering=0) as file:
+        with _locked(path) as file:
 
             def write(samples: Iterable[Sample]) -> None:
                 rest = memoryview("".join(json.dumps(asdict(sample)) + "\n" for sample in samples).encode())
@@ -147,35 +144,40 @@ class RunFolder:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The system drops the lock with the process that holds it, however that ends
-    with open(path, "ab") as file:
+def _locked(path: Path) -> Iterator[FileIO]:
+    """
+    The file, to be read and appended to without a buffer by this process alone. The system releases the lock when the
+    process that holds it ends, however that happens.
+    """
+    with open(path, "a+b", buffering=0) as file:
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another process is at work in the folder '{path.parent}': it holds {path.name}."
-            ) from None
+            is_ours = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
-            warnings.warn(f"'{path}' cannot be locked ({error}): see that no other run writes there.", stacklevel=2)
-        yield
+            warnings.warn(
+                f"'{path}' cannot be locked ({error}): make sure that no other run writes there.", stacklevel=2
+            )
+            is_ours = True
+        if not is_ours:
+            raise ValueError(f"Another process is at work in the folder '{path.parent}': it holds {path.name}.")
+        yield file
 
 
-def _cut_torn_line(path: Path) -> None:
-    content = path.read_bytes()
+def _whole_lines(file: FileIO) -> bytes:
+    """What is in the file, from which a last line without an end is cut."""
+    file.seek(0)
+    content = file.readall()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
-        os.truncate(path, whole)
+        file.truncate(whole)
+    return content[:whole]
 
 
-def _read_lines(path: Path) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"Line {number} of '{path}' is not JSON ({error}).") from None
+def _parse_lines(content: bytes, path: Path) -> Iterator[dict]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of '{path}' is not JSON ({error}).") from None
 
 
 def _write_lines(path: Path, lines: Iterable[dict]) -> None:

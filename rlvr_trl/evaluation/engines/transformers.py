@@ -88,7 +88,7 @@ class TransformersEngine:
                     inputs = self._inputs_with_images([prompts[problem] for problem, _ in batch])
                 else:
                     inputs = {"input_ids": [tokenized[problem].ids for problem, _ in batch]}
-                yield self._complete(batch, self._padded(inputs, config.pad_token_id), keys, settings, config)
+                yield self._generate(batch, self._padded(inputs, config.pad_token_id), keys, settings, config)
 
     def describe(self) -> dict:
         config = self.model.config
@@ -121,7 +121,7 @@ class TransformersEngine:
             for name, tensor in tensors.items()
         }
 
-    def _complete(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
+    def _generate(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
         width = inputs["input_ids"].shape[1]
         sampler = _Sampler(torch.tensor(keys, device=self.model.device), settings)
         with _for_generation(self.model, config):
@@ -241,11 +241,11 @@ class GumbelNoise:
 
     def __init__(self, keys: torch.Tensor, vocab_size: int):
         self.keys = keys
-        self.counters = torch.arange(1, vocab_size + 1, device=keys.device) * _signed(_GAMMA)  # (V,), modulo 2^64
+        self.counters = torch.arange(1, vocab_size + 1, device=keys.device) * _int64(_GAMMA)  # (V,), modulo 2^64
 
     def __call__(self, step: int) -> torch.Tensor:
         """Noise of a step, counted from 0: float32, of shape `(B, V)`, always finite."""
-        step_keys = _mix(self.keys + _signed(_GAMMA * (step + 1)))  # (B,)
+        step_keys = _mix(self.keys + _int64(_GAMMA * (step + 1)))  # (B,)
         block = _CPU_BLOCK if step_keys.device.type == "cpu" else _DEVICE_BLOCK
         rows = max(1, block // len(self.counters))
         return torch.cat([self._noise(keys) for keys in step_keys.split(rows)])
@@ -259,8 +259,8 @@ class GumbelNoise:
 
 
 def _mix(state: torch.Tensor) -> torch.Tensor:
-    state = (state ^ _shift_right(state, 30)).mul_(_signed(_MULTIPLIERS[0]))
-    state.bitwise_xor_(_shift_right(state, 27)).mul_(_signed(_MULTIPLIERS[1]))
+    state = (state ^ _shift_right(state, 30)).mul_(_int64(_MULTIPLIERS[0]))
+    state.bitwise_xor_(_shift_right(state, 27)).mul_(_int64(_MULTIPLIERS[1]))
     return state.bitwise_xor_(_shift_right(state, 31))
 
 
@@ -269,7 +269,7 @@ def _shift_right(state: torch.Tensor, bits: int) -> torch.Tensor:
     return (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _signed(value: int) -> int:
+def _int64(value: int) -> int:
     value %= 2**64
     return value - 2**64 if value >= 2**63 else value
 
