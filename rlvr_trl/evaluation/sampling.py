@@ -1,4 +1,4 @@
-"""Sampling with an engine: in one call, or as one evaluation, spread over processes and written as it goes."""
+"""Sampling with an engine: in one call, or for an evaluation that spreads over processes and saves as it goes."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ def sample_completions(
     progress: bool = True,
 ) -> Completions:
     """
-    Samples `num_samples` completions for every prompt with a [`TransformersEngine`], which says how.
+    Samples `num_samples` completions for every prompt, as described in [`TransformersEngine`].
 
     Args:
         model, processing_class, token_budget, chat_template_kwargs: as in [`TransformersEngine`].
@@ -38,10 +38,10 @@ def sample_completions(
         progress (`bool`): whether to show a progress bar.
 
     Raises:
-        ValueError: a setting out of range, no prompts, prompts of both kinds, without a single token, or with images
-            that the tokenizer cannot take.
+        ValueError: a setting is out of range; there are no prompts, or prompts of both kinds; or a prompt has no
+            tokens, or has images that the tokenizer cannot take.
     """
-    from .engines import TransformersEngine
+    from .engines import TransformersEngine  # loads transformers, which other engines do not need
 
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
@@ -69,19 +69,19 @@ def sample_missing(
     progress: bool,
 ) -> list[Sample]:
     """
-    Samples what `earlier` lacks, by all processes together, and returns it on each of them.
+    Samples what `earlier` lacks, on all processes together, and returns the new samples on each of them.
 
     Args:
-        engine ([`Engine`]): this process's.
-        problems, num_samples, sampling: what is asked.
-        earlier (`list[Sample]`): what is there, the same on every process.
+        engine ([`Engine`]): the engine of this process.
+        problems, num_samples, sampling: what the evaluation needs in all.
+        earlier (`list[Sample]`): the samples that exist already, the same on every process.
         folder ([`RunFolder`], *optional*): where samples are written as they finish.
-        processes ([`Processes`]): who takes part.
+        processes ([`Processes`]): the processes that take part.
         progress (`bool`): whether the first process shows a progress bar.
 
     Raises:
-        ValueError or RuntimeError: an engine failed, on whichever process, or did not return what it was asked for.
-            What had finished is in the folder.
+        ValueError or RuntimeError: on some process the engine failed or did not return what it was asked for. The
+            samples that had finished are in the folder.
     """
     there = {(sample.problem, sample.sample) for sample in earlier}
     wanted = [(p, s) for p in range(len(problems)) for s in range(num_samples) if (p, s) not in there]
@@ -89,7 +89,7 @@ def sample_missing(
     samples = []
     with processes.agreed("sampling"), ExitStack() as held:
         write = held.enter_context(folder.writer(processes.index)) if folder is not None and mine else None
-        show = held.enter_context(_Progress(len(mine), len(earlier), processes, progress))
+        show = held.enter_context(_SamplingBar(len(mine), len(earlier), processes, progress))
         prompts, missing = [problem.prompt_with_images for problem in problems], set(mine)
         for batch in engine.sample(prompts, mine, sampling) if mine else ():
             _check_off(missing, batch)
@@ -116,11 +116,11 @@ def _check_off(missing: set[tuple[int, int]], batch: list[Sample]) -> None:
         missing.remove((sample.problem, sample.sample))
 
 
-class _Progress:
-    """The first process's bar: completions and tokens a second, and the time left. It counts that process's share."""
+class _SamplingBar:
+    """The progress bar of the first process: its share of the completions, tokens per second, and the time left."""
 
     def __init__(self, num_mine: int, num_earlier: int, processes: Processes, progress: bool):
-        notes = [f"{num_earlier} were there"] if num_earlier else []
+        notes = [f"{num_earlier} already done"] if num_earlier else []
         notes += [f"process 1 of {processes.count}"] if processes.count > 1 else []
         self.bar = tqdm(
             total=num_mine,
@@ -130,7 +130,7 @@ class _Progress:
         )
         self.tokens = 0
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_SamplingBar":
         return self
 
     def __exit__(self, *exception) -> None:

@@ -65,7 +65,7 @@ def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> float |
         raise ValueError(f"pass@k needs k ≤ num_samples, but k is {k} and a problem has {n.min()} samples.")
 
     pairs, inverse = np.unique(np.stack([n.ravel(), c.ravel()]), axis=1, return_inverse=True)
-    values = np.array([_pass_at_k(*pair, k) for pair in pairs.T.tolist()])  # (distinct (n, c) pairs,)
+    values = np.array([_pass_at_k(n, c, k) for n, c in pairs.T.tolist()])  # (distinct (n, c) pairs,)
     result = values[inverse].reshape(n.shape) if n.size else np.zeros(n.shape)
     return float(result) if result.ndim == 0 else result
 
