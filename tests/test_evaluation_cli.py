@@ -221,7 +221,7 @@ def test_adapters_are_found(model, tmp_path):
             assert value.equal(saved[key])
         weights[name] = engine.describe()["weights"]
     assert weights["folder"] == weights["option"] != weights["plain"]
-    with pytest.raises(ValueError, match="is an adapter itself"):
+    with pytest.raises(ValueError, match="is itself an adapter"):
         load_engine(str(tmp_path / "adapter"), adapter=str(tmp_path / "adapter"))
 
 

@@ -1,6 +1,7 @@
-"""Sample, score, report: pass@k and exploration metrics of any causal language model. Knows no trainer.
+"""Samples and scores completions and reports pass@k and exploration metrics of any causal language model.
 
-Everything is imported on first use, so that the command line can offer `eval` without loading torch.
+Nothing here depends on a trainer. Everything is imported on first use, so that the command line can offer `eval`
+without loading torch.
 """
 
 from typing import TYPE_CHECKING

@@ -181,7 +181,7 @@ def _with_data_url(part: dict) -> dict:
     if part["type"] != "image":
         return part
     stream = io.BytesIO()
-    with _image_lock:  # PIL reads a file when its pixels are first needed, and threads share the image
+    with _image_lock:  # threads share the image, and PIL reads its file only when the pixels are first needed
         image = part["image"].convert("RGB")
     image.save(stream, format="PNG")
     url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -69,7 +69,7 @@ class TransformersEngine:
                 f"{type(self.processing_class).__name__} takes only text; pass the model's processor instead."
             )
         check_engine_prompts(prompts, why_no_images)
-        if why_no_images:  # images would take long, and always have tokens
+        if why_no_images:  # a processor would take long over images, and a prompt with an image always has tokens
             tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
 
     def sample(
@@ -268,7 +268,7 @@ def _mix(state: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_right(state: torch.Tensor, bits: int) -> torch.Tensor:
-    # `>>` of torch copies the sign bit, which is masked here
+    # torch's `>>` fills the left with copies of the sign bit, which the mask removes
     return (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
