@@ -91,6 +91,7 @@ class ProblemCounts:
         }
 
 
+@dataclass(frozen=True, eq=False)
 class SavedCounts(ProblemCounts):
     """The counts of one evaluation, read from a file, or of several evaluations together."""
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +182,7 @@ def _whole_lines(file: FileIO) -> bytes:
 
 
 def _parse_lines(content: bytes, path: Path) -> Iterator[dict]:
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(BytesIO(content), start=1):
         try:
             yield json.loads(line)
         except ValueError as error:
