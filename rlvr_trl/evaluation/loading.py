@@ -37,7 +37,7 @@ def check_engine_settings(
         if num_processes > 1:
             raise ValueError(
                 f"--engine vllm runs in one process, but there are {num_processes}: use "
-                "--tensor-parallel-size, or one server a GPU and --base-url."
+                "--tensor-parallel-size, or one server per GPU and --base-url."
             )
         if images:
             raise ValueError("--engine vllm takes no images: use --engine transformers, or --base-url.")

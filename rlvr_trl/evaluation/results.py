@@ -12,7 +12,7 @@ from .samples import Completions
 from .statistics import answer_entropy, bootstrap_interval, pass_at_k, wrong_answer_diversity
 
 
-OVERALL = "overall"  # the name that the problems of all benchmarks together go by
+OVERALL = "overall"  # the name for the problems of all benchmarks together
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class EvaluationResult(ProblemCounts):
         settings (`dict`): the settings of the evaluation, and the versions of Python and the packages it ran with.
     """
 
-    # From the rewards, not from the caller
+    # Computed from the arguments below
     problem_ids: list[str] = field(init=False)
     num_samples: np.ndarray = field(init=False)
     num_correct: np.ndarray = field(init=False)

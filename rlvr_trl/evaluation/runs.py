@@ -135,7 +135,7 @@ def evaluate_engine(
         with processes.agreed("scoring"):
             scores = score(reward_func, problems, completions, num_samples) if processes.is_main else None
         if folder is not None:
-            settings |= {"versions": folder.read_settings()["versions"]}  # of the run that drew the first samples
+            settings |= {"versions": folder.read_settings()["versions"]}  # of the first samples
         result = _make_result(problems, completions, processes.broadcast(scores), settings)
         with processes.agreed("writing the results"):
             if processes.is_main:
@@ -227,7 +227,7 @@ def _write_result(result: EvaluationResult, folder: RunFolder | None) -> None:
     if result.num_unscorable_problems:
         warnings.warn(
             f"{result.num_unscorable_problems} of {len(result.problems)} problems have no scorable completion and are "
-            f"left out: '{result.settings['reward']}' returned None or NaN for all of theirs.",
+            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions.",
             stacklevel=2,
         )
     if folder is not None:

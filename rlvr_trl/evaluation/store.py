@@ -69,9 +69,7 @@ class RunFolder:
         settings_path = self.path / SETTINGS
         if settings_path.exists():
             self._check_same_settings(settings)
-            settings = settings | {
-                "versions": self.read_settings()["versions"]
-            }  # of the run that drew the first samples
+            settings = settings | {"versions": self.read_settings()["versions"]}  # of the first samples
         elif others := sorted({path.name for path in self.path.iterdir()} - {LOCK, f"{SETTINGS}.tmp"}):
             raise ValueError(f"The folder '{self.path}' holds {others[0]!r} and no evaluation. Name a new folder.")
         lines = [problem.to_dict() for problem in problems]

@@ -204,7 +204,7 @@ def _for_generation(model, config: GenerationConfig) -> Iterator[None]:
 
 
 class _GumbelSampler(LogitsProcessor):
-    """Records the entropy of the full next-token distribution, then turns the largest logit into a sample."""
+    """Records the entropy of the full next-token distribution, then adds noise: the largest sum is a sample."""
 
     def __init__(self, keys: torch.Tensor, settings: SamplingSettings):
         self.keys, self.is_greedy = keys, settings.temperature == 0
