@@ -145,9 +145,9 @@ def evaluate_engine(
 
 def _check_same_on_all(processes: Processes, settings: dict) -> None:
     for name in ("problems", "engine"):
-        held = processes.gather([settings[name]])
-        if any(value != held[0] for value in held):
-            raise ValueError(f"The processes must have the same {name}, but have {held}.")
+        values = processes.gather([settings[name]])
+        if any(value != values[0] for value in values):
+            raise ValueError(f"The processes must have the same {name}, but have {values}.")
 
 
 def _open(
