@@ -212,7 +212,7 @@ def test_compare_is_paired(model, tokenizer):
 
     with pytest.warns(UserWarning, match="no scorable"):
         first_lost = run(model, tokenizer, rows, lambda completions, **kwargs: [None] * 4 + [1.0] * 16)
-    with pytest.warns(UserWarning, match="1 of 5 problems are scorable in one"):
+    with pytest.warns(UserWarning, match="1 of 5 problems are scorable in only one"):
         difference = compare(first_lost, a, k=1)
     assert difference.difference == pytest.approx(1 - a.problem_pass_at_k(1)[1:].mean())
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import load_results, pass_at_k, summarize
 from rlvr_trl.evaluation.comparison import compare_runs
-from rlvr_trl.evaluation.counts import SavedCounts
 from rlvr_trl.evaluation.loading import load_engine
+from rlvr_trl.evaluation.results import SavedCounts
 from rlvr_trl.rewards import math_reward
 
 
@@ -221,7 +221,7 @@ def test_adapters_are_found(model, tmp_path):
             assert value.equal(saved[key])
         weights[name] = engine.describe()["weights"]
     assert weights["folder"] == weights["option"] != weights["plain"]
-    with pytest.raises(ValueError, match="is an adapter itself"):
+    with pytest.raises(ValueError, match="is itself an adapter"):
         load_engine(str(tmp_path / "adapter"), adapter=str(tmp_path / "adapter"))
 
 

@@ -10,9 +10,8 @@ from tiny_lm import tiny_model, tiny_tokenizer
 from tiny_vlm import build_processor, build_vision_model, image_prompt
 
 from rlvr_trl.evaluation import SamplingSettings, TransformersEngine
-from rlvr_trl.evaluation.engines.gumbel import GumbelNoise
-from rlvr_trl.evaluation.engines.seeds import request_seed, stream_key
-from rlvr_trl.evaluation.engines.transformers import pack
+from rlvr_trl.evaluation.engines.prompts import request_seed, stream_key
+from rlvr_trl.evaluation.engines.transformers import GumbelNoise, pack
 
 
 PROMPTS = ["1+1=", "22+22=", "3+3=", "444+444=", "5+"]

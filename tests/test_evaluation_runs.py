@@ -206,7 +206,7 @@ def test_damaged_samples_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Line 2 of .*samples-0.jsonl' is not JSON"):
         run(tmp_path)
     path.write_bytes(b"".join([*lines, lines[3]]))
-    with pytest.raises(ValueError, match="Sample 3 of problem 0 is twice"):
+    with pytest.raises(ValueError, match="Sample 3 of problem 0 appears twice"):
         run(tmp_path)
 
 

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation.comparison import Comparison
-from rlvr_trl.evaluation.counts import SavedCounts
-from rlvr_trl.evaluation.plots import plot_pass_at_k
-from rlvr_trl.evaluation.tables import comparison_table, result_tables
+from rlvr_trl.evaluation.display import comparison_table, plot_pass_at_k, result_tables
+from rlvr_trl.evaluation.results import SavedCounts
 from rlvr_trl.hub.card_results import add_results_to_card, results_in
 from rlvr_trl.hub.model_card import _settings
 from rlvr_trl.terminal import printable

@@ -12,7 +12,7 @@ from rlvr_trl.evaluation import (
     pass_at_k,
     wrong_answer_diversity,
 )
-from rlvr_trl.evaluation.metrics import BOOTSTRAP_CHUNK
+from rlvr_trl.evaluation.statistics import BOOTSTRAP_CHUNK
 
 
 def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample():

@@ -210,6 +210,8 @@ def test_an_answer_that_is_none(content, message):
 def test_refused_before_anything_is_asked():
     with pytest.raises(ValueError, match="base_url must start with http"):
         ServerEngine("localhost:8000", "tiny")
+    with pytest.raises(ValueError, match="base_url must be an address, got 'http://localhost:port'"):
+        ServerEngine("http://localhost:port", "tiny")
     with pytest.raises(ValueError, match="concurrency must be at least 1, got 0"):
         ServerEngine("http://localhost:8000", "tiny", concurrency=0)
     engine = ServerEngine("http://localhost:8000/v1", "tiny")

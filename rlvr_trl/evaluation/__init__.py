@@ -1,6 +1,7 @@
-"""Sample, score, report: pass@k and exploration metrics of any causal language model. Knows no trainer.
+"""Samples and scores completions and reports pass@k and exploration metrics of any causal language model.
 
-Everything is imported on first use, so that the command line can offer `eval` without loading torch.
+Nothing here depends on a trainer. Everything is imported on first use, so that the command line can offer `eval`
+without loading torch.
 """
 
 from typing import TYPE_CHECKING
@@ -10,9 +11,14 @@ from ..lazy import import_on_use
 
 _HOMES = {
     "comparison": ("Comparison", "compare", "compare_runs"),
-    "counts": ("ProblemCounts", "SavedCounts", "pooled"),
+    "display": ("plot_pass_at_k",),
     "engines": ("ServerEngine", "TransformersEngine", "VLLMEngine"),
-    "metrics": (
+    "problems": ("Problem",),
+    "results": ("EvaluationResult", "ProblemCounts", "SavedCounts", "pooled"),
+    "runs": ("evaluate", "evaluate_engine", "rescore"),
+    "samples": ("Completions", "Engine", "Sample", "SamplingSettings"),
+    "sampling": ("sample_completions",),
+    "statistics": (
         "PairedDifference",
         "answer_entropy",
         "bootstrap_interval",
@@ -20,21 +26,19 @@ _HOMES = {
         "pass_at_k",
         "wrong_answer_diversity",
     ),
-    "plots": ("plot_pass_at_k",),
-    "problems": ("Problem",),
-    "report": ("EvaluationResult",),
-    "rescoring": ("rescore",),
-    "runs": ("evaluate", "evaluate_engine"),
-    "samples": ("Completions", "Engine", "Sample", "SamplingSettings"),
-    "sampling": ("sample_completions",),
-    "summary": ("load_results", "summarize"),
+    "store": ("load_results", "summarize"),
 }
 
 if TYPE_CHECKING:
     from .comparison import Comparison, compare, compare_runs
-    from .counts import ProblemCounts, SavedCounts, pooled
+    from .display import plot_pass_at_k
     from .engines import ServerEngine, TransformersEngine, VLLMEngine
-    from .metrics import (
+    from .problems import Problem
+    from .results import EvaluationResult, ProblemCounts, SavedCounts, pooled
+    from .runs import evaluate, evaluate_engine, rescore
+    from .samples import Completions, Engine, Sample, SamplingSettings
+    from .sampling import sample_completions
+    from .statistics import (
         PairedDifference,
         answer_entropy,
         bootstrap_interval,
@@ -42,14 +46,7 @@ if TYPE_CHECKING:
         pass_at_k,
         wrong_answer_diversity,
     )
-    from .plots import plot_pass_at_k
-    from .problems import Problem
-    from .report import EvaluationResult
-    from .rescoring import rescore
-    from .runs import evaluate, evaluate_engine
-    from .samples import Completions, Engine, Sample, SamplingSettings
-    from .sampling import sample_completions
-    from .summary import load_results, summarize
+    from .store import load_results, summarize
 else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
 

@@ -1,4 +1,4 @@
-"""The `eval`, `score` and `compare` commands. What they do is imported when they run."""
+"""The `eval`, `score` and `compare` commands. What a command needs is imported when it runs."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ def _add_eval(commands) -> None:
     parser = commands.add_parser(
         "eval",
         help="pass@k of a model on benchmarks",
-        description="Samples a model on benchmarks and reports pass@k. The same command after a kill goes on where it "
-        "stopped. On several GPUs: accelerate launch -m rlvr_trl.cli eval ...",
+        description="Samples a model on benchmarks and reports pass@k. After a kill, the same command goes on where "
+        "it stopped. On several GPUs: accelerate launch -m rlvr_trl.cli eval ...",
     )
     parser.add_argument(
         "model", metavar="MODEL", help="folder or Hub id of a model or a PEFT adapter, or its name at --base-url"
@@ -28,9 +28,11 @@ def _add_eval(commands) -> None:
         nargs="+",
         required=True,
         metavar="NAME[=PATH]",
-        help="math500, aime24, ..., maze; with a local file or another Hub id of the same shape: amc23=amc23.parquet",
+        help="math500, aime24, ..., maze; to read one from a local file or another Hub id: amc23=amc23.parquet",
     )
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="folder of the run, one folder a benchmark")
+    parser.add_argument(
+        "--output-dir", required=True, metavar="DIR", help="folder of the run, with one folder for each benchmark"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems of each benchmark")
     parser.add_argument("--template", metavar="NAME", help="prompt template (default: the benchmark's)")
     _add_sampling(parser.add_argument_group("sampling"))
@@ -40,7 +42,9 @@ def _add_eval(commands) -> None:
 
 def _add_sampling(group) -> None:
     group.add_argument("--num-samples", type=int, required=True, metavar="N", help="completions per problem")
-    group.add_argument("--max-new-tokens", type=int, required=True, metavar="N", help="where a completion is cut")
+    group.add_argument(
+        "--max-new-tokens", type=int, required=True, metavar="N", help="tokens after which a completion is cut"
+    )
     group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1.0)")
     group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1.0, off)")
     group.add_argument("--top-k", type=int, default=0, metavar="K", help="top-k sampling (default: 0, off)")
@@ -53,16 +57,18 @@ def _add_model(group) -> None:
     )
     group.add_argument("--base-url", metavar="URL", help="sample from an OpenAI-compatible server instead")
     group.add_argument("--adapter", metavar="PATH", help="PEFT adapter for MODEL")
-    group.add_argument("--revision", metavar="REVISION", help="of MODEL on the Hub")
-    group.add_argument("--dtype", metavar="DTYPE", help="of the weights, such as bfloat16 (default: the checkpoint's)")
-    group.add_argument("--trust-remote-code", action="store_true", help="let code of the model's repository run")
+    group.add_argument("--revision", metavar="REVISION", help="revision of MODEL on the Hub")
+    group.add_argument("--dtype", metavar="DTYPE", help="dtype of the weights (default: the checkpoint's)")
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="allow code from the model's repository to run"
+    )
     group.add_argument(
         "--chat-template-kwargs",
         type=json.loads,
         metavar="JSON",
-        help="for the chat template: '{\"enable_thinking\": false}'",
+        help="arguments of the chat template: '{\"enable_thinking\": false}'",
     )
-    group.add_argument("--tensor-parallel-size", type=int, metavar="N", help="GPUs of one vLLM (default: 1)")
+    group.add_argument("--tensor-parallel-size", type=int, metavar="N", help="number of GPUs of one vLLM (default: 1)")
     group.add_argument(
         "--vllm-options",
         type=json.loads,
@@ -70,7 +76,7 @@ def _add_model(group) -> None:
         help='further arguments of vllm.LLM: \'{"gpu_memory_utilization": 0.8, "max_model_len": 8192}\'',
     )
     group.add_argument(
-        "--token-budget", type=int, metavar="N", help="tokens of a batch of --engine transformers (default: 16384)"
+        "--token-budget", type=int, metavar="N", help="tokens in a batch of --engine transformers (default: 16384)"
     )
 
 
@@ -78,7 +84,7 @@ def _add_score(commands) -> None:
     parser = commands.add_parser(
         "score",
         help="score the completions of a run of eval again, without the model",
-        description="Writes scores and results of a run anew, with another reward function or a newer version of it.",
+        description="Replaces the scores and results of a run, with another reward function or a newer version of it.",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the --output-dir of eval")
     parser.add_argument("--reward", metavar="NAME", help="a function of rlvr_trl.rewards (default: that of the run)")
@@ -88,11 +94,13 @@ def _add_score(commands) -> None:
 def _add_compare(commands) -> None:
     parser = commands.add_parser(
         "compare",
-        help="pass@k of runs of eval against the first of them",
-        description="Compares runs on the same problems: paired differences of pass@k with their intervals.",
+        help="compare pass@k of runs of eval with that of the first of them",
+        description="Compares runs on the same problems: paired differences of pass@k, with intervals.",
     )
     parser.add_argument("reference", metavar="RUN_A", help="the run that the others are compared with")
-    parser.add_argument("runs", nargs="+", metavar="RUN_B", help="runs: folders of eval, or results.json files")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN_B", help="runs to compare: folders of eval, or results.json files"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(run=_run_compare)
 
@@ -101,7 +109,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     from .samples import SamplingSettings
 
     sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed")}
-    SamplingSettings(**sampling)  # refuses what is out of range
+    SamplingSettings(**sampling)  # raises for a setting that is out of range
     for option in ("num_samples", "limit", "tensor_parallel_size", "token_budget"):
         value = getattr(args, option)
         if value is not None and value < 1:
@@ -111,7 +119,7 @@ def _run_eval(args: argparse.Namespace) -> None:
 
     from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
     from .runs import evaluate_engine
-    from .summary import check_same_engine
+    from .store import check_same_engine
 
     state = _state()
     names = ("engine", "base_url", "adapter", "revision", "dtype", "trust_remote_code", "chat_template_kwargs")
@@ -136,7 +144,7 @@ def _run_eval(args: argparse.Namespace) -> None:
             },
         )
     if state.is_main_process:
-        _report(args.output_dir)
+        _show_results(args.output_dir)
     state.destroy_process_group()
 
 
@@ -146,13 +154,13 @@ def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    # Without `cpu`, several processes on a machine without accelerators would each take themselves for the only one.
-    # A process that has finished its share waits for the slowest, however long that takes.
+    # Without `cpu`, each of several processes on a machine without accelerators would think that it is the only one.
+    # The time-out is long because a process that has finished its share waits for the slowest one.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
 
 
 def _load_benchmarks(args: argparse.Namespace) -> dict[str, tuple[str | None, Any]]:
-    """Path and problems of each benchmark by name."""
+    """The path and the problems of each benchmark, by name."""
     from ..data import BENCHMARKS, load_benchmark
 
     paths = {}
@@ -177,16 +185,13 @@ def _reward_of(benchmark: str) -> Any:
     return getattr(rewards, BENCHMARKS[benchmark].reward)
 
 
-def _report(run_dir: str) -> None:
-    """Summary, tables and curves of a run."""
+def _show_results(run_dir: str) -> None:
+    """Writes the summary and the curves of a run, and prints its tables."""
     from rich.console import Console
 
-    from .comparison import OVERALL
-    from .counts import pooled
-    from .plots import plot_pass_at_k
-    from .store import RESULTS
-    from .summary import load_results, summarize
-    from .tables import result_tables
+    from .display import plot_pass_at_k, result_tables
+    from .results import OVERALL, pooled
+    from .store import RESULTS, load_results, summarize
 
     summary = summarize(run_dir)
     results = load_results(run_dir)
@@ -202,22 +207,22 @@ def _report(run_dir: str) -> None:
 
 def _run_score(args: argparse.Namespace) -> None:
     from .. import rewards
-    from .rescoring import rescore
-    from .summary import benchmark_folders
+    from .runs import rescore
+    from .store import benchmark_folders
 
     if args.reward is not None and args.reward not in rewards.__all__:
         raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
     for folder in benchmark_folders(args.run_dir).values():
         rescore(folder, None if args.reward is None else getattr(rewards, args.reward))
-    _report(args.run_dir)
+    _show_results(args.run_dir)
 
 
 def _run_compare(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from .comparison import compare_runs
-    from .summary import load_results
-    from .tables import comparison_table
+    from .display import comparison_table
+    from .store import load_results
 
     reference = load_results(args.reference)
     comparisons = {run: compare_runs(reference, load_results(run)) for run in args.runs}

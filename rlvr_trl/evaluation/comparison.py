@@ -1,14 +1,11 @@
-"""Evaluations against each other on the same problems."""
+"""Comparisons of evaluations on the same problems."""
 
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .counts import ProblemCounts, pooled
-from .metrics import PairedDifference, paired_difference, pass_at_k
-
-
-OVERALL = "overall"
+from .results import OVERALL, ProblemCounts, pooled
+from .statistics import PairedDifference, paired_difference, pass_at_k
 
 
 def compare(
@@ -22,7 +19,7 @@ def compare(
     """
     pass@k of `a` minus pass@k of `b` on the same problems, with the paired bootstrap interval over problems.
 
-    A problem that only one of the two could score is left out with a warning.
+    A problem that is scorable in only one of the two is left out with a warning.
 
     Args:
         a, b ([`EvaluationResult`] or [`SavedCounts`]): evaluations of the same problems in the same order.
@@ -30,8 +27,8 @@ def compare(
         confidence, num_resamples, seed: as in [`bootstrap_interval`].
 
     Raises:
-        ValueError: the problems differ, in content or in order; no problem is scorable in both; or `k` exceeds a
-            problem's number of samples.
+        ValueError: the problems differ in content or order, no problem is scorable in both, or `k` exceeds the number
+            of samples of a problem.
     """
     if a.problem_ids != b.problem_ids:
         raise ValueError(
@@ -42,24 +39,24 @@ def compare(
     both = a.is_scorable & b.is_scorable  # (problems,)
     if one_sided := int((a.is_scorable != b.is_scorable).sum()):
         warnings.warn(
-            f"{one_sided} of {len(both)} problems are scorable in one of the two evaluations only and are left out.",
+            f"{one_sided} of {len(both)} problems are scorable in only one of the two evaluations and are left out.",
             stacklevel=2,
         )
-    values = [pass_at_k(result.num_samples[both], result.num_correct[both], k) for result in (a, b)]
-    return paired_difference(*values, confidence, num_resamples, seed)
+    values_a, values_b = (pass_at_k(each.num_samples[both], each.num_correct[both], k) for each in (a, b))
+    return paired_difference(values_a, values_b, confidence, num_resamples, seed)
 
 
 class Comparison(NamedTuple):
     """
-    One run against another at one k of one benchmark.
+    One run against a reference at one k of one benchmark.
 
     Attributes:
         benchmark (`str`): its name, or `"overall"`.
         k (`int`): the k of pass@k.
-        reference, value (`float`): pass@k of the run compared with, and of the run.
-        difference, low, high (`float`): value minus reference, and its paired interval. These are over the problems
-            that both could score.
-        verdict (`str`): `"higher"` or `"lower"`, or `"-"` where the interval includes 0.
+        reference, value (`float`): pass@k of the reference, and of the run.
+        difference, low, high (`float`): value minus reference, and its paired interval, over the problems that are
+            scorable in both.
+        verdict (`str`): `"higher"` or `"lower"`, or `"-"` if the interval includes 0.
     """
 
     benchmark: str
@@ -80,22 +77,23 @@ def compare_runs(
     seed: int = 0,
 ) -> list[Comparison]:
     """
-    A run against a reference, for every benchmark and every k that both have, and over all of these benchmarks.
+    Compares a run with a reference on every benchmark and at every k that both have, and on these benchmarks together.
 
-    Each interval stands for itself: none is adjusted for the number of comparisons.
+    The intervals are not adjusted for the number of comparisons.
 
     Args:
         reference, run (`dict[str, ProblemCounts]`): evaluations by benchmark, as [`load_results`] returns them.
         confidence, num_resamples, seed: as in [`bootstrap_interval`].
 
     Raises:
-        ValueError: they have no benchmark in common, or the problems of one differ; names it and how many agree.
+        ValueError: the two have no benchmark in common, or the problems of a benchmark differ; the message names the
+            benchmark and how many problems agree.
     """
     common = [name for name in reference if name in run]
     if not common:
         raise ValueError(f"The runs have no benchmark in common: {', '.join(reference)} and {', '.join(run)}.")
     if apart := sorted(set(reference) ^ set(run)):
-        warnings.warn(f"Only one of the two runs has {', '.join(apart)}: left out.", stacklevel=2)
+        warnings.warn(f"Only one of the two runs has {', '.join(apart)}: left out of the comparison.", stacklevel=2)
     pairs = {name: (reference[name], run[name]) for name in common}
     if len(common) > 1:
         pairs[OVERALL] = (pooled(reference[name] for name in common), pooled(run[name] for name in common))

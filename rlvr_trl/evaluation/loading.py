@@ -1,4 +1,4 @@
-"""Engines from what a command line says: a model by its name, an adapter, a server."""
+"""Makes engines from the options of a command line: the name of a model, an adapter, the address of a server."""
 
 import json
 from collections.abc import Callable
@@ -18,15 +18,16 @@ def check_engine_settings(
     *, engine: str, base_url: str | None, num_processes: int, images: bool, **settings: Any
 ) -> None:
     """
-    Refuses settings that do not go together, before anything is loaded.
+    Checks, before anything is loaded, that the settings go together.
 
     Args:
         engine, base_url, images: as in [`load_engine`].
-        num_processes (`int`): processes that sample.
-        settings: the other settings of [`load_engine`]; those that a choice cannot use must have their default.
+        num_processes (`int`): number of processes that sample.
+        settings: the other settings of [`load_engine`]. Those that the chosen engine cannot use must have their
+            defaults.
 
     Raises:
-        ValueError: names the option that must go.
+        ValueError: they do not go together; the message names the option to leave out.
     """
     if base_url is not None:
         useless = ("adapter", "revision", "dtype", "trust_remote_code", "token_budget", *VLLM_SETTINGS)
@@ -36,12 +37,12 @@ def check_engine_settings(
         if num_processes > 1:
             raise ValueError(
                 f"--engine vllm runs in one process, but there are {num_processes}: use "
-                "--tensor-parallel-size, or one server a GPU and --base-url."
+                "--tensor-parallel-size, or one server per GPU and --base-url."
             )
         if images:
             raise ValueError("--engine vllm takes no images: use --engine transformers, or --base-url.")
     else:
-        _refuse(settings, VLLM_SETTINGS, "--engine transformers has a whole model in each process")
+        _refuse(settings, VLLM_SETTINGS, "--engine transformers loads a whole model in each process")
 
 
 def _refuse(settings: dict, names: tuple[str, ...], reason: str) -> None:
@@ -67,26 +68,26 @@ def load_engine(
     device: torch.device | str = "cpu",
 ) -> Engine:
     """
-    Loads what samples.
+    Loads an engine and its model.
 
     Args:
-        model (`str`): a folder or an id of the Hub, of a model or of a PEFT adapter; with `base_url`, the name that
-            the server knows it by.
+        model (`str`): folder or Hub id of a model or of a PEFT adapter; with `base_url`, the name of the model at the
+            server.
         engine (`str`): `"transformers"` or `"vllm"`.
-        base_url (`str`, *optional*): address of an OpenAI-compatible server; nothing is loaded then.
-        adapter (`str`, *optional*): folder or id of a PEFT adapter for `model`.
+        base_url (`str`, *optional*): address of an OpenAI-compatible server, with which nothing is loaded here.
+        adapter (`str`, *optional*): folder or Hub id of a PEFT adapter for `model`.
         revision (`str`, *optional*): revision of `model` on the Hub.
-        dtype (`str`, *optional*): dtype of the weights; by default that of the checkpoint.
+        dtype (`str`, *optional*): dtype of the weights, by default that of the checkpoint.
         trust_remote_code (`bool`): whether code of the model's repository may run.
         chat_template_kwargs (`dict`, *optional*): passed on to the chat template.
-        tensor_parallel_size (`int`, *optional*): GPUs that one vLLM spreads over, 1 by default.
+        tensor_parallel_size (`int`, *optional*): number of GPUs of one vLLM, by default 1.
         vllm_options (`dict`, *optional*): further arguments of `vllm.LLM`.
-        token_budget (`int`, *optional*): tokens of a batch of `"transformers"`, see [`TransformersEngine`].
-        images (`bool`): whether problems have images.
-        device (`torch.device` or `str`): where `"transformers"` puts the model.
+        token_budget (`int`, *optional*): tokens in a batch of `"transformers"`, see [`TransformersEngine`].
+        images (`bool`): whether the problems have images.
+        device (`torch.device` or `str`): device of the model of `"transformers"`.
 
     Raises:
-        ValueError: there is no such model, or it takes no images.
+        ValueError: there is no such model, or the problems have images and it takes none.
     """
     from . import engines
 
@@ -104,7 +105,7 @@ def load_engine(
             trust_remote_code=trust_remote_code,
             **vllm_options or {},
         )
-    loaded, processing_class = _load(
+    loaded, processing_class = _load_or_name(
         lambda: _model_and_processor(base, adapter, images, base_revision, dtype or "auto", trust_remote_code), model
     )
     options = {} if token_budget is None else {"token_budget": token_budget}
@@ -113,22 +114,26 @@ def load_engine(
     )
 
 
-def _load(load: Callable[[], Any], model: str) -> Any:
+def _load_or_name(load: Callable[[], Any], model: str) -> Any:
     try:
         return load()
-    except OSError as error:  # what transformers and the Hub raise for a name that leads nowhere
+    except OSError as error:  # raised by transformers and the Hub for a name that does not exist
         raise ValueError(f"The model {model!r} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def _base_and_adapter(model: str, revision: str | None, adapter: str | None) -> tuple[str, str | None, str | None]:
-    """The base model, its revision, and the folder of the adapter, which `model` itself may be."""
+    """The base model, its revision, and the folder of the adapter, which may be `model` itself."""
     from transformers.utils import find_adapter_config_file
 
-    config_file = _load(lambda: find_adapter_config_file(model, revision=revision), model)
+    config_file = _load_or_name(lambda: find_adapter_config_file(model, revision=revision), model)
     if config_file is None:
-        return model, revision, None if adapter is None else _load(lambda: _local_folder(adapter, None), adapter)
+        return (
+            model,
+            revision,
+            None if adapter is None else _load_or_name(lambda: _local_folder(adapter, None), adapter),
+        )
     if adapter is not None:
-        raise ValueError(f"{model!r} is an adapter itself: name its base model to use --adapter {adapter}.")
+        raise ValueError(f"{model!r} is itself an adapter: to use --adapter {adapter}, name its base model instead.")
     config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     return config["base_model_name_or_path"], config.get("revision"), _local_folder(model, revision)
 
@@ -146,16 +151,16 @@ def _model_and_processor(
 
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(base, **hub)
-    sees = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if images and not sees:
+    takes_images = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if images and not takes_images:
         raise ValueError(f"A benchmark has images, but {base!r} ({config.model_type}) takes only text.")
-    model_class = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model_class = transformers.AutoModelForImageTextToText if takes_images else transformers.AutoModelForCausalLM
     model = model_class.from_pretrained(base, dtype=dtype, **hub)
     processor_class = transformers.AutoProcessor if images else transformers.AutoTokenizer
     if adapter is None:
         return model, processor_class.from_pretrained(base, **hub)
     from peft import PeftModel
 
-    # Training may have added tokens or another chat template, and saved them beside the adapter
+    # Training may have added tokens or changed the chat template, and saved that with the adapter
     source, hub = (adapter, {}) if (Path(adapter) / "tokenizer_config.json").exists() else (base, hub)
     return PeftModel.from_pretrained(model, adapter), processor_class.from_pretrained(source, **hub)

@@ -1,4 +1,4 @@
-"""The problems of an evaluation: rows of a dataset, each with an id that says which problem it is."""
+"""The problems of an evaluation: rows of a dataset, each with an id made from its content."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ class Problem:
     One problem.
 
     Args:
-        id (`str`): digest of the prompt and its images: two problems are the same if what the model sees is.
-        row (`dict`): its row of the dataset: `prompt`, and what the reward function reads.
+        id (`str`): digest of the prompt and its images. Two problems are the same if the model sees the same.
+        row (`dict`): its row of the dataset: `prompt`, and the columns that the reward function reads.
     """
 
     id: str
@@ -30,8 +30,9 @@ class Problem:
 
     @classmethod
     def from_row(cls, row: dict) -> "Problem":
+        """The problem of a row of a dataset."""
         seen = {name: row[name] for name in ("prompt", *IMAGE_COLUMNS) if row.get(name) is not None}
-        text = json.dumps(_plain("prompt", seen), sort_keys=True)
+        text = json.dumps(_as_json("prompt", seen), sort_keys=True)
         return cls(hashlib.sha256(text.encode()).hexdigest()[:16], row)
 
     def to_dict(self) -> dict:
@@ -39,39 +40,39 @@ class Problem:
         The problem without its images, ready for `json.dump`.
 
         Raises:
-            ValueError: a column holds something that JSON cannot express.
+            ValueError: a column holds something that cannot be written as JSON.
         """
         names = [name for name in self.row if name not in IMAGE_COLUMNS]
-        return {"id": self.id, "row": {name: _plain(name, self.row[name]) for name in names}}
+        return {"id": self.id, "row": {name: _as_json(name, self.row[name]) for name in names}}
 
     @property
     def plain_prompt(self) -> Any:
         """The prompt, ready for `json.dump`: an image in it becomes its digest."""
-        return _plain("prompt", self.row["prompt"])
+        return _as_json("prompt", self.row["prompt"])
 
     @property
     def prompt_with_images(self) -> Any:
-        """The prompt as an engine takes it: the images of the row's own columns stand before the user's words."""
+        """The prompt as an engine takes it, with the images from the row's own columns put in."""
         images = self.row.get("images") or ([self.row["image"]] if self.row.get("image") is not None else [])
         return insert_images(self.row["prompt"], images) if images else self.row["prompt"]
 
 
 def insert_images(prompt: list[dict], images: list) -> list[dict]:
     """
-    The conversation with its images in the content of its messages: where it has placeholders, in their place, else
+    The conversation with its images in the content of its messages: in place of its placeholders if it has any, else
     at the beginning of the first user message.
 
     Raises:
-        ValueError: the prompt is no conversation, or has another number of placeholders than there are images.
+        ValueError: the prompt is not a conversation, or its number of placeholders is not the number of images.
     """
     if isinstance(prompt, str):
         raise ValueError("A problem with images needs a conversation as its prompt, got a string.")
-    contents = [m["content"] if isinstance(m["content"], list) else [_text(m["content"])] for m in prompt]
+    contents = [m["content"] if isinstance(m["content"], list) else [_text_part(m["content"])] for m in prompt]
     places = [part for content in contents for part in content if part["type"] == "image"]
     if not places:
         first = next((i for i, message in enumerate(prompt) if message["role"] == "user"), None)
         if first is None:
-            raise ValueError("A problem with images needs a message of the user, but its prompt has none.")
+            raise ValueError("A problem with images needs a user message, but its prompt has none.")
         contents[first] = [{"type": "image"}] * len(images) + contents[first]
     elif len(places) != len(images):
         raise ValueError(f"A prompt has {len(places)} places for images, but the row holds {len(images)}.")
@@ -83,11 +84,11 @@ def insert_images(prompt: list[dict], images: list) -> list[dict]:
     return [message | {"content": content} for message, content in zip(prompt, filled, strict=True)]
 
 
-def _text(text: str) -> dict:
+def _text_part(text: str) -> dict:
     return {"type": "text", "text": text}
 
 
-def _plain(name: str, value: Any) -> Any:
+def _as_json(name: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, default=_image_digest))
     except (TypeError, ValueError) as error:
@@ -97,7 +98,7 @@ def _plain(name: str, value: Any) -> Any:
 def _image_digest(value: Any) -> str:
     if isinstance(value, bytes):
         content = value
-    elif hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL image, without importing PIL for text
+    elif hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL image; text alone does not need PIL
         content = f"{value.mode} {value.size} ".encode() + value.tobytes()
     else:
         raise TypeError(f"{type(value).__name__} is neither JSON nor an image")
@@ -106,14 +107,14 @@ def _image_digest(value: Any) -> str:
 
 def distinct_problems(dataset: "Dataset | Iterable[dict]") -> tuple[list[Problem], int]:
     """
-    The problems of a dataset, each once, and how many rows repeat an earlier one.
+    The problems of a dataset, each once, and the number of rows that repeat an earlier one.
 
     Raises:
-        ValueError: a dataset that holds splits, is empty, or has no `prompt` column.
+        ValueError: the dataset holds splits, is empty, or has no `prompt` column.
     """
     if isinstance(dataset, dict):
-        raise ValueError(f"dataset holds the splits {sorted(dataset)}; pass one of them.")
-    rows = list(dataset)
+        raise ValueError(f"dataset holds the splits {sorted(map(str, dataset))}; pass one of them.")
+    rows = [dict(row) for row in dataset]
     if not rows:
         raise ValueError("dataset is empty, but an evaluation needs at least 1 problem.")
     if "prompt" not in rows[0]:
@@ -131,5 +132,5 @@ def distinct_problems(dataset: "Dataset | Iterable[dict]") -> tuple[list[Problem
 
 
 def digest_of(problems: list[Problem]) -> str:
-    """One digest of which problems there are, in their order."""
+    """One digest of all problems in their order."""
     return hashlib.sha256(" ".join(problem.id for problem in problems).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The processes that share one evaluation, and how they agree."""
+"""The processes that share one evaluation, and how they exchange results and errors."""
 
 import pickle
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ class Processes:
     """
     The processes of a state, or this one alone.
 
-    Everything they tell each other goes through here: in a phase that one process fails, all raise, so that none waits
-    for another that is gone.
+    All their communication goes through this class. If one process fails in a phase, all of them raise, so that none
+    waits for a process that has gone.
 
     Args:
-        state ([`~accelerate.PartialState`], *optional*): the processes; `None` is this process alone, also where
-            others run.
+        state ([`~accelerate.PartialState`], *optional*): the processes; `None` means this process alone, even if
+            others are running.
     """
 
     def __init__(self, state: PartialState | None):
@@ -27,7 +27,7 @@ class Processes:
         self.is_main = self.index == 0
 
     def share_of(self, items: list) -> list:
-        """This process's share: every `count`-th item, so that a problem's samples spread over the processes."""
+        """This process's share: every `count`-th item, which spreads the samples of a problem over the processes."""
         return items[self.index :: self.count]
 
     def gather(self, values: list) -> list:
@@ -38,7 +38,7 @@ class Processes:
         """The first process's value, on each of them."""
         if self.count == 1:
             return value
-        # Pickled before anyone waits for it: what cannot be pickled is an error everywhere
+        # Pickled before the others wait for it, so that a value that cannot be pickled is an error on all of them
         with self.agreed("sending a result"):
             payload = pickle.dumps(value) if self.is_main else None
         return pickle.loads(broadcast_object_list([payload])[0])
@@ -46,11 +46,11 @@ class Processes:
     @contextmanager
     def agreed(self, what: str) -> Iterator[None]:
         """
-        A phase of the work. Ends when all processes have ended it.
+        A phase of the work, which ends when all processes have finished it.
 
         Raises:
-            ValueError or RuntimeError: another process failed; names it and its error. A process that failed itself
-                raises its own.
+            ValueError or RuntimeError: another process failed; the message names the process and its error. A process
+                that failed itself raises its own error.
         """
         error = None
         try:

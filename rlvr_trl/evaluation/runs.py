@@ -1,25 +1,30 @@
-"""One evaluation from model to numbers: sample, score, report; and the same again from what a run saved."""
+"""One evaluation from model to numbers: sample, score, report; or score and report again what a run has saved."""
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 
-from .collection import sample_missing
 from .problems import Problem, digest_of, distinct_problems
 from .processes import Processes
-from .report import EvaluationResult
-from .rescoring import make_result, versions, write_result
+from .results import EvaluationResult
 from .samples import Completions, Engine, Sample, SamplingSettings
-from .scoring import name_of, score
-from .store import RunFolder
+from .sampling import sample_missing
+from .scoring import Scores, name_of, score
+from .store import RESULTS, RunFolder, write_json
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+PACKAGES = ("rlvr-trl", "torch", "transformers", "trl", "accelerate", "vllm", "peft", "numpy", "math-verify")
 
 
 def evaluate(
@@ -34,7 +39,7 @@ def evaluate(
     **options,
 ) -> EvaluationResult:
     """
-    Samples `num_samples` completions for every problem of a dataset with a model in this process, and scores them.
+    Samples `num_samples` completions for every problem of a dataset from a model in this process, and scores them.
 
     Args:
         model, tokenizer, token_budget, chat_template_kwargs: as in [`TransformersEngine`].
@@ -69,30 +74,30 @@ def evaluate_engine(
     """
     Samples `num_samples` completions for every problem of a dataset with any engine, and scores them.
 
-    The reward function is called as TRL calls it, once, with all completions: those of one prompt are neighbours.
+    The reward function is called as TRL calls it, once with all completions, those of one prompt next to each other.
 
     Args:
-        engine ([`Engine`]): what samples.
+        engine ([`Engine`]): the engine that samples.
         dataset ([`~datasets.Dataset`] or iterable of rows): a `prompt` column and whatever the reward function reads.
-            Images are in the column `images` or `image`. A prompt that comes up again with the same images is left out
-            with a warning: problems must not count twice.
-        reward_func (`Callable`): one reward per completion, `None` for one that cannot be scored. Extracted answers
-            reported by `log_extra("extracted_answer", values)` are what the answer entropy is computed from.
+            Images are in the column `images` or `image`. A row with the prompt and images of an earlier row is left
+            out with a warning, so that no problem counts twice.
+        reward_func (`Callable`): returns one reward per completion, `None` for one that cannot be scored. The answer
+            entropy is computed from the answers that it reports by `log_extra("extracted_answer", values)`.
         num_samples (`int`): completions per problem.
         max_new_tokens, temperature, top_p, top_k, seed: as in [`SamplingSettings`].
-        correctness_threshold (`float`): a completion is correct if its reward is above.
-        output_dir (`str` or `Path`, *optional*): folder of the run. Completions are written as they finish, and the
-            same call after a kill samples what is missing. Scores are computed anew each time.
-        state ([`~accelerate.PartialState`], *optional*): the processes to spread the sampling over, each with an
-            engine of its own. The first one scores, and all return the same. `None` is this process alone.
+        correctness_threshold (`float`): a completion is correct if its reward is above this.
+        output_dir (`str` or `Path`, *optional*): folder of the run. Completions are written as they finish; after a
+            kill, the same call samples what is missing. Scores are always computed anew.
+        state ([`~accelerate.PartialState`], *optional*): the processes to spread the sampling over, each with its own
+            engine. The first one scores, and all return the same result. `None` means this process alone.
         progress (`bool`): whether to show a progress bar.
-        record (`dict`, *optional*): what else to keep among the settings, such as `{"benchmark": "amc23"}`.
+        record (`dict`, *optional*): further entries to keep among the settings, such as `{"benchmark": "amc23"}`.
 
     Raises:
-        ValueError: a setting out of range; a dataset that is empty, has no `prompt` column, or has prompts that the
-            engine cannot complete; an `output_dir` that is in use, or of a run with other settings; rewards or
-            extracted answers of the wrong number, or no rewards at all.
-        RuntimeError: another process failed; names it and its error.
+        ValueError: a setting is out of range; the dataset is empty, has no `prompt` column, or has prompts that the
+            engine cannot complete; `output_dir` is in use, or holds a run with other settings; the number of rewards
+            or extracted answers is wrong, or there are no rewards at all.
+        RuntimeError: another process failed; the message names the process and its error.
     """
     processes = Processes(state)
     with processes.agreed("preparing"):
@@ -110,7 +115,7 @@ def evaluate_engine(
             "num_duplicates": num_duplicates,
             "reward": name_of(reward_func),
             "correctness_threshold": correctness_threshold,
-            "versions": versions(),
+            "versions": _versions(),
         }
     _check_same_on_all(processes, settings)
     folder = None if output_dir is None else RunFolder(output_dir)
@@ -130,25 +135,25 @@ def evaluate_engine(
         with processes.agreed("scoring"):
             scores = score(reward_func, problems, completions, num_samples) if processes.is_main else None
         if folder is not None:
-            settings |= {"versions": folder.read_settings()["versions"]}  # those of the first samples
-        result = make_result(problems, completions, processes.broadcast(scores), settings)
+            settings |= {"versions": folder.read_settings()["versions"]}  # of the first samples
+        result = _make_result(problems, completions, processes.broadcast(scores), settings)
         with processes.agreed("writing the results"):
             if processes.is_main:
-                write_result(result, folder)
+                _write_result(result, folder)
     return result
 
 
 def _check_same_on_all(processes: Processes, settings: dict) -> None:
     for name in ("problems", "engine"):
-        held = processes.gather([settings[name]])
-        if any(value != held[0] for value in held):
-            raise ValueError(f"The processes must have the same {name}, but have {held}.")
+        values = processes.gather([settings[name]])
+        if any(value != values[0] for value in values):
+            raise ValueError(f"The processes must have the same {name}, but have {values}.")
 
 
 def _open(
     folder: RunFolder | None, settings: dict, problems: list[Problem], processes: Processes, held: ExitStack
 ) -> list[Sample]:
-    """The samples of earlier runs, on every process, with the folder locked until `held` is closed."""
+    """Locks the folder until `held` is closed. Returns the samples of earlier runs, on every process."""
     if folder is None:
         return []
     earlier = None
@@ -160,3 +165,93 @@ def _open(
     with processes.agreed("opening the folder of the run"):
         folder.check_visible(settings)
     return processes.broadcast(earlier)
+
+
+def rescore(
+    run_dir: str | Path, reward_func: Callable | None = None, correctness_threshold: float | None = None
+) -> EvaluationResult:
+    """
+    Scores the completions of a finished run again, without the model, and replaces its scores and results.
+
+    The folder does not hold the columns `image` and `images`, so the reward function does not get them.
+
+    Args:
+        run_dir (`str` or `Path`): the `output_dir` of the evaluation.
+        reward_func (`Callable`, *optional*): as in [`evaluate_engine`]; by default the function of `rlvr_trl.rewards`
+            that the run was scored with.
+        correctness_threshold (`float`, *optional*): by default that of the run.
+
+    Raises:
+        ValueError: the folder holds no evaluation, is in use, or lacks samples; the run was scored with a function
+            that is not in `rlvr_trl.rewards`; or an error of [`evaluate_engine`] occurs.
+    """
+    folder = RunFolder(run_dir)
+    settings = folder.read_settings()
+    with folder.locked():
+        problems = folder.read_problems()
+        completions = Completions.from_samples(folder.read_samples(), len(problems), settings["num_samples"])
+        reward_func = reward_func or _reward_named(settings["reward"])
+        settings["reward"] = name_of(reward_func)
+        if correctness_threshold is not None:
+            settings["correctness_threshold"] = correctness_threshold
+        scores = score(reward_func, problems, completions, settings["num_samples"])
+        result = _make_result(problems, completions, scores, settings)
+        _write_result(result, folder)
+    return result
+
+
+def _reward_named(name: str) -> Callable:
+    from .. import rewards
+
+    if name not in rewards.__all__:
+        raise ValueError(f"The run was scored with '{name}', which is not in rlvr_trl.rewards: pass `reward_func`.")
+    return getattr(rewards, name)
+
+
+def _make_result(
+    problems: list[Problem], completions: Completions, scores: Scores, settings: dict
+) -> EvaluationResult:
+    return EvaluationResult(
+        problems=problems,
+        completions=completions,
+        rewards=scores.rewards,
+        extra_columns=scores.extra_columns,
+        reward_metrics=scores.metrics,
+        num_duplicates=settings["num_duplicates"],
+        settings=settings | {"scored_with": _versions()},
+    )
+
+
+def _write_result(result: EvaluationResult, folder: RunFolder | None) -> None:
+    """Warns about problems without a scorable completion, and writes scores and results if there is a folder."""
+    if result.num_unscorable_problems:
+        warnings.warn(
+            f"{result.num_unscorable_problems} of {len(result.problems)} problems have no scorable completion and are "
+            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions.",
+            stacklevel=2,
+        )
+    if folder is not None:
+        folder.write_scores(_score_lines(result))
+        write_json(folder.path / RESULTS, result.to_dict())
+
+
+def _score_lines(result: EvaluationResult) -> list[dict]:
+    width = result.rewards.shape[1]
+    lines = [
+        {"problem": i // width, "sample": i % width, "reward": None if reward != reward else reward}
+        for i, reward in enumerate(result.rewards.ravel().tolist())
+    ]
+    for line, answer in zip(lines, result.extra_columns.get("extracted_answer", []), strict=False):
+        line["extracted_answer"] = None if answer is None else str(answer)
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on, where they are installed."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,4 +1,4 @@
-"""What an engine is asked for and what it returns."""
+"""What an engine is asked for, and what it returns."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import numpy as np
 @dataclass(frozen=True)
 class SamplingSettings:
     """
-    How completions are drawn. The same in every engine.
+    How completions are drawn, in every engine alike.
 
     Args:
-        max_new_tokens (`int`): tokens after which a completion is cut.
+        max_new_tokens (`int`): number of tokens after which a completion is cut.
         temperature (`float`): sampling temperature; 0 is greedy.
         top_p (`float`), top_k (`int`): nucleus and top-k sampling; 1 and 0 switch them off.
         seed (`int`): seed of the samples.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting is out of range.
     """
 
     max_new_tokens: int
@@ -45,14 +45,15 @@ class Sample:
     One completion of one problem.
 
     Args:
-        problem (`int`): which prompt it completes.
-        sample (`int`): which of the prompt's samples it is, from 0.
-        text (`str`): decoded without special tokens.
-        token_ids (`list[int]`, *optional*): up to and including the token that ended it, where the engine tells.
-        length (`int`): tokens, the ending one included.
-        truncated (`bool`): whether `max_new_tokens` came before an end.
+        problem (`int`): index of the prompt that it completes.
+        sample (`int`): its number among the prompt's samples, from 0.
+        text (`str`): the text, decoded without special tokens.
+        token_ids (`list[int]`, *optional*): its tokens, up to and including the one that ended it; `None` if the
+            engine does not return them.
+        length (`int`): number of tokens, including the one that ended it.
+        truncated (`bool`): whether it was cut at `max_new_tokens`.
         entropy (`float`, *optional*): mean over its tokens of the entropy of the model's full next-token distribution
-            at temperature 1, in nats; where the engine cannot tell, `None`.
+            at temperature 1, in nats; `None` if the engine does not return it.
     """
 
     problem: int
@@ -65,41 +66,43 @@ class Sample:
 
 
 class Engine(Protocol):
-    """Something that samples completions: a model in this process, vLLM, a server."""
+    """Something that samples completions: a model in this process, vLLM, or a server."""
 
     def check(self, prompts: Sequence) -> None:
-        """Raises `ValueError` for prompts that this engine cannot complete, before anything is sampled."""
+        """Raises `ValueError` for prompts that this engine cannot complete. Called before anything is sampled."""
 
     def sample(
         self, prompts: Sequence, requests: Sequence[tuple[int, int]], settings: SamplingSettings
     ) -> Iterator[list[Sample]]:
         """
-        Completions as they finish, a few at a time, in any order; exactly one for each request.
+        Yields completions as they finish, a few at a time, in any order: exactly one for each request.
 
         Args:
-            prompts (sequence of `str`, or of lists of messages): all problems.
+            prompts (sequence of `str`, or of lists of messages): the prompts of all problems.
             requests (sequence of `(problem, sample)`): which completions of which prompts are wanted.
-            settings ([`SamplingSettings`]): how they are drawn. What is drawn for a request depends on the prompt,
-                these settings and the request alone, up to floating point, not on the other requests.
+            settings ([`SamplingSettings`]): how they are drawn. Up to floating point, what is drawn for a request
+                depends on the prompt, these settings and the request alone, not on the other requests.
         """
+        ...
 
     def describe(self) -> dict:
-        """Name of the engine, the model and its revision, and whatever else a result depends on."""
+        """The name of the engine, the model and its revision, and whatever else a result depends on."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Completions:
     """
-    Sampled completions, prompt by prompt: completion `s` of prompt `p` is at `p * num_samples + s`.
+    Sampled completions, prompt by prompt: completion `s` of prompt `p` is at index `p * num_samples + s`.
 
     Args:
-        texts (`list[str]`): decoded without special tokens.
-        token_ids (`list[list[int] | None]`): up to and including the token that ended the completion; `None` where
-            the engine does not tell.
-        lengths (`np.ndarray` of shape `(completions,)`): tokens, the ending one included.
-        truncated (`np.ndarray` of shape `(completions,)`): whether `max_new_tokens` came before an end.
-        entropies (`np.ndarray` of shape `(completions,)`): mean token entropy in nats, see [`Sample`]; NaN where the
-            engine does not tell.
+        texts (`list[str]`): the texts, decoded without special tokens.
+        token_ids (`list[list[int] | None]`): the tokens of each, up to and including the one that ended it; `None` if
+            the engine does not return them.
+        lengths (`np.ndarray` of shape `(completions,)`): number of tokens, including the one that ended it.
+        truncated (`np.ndarray` of shape `(completions,)`): whether it was cut at `max_new_tokens`.
+        entropies (`np.ndarray` of shape `(completions,)`): mean token entropy in nats, see [`Sample`]; NaN if the
+            engine does not return it.
     """
 
     texts: list[str]
@@ -111,17 +114,17 @@ class Completions:
     @classmethod
     def from_samples(cls, samples: Iterable[Sample], num_problems: int, num_samples: int) -> "Completions":
         """
-        Puts samples that came in any order into theirs.
+        Puts samples that came in any order into the order of problems and samples.
 
         Raises:
-            ValueError: a sample is missing, comes twice, or is of another problem or number than there are.
+            ValueError: a sample is missing, comes twice, or has the number of a problem or sample that does not exist.
         """
         ordered: list[Sample | None] = [None] * (num_problems * num_samples)
         for sample in samples:
             if not (0 <= sample.problem < num_problems and 0 <= sample.sample < num_samples):
                 raise ValueError(
-                    f"Sample {sample.sample} of problem {sample.problem} is none of the {num_samples} samples of "
-                    f"{num_problems} problems."
+                    f"Sample {sample.sample} of problem {sample.problem} does not exist: there are {num_samples} "
+                    f"samples of each of {num_problems} problems, numbered from 0."
                 )
             index = sample.problem * num_samples + sample.sample
             if ordered[index] is not None:
@@ -133,10 +136,11 @@ class Completions:
                 f"{len(missing)} of {len(ordered)} samples are missing; the first is sample {missing[0][1]} of "
                 f"problem {missing[0][0]}."
             )
+        found = [sample for sample in ordered if sample is not None]
         return cls(
-            texts=[sample.text for sample in ordered],
-            token_ids=[sample.token_ids for sample in ordered],
-            lengths=np.array([sample.length for sample in ordered], dtype=np.int64),
-            truncated=np.array([sample.truncated for sample in ordered], dtype=bool),
-            entropies=np.array([np.nan if sample.entropy is None else sample.entropy for sample in ordered]),
+            texts=[sample.text for sample in found],
+            token_ids=[sample.token_ids for sample in found],
+            lengths=np.array([sample.length for sample in found], dtype=np.int64),
+            truncated=np.array([sample.truncated for sample in found], dtype=bool),
+            entropies=np.array([np.nan if sample.entropy is None else sample.entropy for sample in found]),
         )

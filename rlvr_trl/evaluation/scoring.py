@@ -1,4 +1,4 @@
-"""The reward function over sampled completions, called as TRL calls it."""
+"""Calls the reward function on sampled completions, as TRL calls it."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from .samples import Completions
 
 class Scores(NamedTuple):
     """
-    What a reward function said about all completions.
+    What a reward function returned and logged for all completions.
 
     Attributes:
-        rewards (`np.ndarray` of shape `(problems, num_samples)`): rewards, NaN where missing.
+        rewards (`np.ndarray` of shape `(problems, num_samples)`): rewards, NaN where one is missing.
         extra_columns (`dict[str, list]`): what it passed to `log_extra`.
         metrics (`dict[str, float]`): means of what it passed to `log_metric`.
     """
@@ -27,16 +27,16 @@ class Scores(NamedTuple):
 
 def score(reward_func: Callable, problems: list[Problem], completions: Completions, num_samples: int) -> Scores:
     """
-    Calls the reward function once with all completions: those of one problem are neighbours.
+    Calls the reward function once with all completions, those of one problem next to each other.
 
     Raises:
-        ValueError: rewards or extracted answers of the wrong number, or no reward at all.
+        ValueError: the number of rewards or extracted answers is wrong, or there is no reward at all.
     """
     rows = [problem.row for problem in problems for _ in range(num_samples)]
     replies = completions.texts
     if not isinstance(rows[0]["prompt"], str):
         replies = [[{"role": "assistant", "content": text}] for text in replies]
-    # The names that TRL keeps to itself do not reach the reward function as columns
+    # TRL does not pass on columns with names that it uses itself
     names = rows[0].keys() - {"prompt", "completion", "completion_ids"}
     extra_columns, metrics = {}, {}
     returned = reward_func(
@@ -67,4 +67,5 @@ def _check_length(reward_func: Callable, what: str, values, needed: int) -> None
 
 
 def name_of(reward_func: Callable) -> str:
+    """The name of a reward function, or of the class of a callable object."""
     return getattr(reward_func, "__name__", type(reward_func).__name__)

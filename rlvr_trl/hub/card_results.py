@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.plots import plot_pass_at_k
-from ..evaluation.summary import load_results, read_json
+from ..evaluation.display import plot_pass_at_k
+from ..evaluation.store import load_results, read_json
 
 
 TRAINING, RESULTS = "pass@k during training", "pass@k"

@@ -16,10 +16,10 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from ..checks import check_integer
-from ..evaluation.engines.prompts import check_prompts
+from ..evaluation.engines.prompts import check_engine_prompts
 from ..evaluation.problems import IMAGE_COLUMNS, distinct_problems
 from ..evaluation.processes import Processes
-from ..evaluation.report import EvaluationResult
+from ..evaluation.results import EvaluationResult
 from ..evaluation.samples import Completions, Sample
 from ..evaluation.scoring import Scores, score
 from ..trl_compat import add_fused_lm_head, borrow, get_callable_name, is_async_callable, pad
@@ -98,7 +98,7 @@ class PassAtKCallback(TrainerCallback):
         self._prompts = [problem.row["prompt"] for problem in self.problems]
         if images := sorted({*self.problems[0].row} & {*IMAGE_COLUMNS}):
             raise ValueError(f"`dataset` has the columns {images}, but PassAtKCallback measures text prompts only.")
-        check_prompts(self._prompts, why_no_images="PassAtKCallback measures text prompts only.")
+        check_engine_prompts(self._prompts, why_no_images="PassAtKCallback measures text prompts only.")
         self.trainer = trainer
         self.reward_func = _correctness_reward(trainer, reward_func)
         self.num_samples, self.every, self.at_start = num_samples, every, at_start

@@ -1,7 +1,8 @@
 """
-What samples completions: a model in this process, vLLM, or a server. See [`~rlvr_trl.evaluation.Engine`].
+Engines sample completions: from a model in this process, with vLLM, or from a server. See
+[`~rlvr_trl.evaluation.Engine`].
 
-Each is imported on first use: a server needs no torch.
+Each is imported on first use: that of a server needs no torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,18 +1,20 @@
-"""Prompts as every engine takes them: what they may hold, their tokens, and a digest that stands for their content."""
+"""Prompts as all engines take them: what they may hold, their tokens, a digest of their content, and seeds from it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-def is_conversation(prompt) -> bool:
+def is_conversation(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages rather than a string."""
     return not isinstance(prompt, str)
 
 
 def content_parts(prompt: Sequence[dict]) -> list[dict]:
-    """The parts of all messages of a conversation whose content is a list of parts."""
+    """The content parts of all messages of a conversation, of those whose content is a list."""
     contents = [message.get("content") for message in prompt]
     return [part for content in contents if isinstance(content, list) for part in content]
 
@@ -24,10 +26,17 @@ def images_of(prompt) -> list:
     return [part["image"] for part in content_parts(prompt) if part["type"] == "image"]
 
 
-def check_prompts(prompts: Sequence, why_no_images: str | None = None) -> None:
+def check_engine_prompts(prompts: Sequence, why_no_images: str | None = None) -> None:
     """
-    Raises `ValueError` if there are no prompts, if they are not all strings or all conversations, or if one has
-    content of another type than text and PIL images, or images although `why_no_images` says why they cannot be had.
+    Checks that an engine can take these prompts.
+
+    Args:
+        prompts (sequence of `str`, or of lists of messages): the prompts.
+        why_no_images (`str`, *optional*): why the engine takes no images, as the end of the error message.
+
+    Raises:
+        ValueError: there are no prompts; they are neither all strings nor all conversations; or a prompt has content
+            other than text and PIL images, or has images although the engine takes none.
     """
     if len(prompts) == 0:
         raise ValueError("There are no prompts to sample from.")
@@ -53,7 +62,7 @@ def check_prompts(prompts: Sequence, why_no_images: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """A prompt's tokens, whether it has images, and a digest of both."""
+    """A prompt's tokens, whether it has images, and a digest of tokens and images."""
 
     ids: list[int]
     has_images: bool
@@ -64,13 +73,13 @@ def tokenize_prompts(
     processing_class, prompts: Sequence, problems: Iterable[int], chat_template_kwargs: dict | None
 ) -> dict[int, TokenizedPrompt]:
     """
-    Tokenizes the prompts of these problems as TRL's `GRPOTrainer` does, so that a model is measured on what it was
-    trained on.
+    Tokenizes the prompts of these problems as TRL's `GRPOTrainer` does, so that a model is measured on the tokens that
+    it was trained on.
 
-    Images are processed one prompt at a time and dropped again: a data set of them would not fit the memory.
+    Prompts with images are processed one at a time and their pixels dropped: all of them would not fit in memory.
 
     Raises:
-        ValueError: a prompt has no token.
+        ValueError: a prompt has no tokens.
     """
     problems = sorted(set(problems))
     images = [images_of(prompts[problem]) for problem in problems]
@@ -89,10 +98,10 @@ def tokenize_prompts(
 
 
 def processor_inputs(processing_class, prompts: Sequence, chat_template_kwargs: dict | None) -> dict:
-    """What the tokenizer or the processor makes of prompts of one kind: lists of tokens, and images as arrays."""
+    """What the tokenizer or processor returns for prompts of one kind: lists of tokens, and images as arrays."""
     if not is_conversation(prompts[0]):
         return processing_class(text=list(prompts))
-    if has_image_processor(processing_class):  # the templates of many of these take lists of parts only
+    if has_image_processor(processing_class):  # many chat templates of such models take only lists of parts
         prompts = [[_with_parts(message) for message in prompt] for prompt in prompts]
     return processing_class.apply_chat_template(
         conversation=list(prompts),
@@ -104,6 +113,7 @@ def processor_inputs(processing_class, prompts: Sequence, chat_template_kwargs: 
 
 
 def has_image_processor(processing_class) -> bool:
+    """Whether this is the processor of a model that takes images, not a tokenizer."""
     return hasattr(processing_class, "image_processor")
 
 
@@ -118,3 +128,20 @@ def _digest(ids: list[int], images: list) -> bytes:
         digest.update(f"{image.mode}{image.size}".encode())
         digest.update(image.tobytes())
     return digest.digest()
+
+
+def stream_key(seed: int, prompt: bytes, sample: int) -> int:
+    """The key of the noise of one sample of a prompt: a signed 64-bit integer. `prompt` is a digest of its content."""
+    return int.from_bytes(_hash(f"{seed}/{sample}/", prompt), "little", signed=True)
+
+
+def request_seed(seed: int, prompt: bytes, sample: int) -> int:
+    """
+    The seed of a request to an engine that takes seeds. It is below 2^31, which every server accepts, and different
+    for every sample of a prompt, since two samples with the same seed would be the same completion.
+    """
+    return (int.from_bytes(_hash(f"{seed}/", prompt), "little") + sample) % 2**31
+
+
+def _hash(prefix: str, prompt: bytes) -> bytes:
+    return hashlib.blake2b(prefix.encode() + prompt, digest_size=8).digest()

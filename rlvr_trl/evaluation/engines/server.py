@@ -5,48 +5,47 @@ import hashlib
 import io
 import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from http.client import HTTPException
+from typing import Any
+
+import httpx2
 
 from ...terminal import printable
 from ..samples import Sample, SamplingSettings
-from .prompts import check_prompts, is_conversation
-from .seeds import request_seed
+from .prompts import check_engine_prompts, is_conversation, request_seed
 
 
 ATTEMPTS = 7
-FIRST_WAIT = 0.5  # seconds, doubled with every further attempt: half a minute in all
+FIRST_WAIT = 0.5  # seconds, doubled after every further attempt: half a minute in all
 _image_lock = threading.Lock()
 
 
 class ServerEngine:
     """
     Samples from an OpenAI-compatible server: strings from `/v1/completions`, conversations from
-    `/v1/chat/completions`, where the server applies the chat template. Images go as data URLs.
+    `/v1/chat/completions`, where the server applies the chat template. Images are sent as data URLs.
 
-    Every completion is a request with a seed of its own. Whether a seed gives the same completion again is up to the
-    server. Servers do not tell a completion's tokens or the full distribution, so samples have neither `token_ids` nor
-    an entropy; lengths are the server's count. Unlike the other engines, `describe` cannot tell the weights: it names
-    the address and the model's name there.
+    Every completion is a request with its own seed. Whether the same seed gives the same completion again is up to the
+    server. Servers return neither a completion's tokens nor the full distribution, so samples have no `token_ids` and
+    no entropy; lengths are the server's count. Unlike the other engines, `describe` cannot identify the weights: it
+    gives the address and the name of the model there.
 
-    An answer that cannot be had (no connection, a time-out, status 429 or 5xx) is asked for again, with growing
-    waits, 7 times in all.
+    A request that gets no usable answer (no connection, a time-out, status 429 or 5xx) is sent again after growing
+    waits, up to 7 times in all.
 
     Args:
         base_url (`str`): the address, with or without `/v1`.
         model (`str`): the model's name at the server.
         api_key (`str`, *optional*): sent as a bearer token.
-        concurrency (`int`): requests that wait for the server at the same time.
+        concurrency (`int`): number of requests that wait for the server at the same time.
         timeout (`float`): seconds to wait for an answer.
-        chat_template_kwargs (`dict`, *optional*): sent along with conversations, as vLLM takes them.
+        chat_template_kwargs (`dict`, *optional*): sent along with conversations, in the form that vLLM takes.
 
     Raises:
-        ValueError: `base_url` is no http address or `concurrency` is below 1; from `sample`, the server refuses a
-            request or its answer is not what the API says.
-        ConnectionError: from `sample`, there is still no answer at the last attempt.
+        ValueError: `base_url` is not an http address or `concurrency` is below 1; from `sample`, the server refuses a
+            request or its answer does not follow the API.
+        ConnectionError: from `sample`, the last attempt got no answer either.
     """
 
     def __init__(
@@ -64,11 +63,16 @@ class ServerEngine:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {concurrency}.")
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self.model, self.api_key, self.chat_template_kwargs = model, api_key, chat_template_kwargs
-        self.concurrency, self.timeout = concurrency, timeout
+        self.model, self.concurrency, self.chat_template_kwargs = model, concurrency, chat_template_kwargs
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        limits = httpx2.Limits(max_connections=concurrency)
+        try:
+            self.client = httpx2.Client(base_url=self.base_url, headers=headers, timeout=timeout, limits=limits)
+        except httpx2.InvalidURL as error:
+            raise ValueError(f"base_url must be an address, got {base_url!r} ({error}).") from error
 
     def check(self, prompts: Sequence) -> None:
-        check_prompts(prompts)
+        check_engine_prompts(prompts)
         for index, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise ValueError(f"Prompt {index} is empty.")
@@ -80,7 +84,7 @@ class ServerEngine:
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="server-engine")
         try:
             futures = [
-                pool.submit(self._complete, prompts[request[0]], request, settings, stop) for request in requests
+                pool.submit(self._sample_one, prompts[request[0]], request, settings, stop) for request in requests
             ]
             for future in as_completed(futures):
                 yield [future.result()]
@@ -97,13 +101,15 @@ class ServerEngine:
             "chat_template_kwargs": self.chat_template_kwargs or {},
         }
 
-    def _complete(self, prompt, request: tuple[int, int], settings: SamplingSettings, stop: threading.Event) -> Sample:
+    def _sample_one(
+        self, prompt: Any, request: tuple[int, int], settings: SamplingSettings, stop: threading.Event
+    ) -> Sample:
         is_chat = is_conversation(prompt)
         url = f"{self.base_url}/v1/{'chat/completions' if is_chat else 'completions'}"
         answer = self._ask(url, self._body(prompt, request[1], settings), stop)
         try:
             [choice] = answer["choices"]
-            # None: a server that takes the reasoning apart, and there was nothing after it
+            # `content` is None if the server separates the reasoning and nothing followed it
             text = (choice["message"]["content"] or "") if is_chat else choice["text"]
             reason, length = choice["finish_reason"], answer["usage"]["completion_tokens"]
         except (KeyError, TypeError, ValueError) as error:
@@ -115,56 +121,54 @@ class ServerEngine:
             raise ValueError(f"{url} ended a completion with finish_reason={reason!r}; 'stop' or 'length' is needed.")
         return Sample(*request, text, token_ids=None, length=length, truncated=reason == "length", entropy=None)
 
-    def _body(self, prompt, sample: int, settings: SamplingSettings) -> bytes:
-        body = {
+    def _body(self, prompt: Any, sample: int, settings: SamplingSettings) -> bytes:
+        body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
         }
-        if settings.top_k:  # not OpenAI's, but vLLM's and others'
+        if settings.top_k:  # not in OpenAI's API, but in that of vLLM and others
             body["top_k"] = settings.top_k
         if is_conversation(prompt):
-            body["messages"] = [_with_data_urls(message) for message in prompt]
+            body["messages"] = content = [_with_data_urls(message) for message in prompt]
             if self.chat_template_kwargs:
                 body["chat_template_kwargs"] = self.chat_template_kwargs
-            content = body["messages"]
         else:
             body["prompt"] = content = prompt
         digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
         body["seed"] = request_seed(settings.seed, digest, sample)
         return json.dumps(body).encode()
 
-    def _ask(self, url: str, body: bytes, stop: threading.Event) -> dict:
-        for attempt in range(ATTEMPTS):
+    def _ask(self, url: str, body: bytes, stop: threading.Event) -> Any:
+        """The answer as JSON. Asks up to `ATTEMPTS` times, and not again once `stop` is set."""
+        # The loop is our own: the settings of tenacity for these waits, `stop` and the message are longer, and the
+        # waits of the openai client cannot be stopped.
+        attempt = 1
+        while True:
             try:
-                text = self._post(url, body)
-                break
+                return self._post(url, body)
             except ConnectionError as error:
-                is_last = attempt == ATTEMPTS - 1
-                if is_last or stop.wait(FIRST_WAIT * 2**attempt):
-                    raise ConnectionError(f"{url} gave no answer in {attempt + 1} attempts: {error}") from error
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{url} must answer in JSON, but answered {_beginning(text)}") from error
+                if attempt == ATTEMPTS or stop.wait(FIRST_WAIT * 2 ** (attempt - 1)):
+                    raise ConnectionError(f"{url} gave no answer in {attempt} attempts: {error}") from error
+            attempt += 1
 
-    def _post(self, url: str, body: bytes) -> str:
-        """The body of the answer. Raises `ConnectionError` where it is worth asking again, else `ValueError`."""
-        headers = {"Content-Type": "application/json"}
-        if self.api_key is not None:
-            headers["Authorization"] = f"Bearer {self.api_key}"
-        request = urllib.request.Request(url, data=body, headers=headers)
+    def _post(self, url: str, body: bytes) -> Any:
+        """The answer as JSON. Raises `ConnectionError` if another attempt may succeed, else `ValueError`."""
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                return response.read().decode()
-        except urllib.error.HTTPError as error:
-            message = f"status {error.code}: {_beginning(error.read().decode(errors='replace'))}"
-            if error.code == 429 or error.code >= 500:
-                raise ConnectionError(message) from error
-            raise ValueError(f"{url} refused a request with {message}") from error
-        except (OSError, HTTPException) as error:  # a time-out and a broken connection are among them
+            response = self.client.post(url, content=body)
+        except httpx2.HTTPError as error:  # among them a time-out and a broken connection
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        if response.status_code == 429 or response.is_server_error:
+            raise ConnectionError(f"status {response.status_code}: {_beginning(response.text)}")
+        if not response.is_success:
+            raise ValueError(
+                f"{url} refused a request with status {response.status_code}: {_beginning(response.text)}"
+            )
+        try:
+            return response.json()
+        except ValueError as error:
+            raise ValueError(f"{url} must answer in JSON, but answered {_beginning(response.text)}") from error
 
 
 def _with_data_urls(message: dict) -> dict:
@@ -177,7 +181,7 @@ def _with_data_url(part: dict) -> dict:
     if part["type"] != "image":
         return part
     stream = io.BytesIO()
-    with _image_lock:  # PIL reads a file when its pixels are first needed, and threads share the image
+    with _image_lock:  # threads share the image, and PIL reads its file only when the pixels are first needed
         image = part["image"].convert("RGB")
     image.save(stream, format="PNG")
     url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,7 +1,9 @@
-"""Sampling from a model in this process."""
+"""Sampling from a transformers model in this process."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,10 +18,15 @@ from transformers import (
 )
 
 from ..samples import Sample, SamplingSettings
-from .fingerprints import fingerprint_model
-from .gumbel import GumbelNoise
-from .prompts import check_prompts, has_image_processor, processor_inputs, tokenize_prompts
-from .seeds import stream_key
+from .prompts import check_engine_prompts, has_image_processor, processor_inputs, stream_key, tokenize_prompts
+
+
+# Of SplitMix64 (Steele, Lea and Flood, 2014, doi 10.1145/2660193.2660195): the increment, the mixer's multipliers
+_GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+# Elements of noise that are computed at once: as many as fit a CPU's cache, or on other devices take little memory
+_CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**24
+FINGERPRINT_VALUES = 64  # of each parameter: training changes every parameter, so a few values of each will do
 
 
 class TransformersEngine:
@@ -27,21 +34,21 @@ class TransformersEngine:
     Samples with `generate` of a transformers model, in batches that fit a token budget.
 
     Prompts are tokenized as TRL's `GRPOTrainer` does, and every EOS token of the tokenizer or of the model's
-    generation config ends a completion. Nothing else of that config is used: a repetition penalty saved with a model
-    would otherwise change what is measured. The global random state, the model's mode and its generation config stay
-    as they were.
+    generation config ends a completion. Nothing else of that config is used, since a repetition penalty saved with a
+    model would change what is measured. The global random state, the model's mode and its generation config stay as
+    they were.
 
-    A request draws from a stream of its own, keyed by the seed, the content of the prompt and the number of the
-    sample: to every step's logits, after temperature, top-k and top-p, Gumbel noise is added, and the largest is the
-    token. So neither the budget nor the other requests change what is drawn, except through the rounding of a batched
-    forward pass, and the same prompt twice gets the same samples twice.
+    Each request draws from its own stream of noise, keyed by the seed, the content of the prompt and the number of the
+    sample. At every step, Gumbel noise is added to the logits after temperature, top-k and top-p, and the token with
+    the largest sum is taken. So neither the budget nor the other requests change what is drawn, except through the
+    rounding of a batched forward pass, and a prompt that occurs twice gets the same samples twice.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or PEFT model): the model.
         processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]): the model's
             tokenizer, or its processor if prompts have images.
-        token_budget (`int`): a batch holds as many rows as fit `rows * (longest prompt + max_new_tokens)`, and at
-            least one.
+        token_budget (`int`): largest `rows * (longest prompt + max_new_tokens)` of a batch. A batch holds at least one
+            row, even if that exceeds the budget.
         chat_template_kwargs (`dict`, *optional*): passed on to the chat template, as in TRL's config.
 
     Raises:
@@ -61,8 +68,8 @@ class TransformersEngine:
             why_no_images = (
                 f"{type(self.processing_class).__name__} takes only text; pass the model's processor instead."
             )
-        check_prompts(prompts, why_no_images)
-        if why_no_images:  # images would take long, and always have tokens
+        check_engine_prompts(prompts, why_no_images)
+        if why_no_images:  # a processor would take long over images, and a prompt with an image always has tokens
             tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
 
     def sample(
@@ -71,7 +78,7 @@ class TransformersEngine:
         problems = [problem for problem, _ in requests]
         tokenized = tokenize_prompts(self.processing_class, prompts, problems, self.chat_template_kwargs)
         config = _generation_config(self.model, self.tokenizer, settings.max_new_tokens)
-        # Prompts with and without images are batches of their own: not every processor takes them together
+        # Prompts with and without images are in separate batches: not every processor takes them together
         for has_images in (False, True):
             chosen = [request for request in requests if tokenized[request[0]].has_images == has_images]
             lengths = [len(tokenized[problem].ids) + settings.max_new_tokens for problem, _ in chosen]
@@ -82,7 +89,7 @@ class TransformersEngine:
                     inputs = self._inputs_with_images([prompts[problem] for problem, _ in batch])
                 else:
                     inputs = {"input_ids": [tokenized[problem].ids for problem, _ in batch]}
-                yield self._complete(batch, self._padded(inputs, config.pad_token_id), keys, settings, config)
+                yield self._generate(batch, self._padded(inputs, config.pad_token_id), keys, settings, config)
 
     def describe(self) -> dict:
         config = self.model.config
@@ -101,7 +108,7 @@ class TransformersEngine:
         return {name: value for name, value in inputs.items() if name != "attention_mask"}
 
     def _padded(self, inputs: dict, pad_token_id: int) -> dict[str, torch.Tensor]:
-        """Tensors on the model's device: values per token are padded on the left, images are kept as they are."""
+        """Tensors on the model's device. Values per token are padded on the left, images are kept as they are."""
         widths = [len(ids) for ids in inputs["input_ids"]]
         tensors = {"attention_mask": torch.tensor(_pad_left([[1] * width for width in widths], 0))}
         for name, values in inputs.items():
@@ -115,9 +122,9 @@ class TransformersEngine:
             for name, tensor in tensors.items()
         }
 
-    def _complete(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
+    def _generate(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
         width = inputs["input_ids"].shape[1]
-        sampler = _Sampler(torch.tensor(keys, device=self.model.device), settings)
+        sampler = _GumbelSampler(torch.tensor(keys, device=self.model.device), settings)
         with _for_generation(self.model, config):
             output = self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampler])
@@ -141,9 +148,10 @@ class TransformersEngine:
 
 def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """
-    Divides rows of these lengths into batches of at most `token_budget` tokens, padding included, or of one row.
+    Divides rows of these lengths into batches of at most `token_budget` tokens, including padding, or of one row.
 
-    Longest first: a batch is as wide as its first row, and a budget too large for the memory fails at once.
+    The longest rows come first, so that a batch is as wide as its first row, and a budget that is too large for the
+    memory fails at once.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batches, start = [], 0
@@ -164,29 +172,29 @@ def _generation_config(model, tokenizer, max_new_tokens: int) -> GenerationConfi
     declared = declared if isinstance(declared, (list, tuple)) else [declared]
     eos_token_ids = [i for i in dict.fromkeys([tokenizer.eos_token_id, *declared]) if i is not None]
     pad_token_id = tokenizer.pad_token_id
-    if pad_token_id is None:  # any id will do: padding is masked on the left and cut off on the right
+    if pad_token_id is None:  # any id will do, since padding is masked on the left and cut off on the right
         pad_token_id = eos_token_ids[0] if eos_token_ids else 0
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=pad_token_id,
         eos_token_id=eos_token_ids or None,
-        do_sample=False,  # the largest logit, to which `_Sampler` has added its noise
-        use_cache=True,  # also for a model whose config switched it off to train with gradient checkpointing
+        do_sample=False,  # take the largest logit, to which `_GumbelSampler` has added noise
+        use_cache=True,  # even if the model's config switched it off to train with gradient checkpointing
         disable_compile=True,
     )
 
 
 @contextmanager
 def _for_generation(model, config: GenerationConfig) -> Iterator[None]:
-    # `generate` fills whatever a config leaves open from the model's own config, hence the swap. PEFT copies the
-    # wrapper's config to the base model. Modes are kept by module: some are held in eval mode while the rest trains.
+    # `generate` takes whatever a config leaves open from the model's own config, so that is replaced. PEFT copies the
+    # wrapper's config to the base model. The mode of every module is restored: some stay in eval mode in training.
     owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
     configs = [owner.generation_config for owner in owners]
     training = [module for module in model.modules() if module.training]
     try:
         for owner in owners:
             owner.generation_config = config
-        model.eval()  # also switches gradient checkpointing, and with it the loss of the cache, off
+        model.eval()  # also switches off gradient checkpointing, which would disable the cache
         yield
     finally:
         for owner, saved in zip(owners, configs, strict=True):
@@ -195,13 +203,13 @@ def _for_generation(model, config: GenerationConfig) -> Iterator[None]:
             module.training = True
 
 
-class _Sampler(LogitsProcessor):
-    """Records the entropy of the full next-token distribution, then turns the largest logit into a sample."""
+class _GumbelSampler(LogitsProcessor):
+    """Records the entropy of the full next-token distribution, then adds noise: the largest sum is a sample."""
 
     def __init__(self, keys: torch.Tensor, settings: SamplingSettings):
         self.keys, self.is_greedy = keys, settings.temperature == 0
-        self.noise = None  # made with the first logits, which tell the size of the vocabulary
-        self.entropies = []  # a tensor (B,) per generated token
+        self.noise: GumbelNoise | None = None  # made at the first step, whose logits have the size of the vocabulary
+        self.entropies: list[torch.Tensor] = []  # one tensor (B,) per generated token
         self.warpers = LogitsProcessorList()
         if not self.is_greedy:
             self.warpers.append(TemperatureLogitsWarper(float(settings.temperature)))
@@ -217,4 +225,68 @@ class _Sampler(LogitsProcessor):
             return scores
         if self.noise is None:
             self.noise = GumbelNoise(self.keys, scores.shape[1])
-        return self.warpers(input_ids, scores) + self.noise(step)
+        noisy = self.warpers(input_ids, scores) + self.noise(step)  # (B, V)
+        return cast(torch.FloatTensor, noisy)  # the stubs of torch call every sum a `Tensor`
+
+
+class GumbelNoise:
+    """
+    Standard Gumbel noise as a function of stream, step and token: `argmax(logits + noise)` is a sample.
+
+    There is no generator to advance: each value is the hash of a counter, by the mixer of SplitMix64. So the noise of
+    a row depends neither on the other rows nor on its own earlier steps, a batch takes a fixed number of tensor
+    operations for any number of rows, and CPU and accelerator draw the same.
+
+    Args:
+        keys (`torch.Tensor` of shape `(B,)`): int64, one for each row, see `stream_key`.
+        vocab_size (`int`): V, the number of tokens.
+    """
+
+    def __init__(self, keys: torch.Tensor, vocab_size: int):
+        self.keys = keys
+        self.counters = torch.arange(1, vocab_size + 1, device=keys.device) * _int64(_GAMMA)  # (V,), modulo 2^64
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """The noise of a step, counted from 0: float32 of shape `(B, V)`, always finite."""
+        step_keys = _mix(self.keys + _int64(_GAMMA * (step + 1)))  # (B,)
+        block = _CPU_BLOCK if step_keys.device.type == "cpu" else _DEVICE_BLOCK
+        rows = max(1, block // len(self.counters))
+        return torch.cat([self._noise(keys) for keys in step_keys.split(rows)])
+
+    def _noise(self, step_keys: torch.Tensor) -> torch.Tensor:
+        bits = _mix(step_keys[:, None] + self.counters)  # (rows, V)
+        # 53 bits rather than the 24 of a float32 uniform: the likeliest winner among V tokens has a `uniform` near
+        # 1/V, where a grid of 2^-24 would be visible. Never 0 or 1, whose logarithms are infinite.
+        uniform = _shift_right(bits, 11).float().add_(0.5).mul_(2.0**-53).clamp_(max=1 - 2.0**-24)
+        return uniform.neg_().log1p_().neg_().log_().neg_()  # minus the log of an exponential variable
+
+
+def _mix(state: torch.Tensor) -> torch.Tensor:
+    state = (state ^ _shift_right(state, 30)).mul_(_int64(_MULTIPLIERS[0]))
+    state.bitwise_xor_(_shift_right(state, 27)).mul_(_int64(_MULTIPLIERS[1]))
+    return state.bitwise_xor_(_shift_right(state, 31))
+
+
+def _shift_right(state: torch.Tensor, bits: int) -> torch.Tensor:
+    # torch's `>>` fills the left with copies of the sign bit, which the mask removes
+    return (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _int64(value: int) -> int:
+    value %= 2**64
+    return value - 2**64 if value >= 2**63 else value
+
+
+def fingerprint_model(model) -> str:
+    """
+    Digest of a few values of every parameter, adapters included.
+
+    A model that is trained further keeps its name but not its weights, and samples of the two must not end up in one
+    evaluation.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()
+        some = values[:: max(1, len(values) // FINGERPRINT_VALUES)].float().cpu().numpy()
+        digest.update(name.encode() + some.tobytes())
+    return digest.hexdigest()

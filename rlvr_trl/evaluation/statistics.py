@@ -1,4 +1,4 @@
-"""Numbers over the sampled answers of many problems: pass@k, answer entropy, wrong-answer diversity, intervals.
+"""Statistics of the sampled answers to many problems: pass@k, answer entropy, wrong-answer diversity, intervals.
 
 Plain NumPy: nothing here knows a model, a tokenizer or a trainer.
 """
@@ -6,17 +6,26 @@ Plain NumPy: nothing here knows a model, a tokenizer or a trainer.
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-# Resampled indices held at once by the bootstrap: 2**21 of them are 16 MiB. The chunks depend on the number of
-# problems alone, so that every metric over the same problems draws the same resampled sets.
+# Resampled indices that the bootstrap holds at once: 2**21 of them take 16 MiB. The size of a chunk depends on the
+# number of problems alone, so that every metric over the same problems draws the same resampled sets.
 BOOTSTRAP_CHUNK = 2**21
 
 
-def pass_at_k(num_samples, num_correct, k: int):
+@overload
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float: ...
+
+
+@overload
+def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> np.ndarray: ...
+
+
+def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: int) -> float | np.ndarray:
     """
     Unbiased pass@k of each problem, `1 - C(n - c, k) / C(n, k)`: the chance that k of its n samples, drawn without
     replacement, hold at least one of the c correct ones (arXiv 2107.03374, Eq. 1).
@@ -24,7 +33,8 @@ def pass_at_k(num_samples, num_correct, k: int):
     The binomials are Python integers and their quotient is rounded once, so the result is the nearest float at any n.
 
     Args:
-        num_samples (`int` or array of integers): n, the samples of each problem. May differ between problems.
+        num_samples (`int` or array of integers): n, the number of samples of each problem. It may differ between
+            problems.
         num_correct (`int` or array of integers): c, how many of them are correct. Broadcast against `num_samples`.
         k (`int`): the number of samples drawn.
 
@@ -32,7 +42,7 @@ def pass_at_k(num_samples, num_correct, k: int):
         `float` for scalars, else `np.ndarray` of float64 with the broadcast shape: one value per problem.
 
     Raises:
-        ValueError: `k` below 1 or above any n, a count that is negative or no integer, or c above n.
+        ValueError: `k` is below 1 or above some n, a count is negative or not an integer, or c is above n.
 
     Example:
 
@@ -41,10 +51,13 @@ def pass_at_k(num_samples, num_correct, k: int):
     0.5
     ```
     """
-    n, c = np.broadcast_arrays(_integers("num_samples", num_samples), _integers("num_correct", num_correct))
-    k = _integers("k", k)
-    if k.ndim != 0 or k < 1:
-        raise ValueError(f"k is {k.tolist()}, but it must be one integer of at least 1.")
+    n, c = np.broadcast_arrays(
+        _non_negative_integers("num_samples", num_samples), _non_negative_integers("num_correct", num_correct)
+    )
+    size = _non_negative_integers("k", k)
+    if size.ndim != 0 or size < 1:
+        raise ValueError(f"k is {size.tolist()}, but it must be one integer of at least 1.")
+    k = int(size)
     if (c > n).any():
         i = int(np.argmax(c > n))
         raise ValueError(f"num_correct ({c.flat[i]}) exceeds num_samples ({n.flat[i]}).")
@@ -52,17 +65,17 @@ def pass_at_k(num_samples, num_correct, k: int):
         raise ValueError(f"pass@k needs k ≤ num_samples, but k is {k} and a problem has {n.min()} samples.")
 
     pairs, inverse = np.unique(np.stack([n.ravel(), c.ravel()]), axis=1, return_inverse=True)
-    values = np.array([_pass_at_k(*pair, int(k)) for pair in pairs.T.tolist()])  # (distinct (n, c) pairs,)
+    values = np.array([_pass_at_k(n, c, k) for n, c in pairs.T.tolist()])  # (distinct (n, c) pairs,)
     result = values[inverse].reshape(n.shape) if n.size else np.zeros(n.shape)
     return float(result) if result.ndim == 0 else result
 
 
 def _pass_at_k(n: int, c: int, k: int) -> float:
     total = math.comb(n, k)
-    return (total - math.comb(n - c, k)) / total  # `/` of two integers of any size is correctly rounded
+    return (total - math.comb(n - c, k)) / total  # `/` rounds the quotient of integers of any size correctly
 
 
-def _integers(name: str, values) -> np.ndarray:
+def _non_negative_integers(name: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values)
     numeric = array.size == 0 or array.dtype.kind in "iuf"
     if not numeric or (array != np.floor(array)).any() or (array < 0).any() or np.isinf(array).any():
@@ -72,13 +85,13 @@ def _integers(name: str, values) -> np.ndarray:
 
 def answer_entropy(answers: Sequence[Hashable]) -> float:
     """
-    Entropy `-Σ p_j ln p_j` of the distinct answers to one problem, in nats. `None`, no answer, is one of them.
+    Entropy `-Σ p_j ln p_j` of the distinct answers to one problem, in nats. `None` (no answer) counts as an answer.
 
     Args:
         answers (sequence of hashables): one answer per sample of the problem.
 
     Raises:
-        ValueError: there is no answer at all.
+        ValueError: `answers` is empty.
     """
     if len(answers) == 0:
         raise ValueError("answer_entropy needs the answers of at least one sample, got 0.")
@@ -87,10 +100,10 @@ def answer_entropy(answers: Sequence[Hashable]) -> float:
 
 def wrong_answer_diversity(answers: Sequence[Hashable], correct: Sequence[bool]) -> float:
     """
-    Share of distinct answers among the wrong answers to one problem: 1 when no two agree, NaN when none is wrong.
+    Share of distinct answers among the wrong answers to one problem: 1 if no two agree, NaN if none is wrong.
 
     Args:
-        answers (sequence of hashables): one answer per sample; `None`, no answer, counts as one answer.
+        answers (sequence of hashables): one answer per sample; `None` (no answer) counts as an answer.
         correct (sequence of `bool`): whether each sample is correct.
 
     Raises:
@@ -102,25 +115,28 @@ def wrong_answer_diversity(answers: Sequence[Hashable], correct: Sequence[bool])
     return len(set(wrong)) / len(wrong) if wrong else math.nan
 
 
-def bootstrap_interval(values, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0):
+def bootstrap_interval(
+    values: ArrayLike, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float] | tuple[np.ndarray, np.ndarray]:
     """
     Percentile bootstrap interval of the mean over problems.
 
-    Problems are what is resampled, not samples: the interval says how far the mean would move on other problems of the
-    same kind. The resampled sets are a function of `seed` and the number of problems alone, so that intervals of
-    several metrics or methods over the same problems are paired.
+    It resamples problems, not samples: the interval says how far the mean would move on other problems of the same
+    kind. The resampled sets depend on `seed` and the number of problems alone, so that the intervals of several
+    metrics or methods over the same problems are paired.
 
     Args:
         values (array of shape `(problems,)` or `(problems, metrics)`): one value, or one row of values, per problem.
         confidence (`float`): probability mass between the two ends, in (0, 1).
-        num_resamples (`int`): resampled sets of problems.
+        num_resamples (`int`): number of resampled sets of problems.
         seed (`int`): seed of the resampling.
 
     Returns:
         `(low, high)`: two floats for one metric, else two arrays of shape `(metrics,)`.
 
     Raises:
-        ValueError: no problems, a value that is not finite, another number of dimensions, or a setting out of range.
+        ValueError: there are no problems, a value is not finite, `values` has another number of dimensions, or a
+            setting is out of range.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim not in (1, 2) or len(values) == 0:
@@ -158,12 +174,14 @@ class PairedDifference(NamedTuple):
     high: float
 
 
-def paired_difference(a, b, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0) -> PairedDifference:
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> PairedDifference:
     """
     Mean difference of two methods on the same problems, with the percentile bootstrap interval of that mean.
 
-    Each resampled set holds the same problems for both methods, which is far narrower than two separate intervals when
-    easy problems are easy for both.
+    Each resampled set holds the same problems for both methods. The interval is far narrower than two separate ones
+    if easy problems are easy for both.
 
     Args:
         a, b (arrays of shape `(problems,)`): one value per problem, in the same order.
@@ -176,4 +194,4 @@ def paired_difference(a, b, confidence: float = 0.95, num_resamples: int = 10_00
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"a and b need one value for each of the same problems, got shapes {a.shape} and {b.shape}.")
     low, high = bootstrap_interval(a - b, confidence, num_resamples, seed)
-    return PairedDifference(float((a - b).mean()), low, high)
+    return PairedDifference(float((a - b).mean()), float(low), float(high))

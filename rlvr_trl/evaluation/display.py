@@ -1,17 +1,22 @@
-"""Results as tables for a terminal."""
+"""Results as tables for a terminal, and as curves of pass@k over k."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
 from rich.table import Table
 
 from ..terminal import literal
-from .comparison import OVERALL, Comparison
+from .comparison import Comparison
+from .results import OVERALL, ProblemCounts
 
 
 def result_tables(summary: dict) -> list[Table]:
     """
-    pass@k with half the width of its 95 % interval over problems, and what the completions were like.
+    Two tables: pass@k with half the width of its 95 % interval over problems, and statistics of the completions.
 
     Args:
-        summary (`dict`): what [`summarize`] returned.
+        summary (`dict`): as [`summarize`] returns it.
     """
     return [_pass_at_k_table(summary), _completions_table(summary["benchmarks"])]
 
@@ -64,7 +69,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def comparison_table(reference: str, run: str, comparisons: list[Comparison]) -> Table:
-    """A run against a reference: both values, the paired difference with its interval, and the verdict."""
+    """A run against a reference: both values of pass@k, the paired difference with its interval, and the verdict."""
     table = Table(title=f"{literal(run)} against {literal(reference)}, paired 95 % intervals over problems")
     table.add_column("benchmark", no_wrap=True)
     for header in ("k", "reference", "run", "difference", "interval"):
@@ -81,3 +86,32 @@ def comparison_table(reference: str, run: str, comparisons: list[Comparison]) ->
             row.verdict,
         )
     return table
+
+
+def plot_pass_at_k(results: Mapping[str, ProblemCounts], *paths: Path, title: str) -> None:
+    """
+    Draws pass@k over k, one curve with its 95 % interval over problems for each evaluation.
+
+    Args:
+        results (`dict[str, ProblemCounts]`): evaluations by label.
+        paths (`Path`): files to write, such as `pass_at_k.png` and `pass_at_k.svg`; the ending says the format.
+        title (`str`): title of the picture.
+    """
+    from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for label, result in results.items():
+        means, intervals = result.pass_at_k, result.intervals()
+        low, high = np.array([intervals[k] for k in means]).T
+        label = label.replace("$", r"\$")  # a dollar sign would begin a formula
+        (line,) = axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=label)
+        axes.fill_between(list(means), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({k for result in results.values() for k in result.ks})
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.set(xlabel="k", ylabel="pass@k", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    for path in paths:
+        figure.savefig(path, dpi=150)
