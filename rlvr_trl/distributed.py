@@ -1,4 +1,4 @@
-"""Several processes: sums over them, and a failure of one that ends all of them with its cause.
+"""Several processes: how they share work, and how a failure of one ends all of them with its cause.
 
 A process that waits in a collective for one that has failed waits as long as its backend allows: half an hour by
 default, for ever with gloo under accelerate. There are two ways out, for two kinds of errors:
@@ -11,12 +11,16 @@ default, for ever with gloo under accelerate. There are two ways out, for two ki
 import contextlib
 import itertools
 import os
+import pickle
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 
 from .trl_compat import _get_default_store
 
@@ -137,3 +141,62 @@ def _watch(store, ended: threading.Event, process_index: int) -> None:
         with contextlib.suppress(RuntimeError):
             store.add("seen", 1)
         os._exit(1)
+
+
+class Processes:
+    """
+    The processes of a state, or this one alone.
+
+    All their communication goes through this class. If one process fails in a phase, all of them raise, so that none
+    waits for a process that has gone.
+
+    Args:
+        state ([`~accelerate.PartialState`], *optional*): the processes; `None` means this process alone, even if
+            others are running.
+    """
+
+    def __init__(self, state: PartialState | None):
+        self.count = 1 if state is None else state.num_processes
+        self.index = 0 if state is None else state.process_index
+        self.is_main = self.index == 0
+
+    def share_of(self, items: list) -> list:
+        """This process's share: every `count`-th item, which spreads the samples of a problem over the processes."""
+        return items[self.index :: self.count]
+
+    def gather(self, values: list) -> list:
+        """The values of all processes in one list, on each of them."""
+        return gather_object(values) if self.count > 1 else values
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, on each of them."""
+        if self.count == 1:
+            return value
+        # Pickled before the others wait for it, so that a value that cannot be pickled is an error on all of them
+        with self.agreed("sending a result"):
+            payload = pickle.dumps(value) if self.is_main else None
+        return pickle.loads(broadcast_object_list([payload])[0])
+
+    @contextlib.contextmanager
+    def agreed(self, what: str) -> Iterator[None]:
+        """
+        A phase of the work, which ends when all processes have finished it.
+
+        Raises:
+            ValueError or RuntimeError: another process failed; the message names the process and its error. A process
+                that failed itself raises its own error.
+        """
+        error = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        told = None if error is None else (isinstance(error, ValueError), type(error).__name__, str(error))
+        failures = self.gather([told])
+        if error is not None:
+            raise error
+        for index, failure in enumerate(failures):
+            if failure is not None:
+                is_value_error, name, message = failure
+                error_class = ValueError if is_value_error else RuntimeError
+                raise error_class(f"Process {index} failed at {what} with {name}: {message}")

@@ -617,6 +617,18 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="evaluation takes completions as they end, to save them before the longest is done",
         until="vLLM has an iterator over finished completions",
     ),
+    Attribute(
+        owner="vllm:LLM",
+        name="llm_engine",
+        why="evaluation takes completions as they end, to save them before the longest is done",
+        until="vLLM has an iterator over finished completions",
+    ),
+    Attribute(
+        owner="vllm.v1.engine.llm_engine:LLMEngine",
+        name="model_config",
+        why="says how long a prompt and its completion may be, and what is sampled from",
+        until=PUBLIC,
+    ),
     Function(
         owner="vllm.v1.engine.llm_engine:LLMEngine",
         name="step",

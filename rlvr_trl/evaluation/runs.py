@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 
+from ..distributed import Processes
 from .problems import Problem, digest_of, distinct_problems
-from .processes import Processes
 from .results import EvaluationResult
 from .samples import Completions, Engine, Sample, SamplingSettings
 from .sampling import sample_missing

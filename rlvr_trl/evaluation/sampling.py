@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 from tqdm.auto import tqdm
 
+from ..distributed import Processes
 from .problems import Problem
-from .processes import Processes
 from .samples import Completions, Engine, Sample, SamplingSettings
 from .store import RunFolder
 

@@ -16,9 +16,9 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from ..checks import check_integer
+from ..distributed import Processes
 from ..evaluation.engines.prompts import check_engine_prompts
 from ..evaluation.problems import IMAGE_COLUMNS, distinct_problems
-from ..evaluation.processes import Processes
 from ..evaluation.results import EvaluationResult
 from ..evaluation.samples import Completions, Sample
 from ..evaluation.scoring import Scores, score

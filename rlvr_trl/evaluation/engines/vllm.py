@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...trl_compat import check_private_parts
 from ..samples import Sample, SamplingSettings
 from .prompts import check_engine_prompts, request_seed, tokenize_prompts
 
@@ -39,6 +40,7 @@ class VLLMEngine:
             from vllm.lora.request import LoRARequest  # pyrefly: ignore[missing-import]
         except ImportError as error:
             raise ImportError("VLLMEngine needs vLLM: pip install 'rlvr-trl[vllm]'") from error
+        check_private_parts("vllm")
         if adapter is not None:
             options = {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), **options}
         self.vllm, self.llm = vllm, vllm.LLM(model=model, **options)
