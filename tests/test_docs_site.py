@@ -61,11 +61,11 @@ def test_reference_has_every_object_with_its_text(site):
         for path in re.findall(r"^::: (\S+)$", name.read_text(encoding="utf-8"), re.MULTILINE):
             assert f'id="{path}"' in page
     page = site["reference/trainers/index.html"]
-    start = page.index('id="rlvr_trl.trainer.dars_trainer.DARSConfig"')
+    start = page.index('id="rlvr_trl.trainer.method_trainers.DARSConfig"')
     text = html.unescape(re.sub(r"<[^>]+>", "", page[start:]))
     text = "".join(text.split())
     assert "max_generations(int,default:32)–Completionsofoneprompt" in text
-    assert 'href="#rlvr_trl.trainer.dars_trainer.DARSTrainer"' in page
+    assert 'href="#rlvr_trl.trainer.method_trainers.DARSTrainer"' in page
 
 
 def test_no_reference_and_no_formula_is_left_as_it_was_written(site):

@@ -8,11 +8,11 @@ from peft import LoraConfig
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer
 from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.hub import push
 from rlvr_trl.testbed import build_model, build_tokenizer
-from rlvr_trl.trainer import hub
 
 
-hub.WAIT = 0.05
+push.WAIT = 0.05
 TOKEN = "hf_notarealtokenbutlookslikeone"
 
 

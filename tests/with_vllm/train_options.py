@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 
 from rlvr_trl import DARSConfig, DARSTrainer, PassAtKCallback, RLVRConfig, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.trainer import progress
+from rlvr_trl.trainer import generation_progress
 
 
 PLAN = [(0, 5, 2), (3, 0, 1)]  # extra completions of three prompts, a batch each
@@ -193,7 +193,7 @@ def measure(arguments):
 
 def show(arguments) -> str:
     """What a generation in two stages writes to stderr when bars appear at once."""
-    progress.DELAY = 0
+    generation_progress.DELAY = 0
     trainer = build(arguments, "bar", settings={"disable_tqdm": False, "max_steps": 1}, rollouts=Planned(PLAN))
     with contextlib.redirect_stderr(io.StringIO()) as written:
         trainer.train()
