@@ -11,6 +11,7 @@ packages that need no trainer do not load TRL.
 """
 
 import dis
+import functools
 import importlib
 import inspect
 import types
@@ -211,9 +212,14 @@ def _strings(code: types.CodeType) -> set[str]:
     return found
 
 
-def _attributes_set(method: Any) -> set[str]:
+def _attributes_set(method: Any) -> frozenset[str]:
     code = getattr(inspect.unwrap(method), "__code__", None)  # the constructor of `object` has none
-    return {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"} if code else set()
+    return _stored_in(code) if code else frozenset()
+
+
+@functools.cache  # a constructor sets dozens of them
+def _stored_in(code: types.CodeType) -> frozenset[str]:
+    return frozenset(step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
 
 
 # --- the table ---
