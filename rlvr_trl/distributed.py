@@ -1,11 +1,11 @@
 """Several processes: how they share work, and how a failure of one ends all of them with its cause.
 
 A process that waits in a collective for one that has failed waits as long as its backend allows: half an hour by
-default, for ever with gloo under accelerate. There are two ways out, for two kinds of errors:
+default, forever with gloo under accelerate. Two kinds of errors are handled in two ways:
 
-- those that every process can be asked about at the same place are raised by all of them ([`raise_together`]);
-- any other leaves the cause in the store that the process group was made with, before its process ends. A thread of
-  every other process looks there every second, and ends its process with that cause ([`end_together`]).
+- If every process can be asked at the same place whether it has an error, all of them raise it ([`raise_together`]).
+- Any other error is left in the store that the process group was made with, before its process ends. A thread in every
+  other process looks there every second, and ends its process with that error ([`end_together`]).
 """
 
 import contextlib
@@ -27,28 +27,26 @@ from .trl_compat import _get_default_store
 
 POLL = 1.0  # seconds between two looks into the store
 OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
-FAREWELL = (
-    10.0  # seconds that a failed process waits for the others to read its error; ending, it lets a launcher kill them
-)
+FAREWELL = 10.0  # seconds that a failed process waits for the others to read its error, before a launcher kills them
 
 _runs = itertools.count()  # the same on every process: each enters `end_together` as often
 _store = None  # of the `end_together` that this process is in, if it is one of several
 
 
 def sum_over_processes(accelerator, values: list[int]) -> list[int]:
-    """Sums of each of `values` over all processes, which must all call it with as many."""
+    """The sum over all processes of each of `values`. Every process must call it, with the same number of values."""
     total = accelerator.reduce(torch.tensor(values, device=accelerator.device), reduction="sum")
     return total.tolist()
 
 
 def raise_together(accelerator, error: Exception | None) -> None:
     """
-    Raises `error`, the exception of this process if it has one, and the first one of another process if it has none.
+    Raises `error` if this process has one, otherwise the first error of another process.
 
-    All processes must call it; without an error anywhere it costs one sum over them.
+    All processes must call it. Without an error anywhere it costs one sum over the processes.
 
     Raises:
-        `Exception`: Of the class of the first process that has an error, with its text and the processes that failed.
+        `Exception`: The error of the first process that has one: its class, its text and the processes that failed.
     """
     if accelerator.num_processes == 1:
         if error is not None:
@@ -73,9 +71,9 @@ def end_together(accelerator):
     """
     Ends all processes when one of them fails in here, with its error as the cause.
 
-    The process that fails raises its error. The others, which may be in a collective that nothing gets them out of,
-    print it and exit with code 1, at most `POLL` + `OWN_END` seconds later. All leave together: a process that is out
-    would not look for a cause.
+    The process that fails raises its error. The others, which may be stuck in a collective, print it and exit with
+    code 1, at most `POLL` + `OWN_END` seconds later. All processes leave the context together, because one that has
+    left no longer looks for errors.
     """
     global _store
     if accelerator.num_processes == 1:
@@ -100,21 +98,21 @@ def end_together(accelerator):
 
 
 def exit_for_all(error: Exception, accelerator) -> None:
-    """For a thread: ends this process, whose main thread nothing gets out of its call, and all in `end_together`."""
+    """For a thread: ends this process, whose main thread is stuck in a call, and all others in `end_together`."""
     _leave_cause(_store, error, accelerator)
     os._exit(1)
 
 
 def _say(process_index: int, cause: str) -> None:
-    # in one write: under a launcher several processes share an unbuffered stderr, where `print` makes it two
+    # in one write: several processes may share an unbuffered stderr, and `print` would make it two
     sys.stderr.write(f"Process {process_index} ends, because {cause}\n")
     sys.stderr.flush()
 
 
 def _leave_cause(store, error: BaseException, accelerator) -> None:
-    """Says to the other processes why this one fails, and stays until they have seen it."""
+    """Tells the other processes why this one fails, and waits until they have seen it."""
     cause = f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
-    # at once: a launcher that has seen another process die may kill this one before its traceback
+    # first: a launcher that has seen another process die may kill this one before its traceback
     _say(accelerator.process_index, cause)
     if store is None:
         return

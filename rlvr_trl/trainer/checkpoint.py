@@ -1,13 +1,13 @@
-"""Exact resume: what TRL's trainer leaves out of a checkpoint, and checkpoints that are complete or absent.
+"""Exact resume: what TRL's trainer leaves out of a checkpoint, and checkpoints that are either whole or absent.
 
-TRL saves neither the batch that is being trained on nor its position in it, and after the first epoch it shuffles a
-resumed run as if it had just begun. These are saved here, one file per process:
+TRL saves neither the batch that is being trained on nor the position in it, and it shuffles a run that is resumed
+after the first epoch as if it had just begun. This state is saved here, in one file per process:
 
     _incomplete/checkpoint-<step>/      while it is written; then renamed to
     checkpoint-<step>/
       model, optimizer, scheduler, random states     by transformers
       rlvr_state_<process>.pt
-      trainer_state.json                             written last; one without it was copied by halves
+      trainer_state.json                             written last; a checkpoint without it is incomplete
 
 The output directory must be on a file system that all processes share.
 """
@@ -38,7 +38,7 @@ INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an u
 
 
 def is_complete(checkpoint: str | os.PathLike) -> bool:
-    """Whether a checkpoint was written to its end. Stock TRL, killed while saving, leaves one that was not."""
+    """Whether a checkpoint was written to the end. Stock TRL, killed while saving, leaves an incomplete one."""
     try:
         state = json.loads((Path(checkpoint) / TRAINER_STATE).read_text())
     except (OSError, ValueError):
@@ -61,7 +61,9 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str:
     for step in sorted(steps, reverse=True):
         if is_complete(steps[step]):
             return str(steps[step])
-        warnings.warn(f"{steps[step]} is incomplete, as when it was copied by halves, and is left out.", stacklevel=3)
+        warnings.warn(
+            f"{steps[step]} is incomplete, for instance because a copy was interrupted, and is skipped.", stacklevel=3
+        )
     raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.")
 
 
@@ -93,7 +95,7 @@ class ResumableState(GRPOTrainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _check_strategy(self, checkpoint: str) -> None:
-        """transformers would leave out optimizer states that it does not find in the form it expects, in silence."""
+        """Without this, transformers silently skips optimizer states that are not in the form it expects."""
         path, now = _state_file(checkpoint, 0), _strategy(self.accelerator)
         saved = torch.load(path, weights_only=True, mmap=True).get("strategy", now) if path.exists() else now
         if saved != now:
@@ -131,7 +133,9 @@ class ResumableState(GRPOTrainer):
             self.state.best_model_checkpoint = str(final)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self.state.save_to_json(str(written / TRAINER_STATE))  # once more, with the path of the best one
+            self.state.save_to_json(
+                str(written / TRAINER_STATE)
+            )  # again, now with the final path of the best checkpoint
             _rename(written, final)
             shutil.rmtree(written.parent)
         self.accelerator.wait_for_everyone()
@@ -150,8 +154,8 @@ class ResumableState(GRPOTrainer):
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result):
-        # Many vision-language models are saved under the names that the Hub has. Only `from_pretrained` translates
-        # them; transformers would go on with the weights that the model had before, and a line in the log.
+        # Many vision-language models are saved under the names that the Hub uses, which only `from_pretrained`
+        # translates. transformers would go on with the weights that the model had before, and log a line.
         missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", ()))
         if not missing or self.is_fsdp_enabled:
             return super()._issue_warnings_after_load(load_result)
@@ -189,7 +193,7 @@ class ResumableState(GRPOTrainer):
             self._load_rlvr_state(checkpoint)
 
     def _skip_epochs(self, epochs: int) -> None:
-        """Brings the shuffling to where it was: the sampler draws one permutation an epoch from its own generator."""
+        """Advances the shuffling to this epoch: the sampler draws one permutation per epoch from its own generator."""
         sampler = self._train_sampler
         if sampler is None and epochs > 0:
             warnings.warn(
@@ -228,7 +232,7 @@ class ResumableState(GRPOTrainer):
 
 
 def _rename(written: Path, final: Path) -> None:
-    """Moves a complete checkpoint to its place, where one of an earlier run may be."""
+    """Moves a complete checkpoint to its place, where there may be one of an earlier run."""
     if final.exists():
         earlier = written.with_name(f"{written.name}-earlier")
         final.rename(earlier)
@@ -239,7 +243,7 @@ def _rename(written: Path, final: Path) -> None:
 
 
 def _cannot_write(run: Path, name: str, error: Exception) -> str:
-    """What is known about a checkpoint that could not be written. torch.save does not say that a disk is full."""
+    """Explains why a checkpoint could not be written: torch.save does not say that a disk is full."""
     free = shutil.disk_usage(run).free / 2**20
     try:
         with warnings.catch_warnings():
@@ -249,7 +253,7 @@ def _cannot_write(run: Path, name: str, error: Exception) -> str:
         last = "none"
     return (
         f"{name} could not be written to {run}: {type(error).__name__}: {error}. {free:.0f} MiB were free there. "
-        f"What was written of it is removed. The last complete checkpoint is {last}."
+        f"The partial files are removed. The last complete checkpoint is {last}."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a long generation goes: completions done, tokens a second and time left, stage by stage."""
+"""The progress of a long generation: completions done, tokens per second and time left, stage by stage."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from ..trl_compat import borrow
 
 
-DELAY = 2.0  # seconds before a bar appears: what is over sooner needs none
+DELAY = 2.0  # seconds before a bar appears: shorter generations need none
 REFRESH = 0.5  # seconds between two looks, each of which waits for the device
 
 
@@ -18,10 +18,9 @@ class GenerationProgress:
     """
     A bar on the main process while completions are sampled, unless `disable_tqdm` is set.
 
-    It counts the completions of that process; the others have as many. With transformers' `generate` the time left is
-    an upper bound: what it takes if a completion of each batch runs to `max_completion_length`. With vLLM in the same
-    process it is vLLM's own estimate. A vLLM server and continuous batching say nothing before they have done
-    everything.
+    It counts the completions of that process; the others have the same number. With transformers' `generate` the time
+    left is an upper bound: the time if one completion of each batch runs to `max_completion_length`. With vLLM in the
+    same process it is vLLM's own estimate. A vLLM server and continuous batching report nothing until they are done.
 
     Args:
         trainer ([`RLVRTrainer`]): whose generations are watched.
@@ -33,7 +32,7 @@ class GenerationProgress:
 
     @contextmanager
     def of_stage(self, number: int) -> Iterator[None]:
-        """What is sampled within it is this stage of the batch."""
+        """Labels everything sampled within it as this stage of the batch."""
         with borrow(self, _stage=number):
             yield
 
@@ -48,7 +47,7 @@ class GenerationProgress:
         return tqdm(*rows, **settings | {"desc": ", ".join(parts), "delay": DELAY, "leave": False})
 
     def watch_vllm(self, llm) -> None:
-        """Makes vLLM's own bar one of these: TRL switches it off with every call."""
+        """Replaces vLLM's own bar, which TRL switches off in every call, by one of these."""
         if self._is_shown:
             generate = llm.generate
             llm.generate = lambda *args, use_tqdm, **kwargs: generate(*args, use_tqdm=self._bar, **kwargs)
@@ -56,8 +55,8 @@ class GenerationProgress:
     @contextmanager
     def watch_transformers(self, batches: list[int]) -> Iterator[Callable[[], None]]:
         """
-        Watches the model while `generate` is called for each of `batches`, numbers of rows. What is yielded is to be
-        called before each of them.
+        Watches the model while `generate` is called for each of `batches`, which are numbers of rows. Call what is
+        yielded before each of these calls.
         """
         if not self._is_shown:
             yield lambda: None

@@ -22,8 +22,8 @@ class DARSConfig(RLVRConfig):
 
     `num_generations` is the first stage. Two defaults of TRL are replaced by the paper's: `scale_rewards="none"` and
     `loss_type="dr_grpo"`; with another `scale_rewards` the schedule is the one for standardized advantages. A loss
-    that weighs every prompt the same would undo DARS; none of TRL's does so here, they are normalized over the whole
-    batch. For breadth set `prompts_per_batch` (3072 in the paper) and `num_iterations` (2).
+    that gives every prompt the same weight would undo DARS; none of TRL's does so here, as all are normalized over the
+    whole batch. For breadth set `prompts_per_batch` (3072 in the paper) and `num_iterations` (2).
 
     Parameters:
         schedule (`str`, *optional*, defaults to `"hardness_weighted"`):
@@ -66,7 +66,7 @@ class DARSConfig(RLVRConfig):
 class DARSTrainer(RLVRTrainer):
     """
     Trainer for DARS, Difficulty Adaptive Rollout Sampling (arXiv 2508.13755): hard prompts get more completions, and
-    thereby weigh more.
+    so more weight.
 
     The same as [`RLVRTrainer`] with `rollouts=DARS(…)` of what `args`, a [`DARSConfig`], says. `advantages` may be any
     estimator, for example `PassAtK(8)`.
@@ -131,7 +131,7 @@ class PassAtKConfig(RLVRConfig):
 
 class PassAtKTrainer(RLVRTrainer):
     """
-    Trainer for Pass@k Training (arXiv 2508.10751): each completion is worth what it adds to sets of k completions.
+    Trainer for Pass@k Training (arXiv 2508.10751): a completion is worth what it adds to sets of k completions.
 
     The same as [`RLVRTrainer`] with the `PassAtK` that `args`, a [`PassAtKConfig`], says.
     """
@@ -157,7 +157,7 @@ class AGRAEConfig(RLVRConfig):
         alpha (`float`, *optional*, defaults to `1.0`):
             Accuracy of the batch from which positive advantages count in full.
         difficulty_shift (`bool`, *optional*, defaults to `True`):
-            Whether to weigh prompts by difficulty, from easy to hard as the batch gets better (Eq. 12).
+            Whether to weight prompts by difficulty, from easy to hard as the batch gets better (Eq. 12).
         suppression (`bool`, *optional*, defaults to `True`):
             Whether to weaken positive advantages while the batch is bad (Eq. 13).
         released_code (`bool`, *optional*, defaults to `False`):
@@ -173,7 +173,7 @@ class AGRAEConfig(RLVRConfig):
     alpha: float = field(
         default=1.0, metadata={"help": "Accuracy of the batch from which positive advantages count in full."}
     )
-    difficulty_shift: bool = field(default=True, metadata={"help": "Whether to weigh prompts by difficulty, Eq. 12."})
+    difficulty_shift: bool = field(default=True, metadata={"help": "Whether to weight prompts by difficulty, Eq. 12."})
     suppression: bool = field(
         default=True, metadata={"help": "Whether to weaken positive advantages while the batch is bad, Eq. 13."}
     )
@@ -210,7 +210,7 @@ class NegativeGRPOConfig(RLVRConfig):
     r"""
     Configuration class for the [`NegativeGRPOTrainer`]. With `importance_sampling_level="sequence"` it is GSPO-N.
 
-    Not to be taken for negative sample reinforcement, which has no baseline (`advantages="nsr"` of [`RLVRConfig`]).
+    Not negative sample reinforcement, which has no baseline (`advantages="nsr"` of [`RLVRConfig`]).
 
     Parameters:
         base (`dict` or `str`, *optional*):

@@ -29,9 +29,9 @@ class Captured:
 @contextmanager
 def capture(trainer) -> Iterator[Captured]:
     """
-    Within it, the trainer writes training metrics and logs of completions into what is returned, not into its own.
+    Within it, the trainer writes training metrics and logs of completions into the returned object, not into its own.
 
-    When the call raises, nothing it has written stays.
+    If the call raises, nothing that it has written is kept.
     """
     tokens = trainer.state.num_input_tokens_seen
     captured = Captured(
@@ -49,8 +49,8 @@ def capture(trainer) -> Iterator[Captured]:
 
 def combine_metrics(metrics: Sequence[dict[str, list[float]]], weights: Sequence[float]) -> dict[str, float]:
     """
-    One value per metric from several calls: the smallest or largest where the name ends in min or max, otherwise the
-    mean by weight. NaN values and calls that did not log a metric are left out; NaN where nothing is left.
+    One value per metric from several calls: the smallest or largest if the name ends in min or max, otherwise the
+    weighted mean. NaN values and calls that did not log a metric are left out; NaN where nothing is left.
     """
     combined = {}
     for name in dict.fromkeys(name for call in metrics for name in call):
@@ -89,7 +89,7 @@ def update_metrics(logged: list[dict[str, list[float]]], update: UpdatePlan, seq
 
 
 def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages: list[float]) -> None:
-    """Logs the completions of several stages, the first `counts[i]` of stage i, as the trainer's last batch."""
+    """Logs the completions of several stages as the trainer's last batch: the first `counts[i]` of stage i."""
 
     def joined(columns: list) -> deque:
         values = [
@@ -197,7 +197,7 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
 
 
 def _bucket(accuracy: Tensor, low: float, high: float) -> tuple[str, Tensor]:
-    """A bucket is (low, high], without 1, which has a bucket of its own, as 0 has."""
+    """A bucket is (low, high], without 0 and 1, which have buckets of their own."""
     if low == high:
         return f"accuracy_{low:g}", accuracy == low
     return f"accuracy_{low:g}_{high:g}", (accuracy > low) & (accuracy <= high) & (accuracy < 1)

@@ -27,11 +27,11 @@ from ..trl_compat import add_fused_lm_head, borrow, get_callable_name, is_async_
 
 class PassAtKCallback(TrainerCallback):
     """
-    Measures pass@k of prompts of its own while a model trains, as [`~rlvr_trl.evaluation.evaluate`] does afterwards.
+    Measures pass@k on prompts of its own while a model trains, as [`~rlvr_trl.evaluation.evaluate`] does afterwards.
 
     Completions come from the trainer's engine (vLLM where `use_vllm` is set) with the trainer's sampling settings, and
     are scored as in training. The measurement leaves no trace in the training: weights, metrics and random states are
-    the same with and without it. The one exception is the random state inside vLLM, which cannot be put back.
+    the same with and without it, except for the random state inside vLLM, which cannot be restored.
 
     ```python
     trainer = RLVRTrainer(…, args=RLVRConfig(…, eval_strategy="steps", eval_steps=50, save_steps=50,
@@ -120,7 +120,7 @@ class PassAtKCallback(TrainerCallback):
         if self.every is not None and state.global_step % self.every == 0:
             self._measure()
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args, state, control, metrics: dict[str, float] | None = None, **kwargs):
         # Outside training the weights may have changed without a step, as when the best model has been loaded
         is_current = self._measured is not None and self._measured[0] == state.global_step and self.trainer.is_in_train
         if not is_current and self.every is not None and self.best_k is None:
@@ -129,8 +129,7 @@ class PassAtKCallback(TrainerCallback):
             if self.trainer.use_vllm and not self.trainer.is_in_train:
                 self.trainer._last_loaded_step = -1
             self._measure()
-        assert self._measured is not None and self.latest is not None
-        metrics = kwargs["metrics"]  # of the evaluation, which this adds to
+        assert self._measured is not None and self.latest is not None and metrics is not None
         metrics.update(self._measured[1])
         if self.best_k is not None and f"{self.prefix}_pass@{self.best_k}" not in metrics:
             num_scored = self.latest.num_samples[self.latest.is_scorable].min()
@@ -141,7 +140,7 @@ class PassAtKCallback(TrainerCallback):
             )
 
     def _check_order(self) -> None:
-        """Callbacks see an evaluation's metrics in their order, so one that reads ours must come later."""
+        """Callbacks see the metrics of an evaluation in turn, so one that reads ours must come later."""
         callbacks = self.trainer.callback_handler.callbacks
         earlier = callbacks[: callbacks.index(self)] if self in callbacks else []
         if self.best_k is not None and any(isinstance(callback, EarlyStoppingCallback) for callback in earlier):
@@ -152,7 +151,7 @@ class PassAtKCallback(TrainerCallback):
             )
 
     def _measure(self) -> None:
-        """One measurement: sampled and scored, logged and kept. Every process must call it."""
+        """Samples, scores, logs and keeps one measurement. Every process must call it."""
         trainer, step = self.trainer, self.trainer.state.global_step
         processes = Processes(PartialState())
         begin = time.perf_counter()
@@ -179,8 +178,8 @@ class PassAtKCallback(TrainerCallback):
         """
         All samples of all processes.
 
-        Every process asks for as many completions as the others in every call, as vLLM's server mode, tensor
-        parallelism and sharded weights need: those that make the last call even are dropped.
+        Every process asks for the same number of completions in every call, as vLLM's server mode, tensor parallelism
+        and sharded weights need. Filler in the last call is dropped.
         """
         requests = [(problem, sample) for problem in range(len(self.problems)) for sample in range(self.num_samples)]
         own = processes.share_of(requests)
@@ -213,7 +212,7 @@ class PassAtKCallback(TrainerCallback):
         ]
 
     def _score(self, processes: Processes, completions: Completions) -> Scores:
-        """Scored on the main process; each has the result, or the error."""
+        """Scores on the main process; every process gets the result, or the error."""
         scores = None
         with processes.agreed("scoring"):
             if processes.is_main:
@@ -316,20 +315,20 @@ def _metrics(result: EvaluationResult) -> dict[str, float]:
 
 @contextmanager
 def _evaluation_mode(trainer) -> Iterator[None]:
-    """Within it, TRL samples one completion for each prompt listed, and writes its metrics nowhere."""
+    """Within this, TRL samples one completion for each listed prompt, and its metrics are discarded."""
     training = [module for module in trainer.model.modules() if module.training]
     try:
         with borrow(trainer, num_generations_eval=1), borrow(trainer._metrics, eval=defaultdict(list)):
             yield
     finally:
         trainer.model.eval()
-        for module in training:  # one by one: some are held in evaluation mode while the rest trains
+        for module in training:  # one by one: some stay in evaluation mode while the rest trains
             module.training = True
 
 
 @contextmanager
 def _random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Random states of the measurement's own, wherever a model, an engine or a reward function may draw from."""
+    """Gives the measurement random states of its own, for every generator a model, engine or reward may draw from."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         random.seed(seed)

@@ -46,7 +46,8 @@ class RLVRConfig(GRPOConfig):
             own.
     """
 
-    # what a named configuration builds from fields of its own, which must then not be set as well -> these fields
+    # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
+    # fields that it is built from
     _bound = {}
     _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts"]
 
@@ -122,7 +123,7 @@ class RLVRConfig(GRPOConfig):
         check_generation(self)
 
     def _forget_batch_split(self):
-        """TRL's three ways to say how large a batch is give way to one, and must not contradict it."""
+        """`prompts_per_batch` replaces TRL's three ways to say how large a batch is. They must not contradict it."""
         assert self.prompts_per_batch is not None
         whole = self.prompts_per_batch * self.group_size
         given = {

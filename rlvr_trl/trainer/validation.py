@@ -1,4 +1,4 @@
-"""What cannot work is refused at construction, before a model is loaded."""
+"""Settings that cannot work are refused at construction, before a model is loaded."""
 
 from datasets import Dataset, DatasetDict
 
@@ -58,7 +58,7 @@ def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> Non
 
 def check_datasets(args, train_dataset, eval_dataset) -> None:
     """
-    Refuses datasets on which TRL would train or evaluate zero steps without a word.
+    Refuses datasets on which TRL would silently train or evaluate for zero steps.
 
     Raises:
         `ValueError`: A dataset is empty, or one batch needs more prompts than the training set has.
@@ -80,7 +80,7 @@ def check_datasets(args, train_dataset, eval_dataset) -> None:
 
 def check_allocator(allocator: RolloutAllocator, num_generations: int, generation_kwargs: dict | str | None) -> None:
     """
-    Refuses a rollout allocator that cannot add to the first stage, and a seed that would make its completions copies.
+    Refuses an allocator that cannot add to the first stage, and a seed that would make extra completions copies.
 
     Raises:
         `ValueError`: `max_generations` is below `num_generations`, or `generation_kwargs` holds a seed.
@@ -99,23 +99,23 @@ def check_allocator(allocator: RolloutAllocator, num_generations: int, generatio
 
 def check_prompt_source(train_dataset) -> None:
     """
-    Refuses extra completions where environments make the prompts up: each would get a prompt of its own.
+    Refuses extra completions where environments invent the prompts, because each completion would get another prompt.
 
     Raises:
-        `ValueError`: There is no training set, or one that does nothing but name environments.
+        `ValueError`: There is no training set, or its only column names environments.
     """
     columns = [] if train_dataset is None else train_dataset.column_names
     if columns is not None and set(columns) <= {"environment"}:  # a stream may not know its columns
         raise ValueError(
             f"`rollouts` needs prompts that can be sampled again, but `train_dataset` has the columns {columns}, so "
-            f"the environment's `reset()` makes them up: an extra completion would get another prompt than its group. "
+            f"the environment's `reset()` invents them: an extra completion would get another prompt than its group. "
             f"Give `train_dataset` a column from which `reset()` always makes the same prompt, or remove `rollouts`."
         )
 
 
 def check_passes(args) -> None:
     """
-    Refuses what depends on how rows are split into micro-batches, where this package splits them anew.
+    Refuses settings that depend on how rows are split into micro-batches, where this package splits them differently.
 
     Raises:
         `ValueError`: Names the setting and what to set.
@@ -125,7 +125,7 @@ def check_passes(args) -> None:
     if max(steps, accumulation) % min(steps, accumulation) != 0:
         raise ValueError(
             f"`steps_per_generation`={steps} must divide `gradient_accumulation_steps`={accumulation} or be a "
-            f"multiple of it {why}, so that an optimizer step never takes parts of two batches."
+            f"multiple of it {why}, so that an optimizer step never mixes two batches."
         )
     if args.use_adaptive_entropy:
         raise ValueError(f"`use_adaptive_entropy` measures single micro-batches, and cannot be used {why}.")
@@ -149,7 +149,7 @@ def check_passes(args) -> None:
 
 def check_generation(args) -> None:
     """
-    Refuses a limit on rows generated at once where it would do nothing.
+    Refuses a limit on rows generated at once where it would have no effect.
 
     Raises:
         `ValueError`: The limit is below 1, or another engine than transformers' `generate` samples.

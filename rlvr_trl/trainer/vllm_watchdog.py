@@ -1,8 +1,8 @@
-"""A vLLM server that cannot be reached or stops answering is an error that names it, and not a run that hangs.
+"""A vLLM server that cannot be reached or stops answering is an error that names it, not a run that hangs.
 
-TRL's requests to the server have no timeout, as nobody knows how long a generation takes. vLLM answers `/health` at
-any time, also while it generates. So the server is asked for that before a model is loaded, and every `POLL` seconds
-while TRL talks to it.
+TRL's requests to the server have no timeout, because nobody knows how long a generation takes. vLLM answers `/health`
+at any time, even while it generates. So that is requested before a model is loaded, and every `POLL` seconds while TRL
+talks to the server.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ AGAIN = "Start it again and resume from the last checkpoint: `resume_from_checkp
 
 def wait_for_server(args) -> None:
     """
-    On the process that talks to the vLLM server, waits until that answers. Nothing without a server.
+    Waits until the vLLM server answers, on the process that talks to it. Does nothing without a server.
 
     Raises:
         `ConnectionError`: It did not within `vllm_server_timeout` seconds.
@@ -45,10 +45,11 @@ def wait_for_server(args) -> None:
 @contextlib.contextmanager
 def server_must_answer(trainer):
     """
-    Ends what the process that talks to the vLLM server does in here when the server stops answering.
+    Interrupts the process that talks to the vLLM server when the server stops answering.
 
-    A thread interrupts the main one, which raises the error. If nothing gets that out of its call, as out of a
-    transfer of weights by NCCL, all processes print the error and exit with code 1, a few seconds later.
+    A thread interrupts the main one, which raises the error. If the main thread is stuck in a call that cannot be
+    interrupted, such as a transfer of weights by NCCL, all processes print the error and exit with code 1 a few
+    seconds later.
 
     Raises:
         `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds; or something failed in here,
@@ -78,7 +79,7 @@ def server_must_answer(trainer):
 
 
 class _Watchdog(threading.Thread):
-    """Asks the server, until its end, whether it is well."""
+    """Asks the server whether it is alive, until it is told to end."""
 
     def __init__(self, trainer):
         super().__init__(daemon=True)
@@ -123,7 +124,7 @@ def _talks_to_server(args) -> bool:
 
 
 def _problem(url: str, deadline: float) -> str | None:
-    """Why the server does not answer, asked once and for a second at least. None if it does."""
+    """Asks once, for at least a second. Returns why the server does not answer, or None if it does."""
     import requests  # which TRL talks with: the same proxies and certificates
 
     try:
