@@ -40,7 +40,7 @@ from rlvr_trl.testbed.methods import (
     make_trainer,
     rollouts_per_prompt,
 )
-from rlvr_trl.testbed.progress import show_figures_in_bar
+from rlvr_trl.testbed.progress_bar import show_figures_in_bar
 from rlvr_trl.trainer.callbacks import PassAtKCallback
 
 

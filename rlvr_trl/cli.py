@@ -5,7 +5,7 @@ import sys
 import traceback
 
 from . import __version__
-from .analysis.cli import add_plot
+from .analysis.plot_command import add_plot
 from .evaluation.cli import add_evaluation
 from .terminal import printable
 

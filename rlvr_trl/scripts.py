@@ -14,7 +14,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from . import rewards
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_source
-from .naming import build_by_name
+from .registry import build_by_name
 from .trainer import RLVRConfig, RLVRTrainer
 from .trainer.callbacks import PassAtKCallback
 from .trainer.checkpoint import last_complete_checkpoint

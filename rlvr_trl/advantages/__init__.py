@@ -2,7 +2,7 @@
 
 from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .combine import combine_rewards
-from .config import ESTIMATORS, build_estimator
+from .named_estimators import ESTIMATORS, build_estimator
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .grpo_lead import GRPOLead

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer
-from .checks import check_counts
+from .allocator import check_counts
 from .schedules import SCALES, ZERO_ACCURACY, equal_treatment, hardness_weighted
 
 

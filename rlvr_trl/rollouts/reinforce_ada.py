@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer
-from .checks import check_counts
+from .allocator import check_counts
 
 
 @dataclass(frozen=True)

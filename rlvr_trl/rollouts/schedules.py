@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer
-from .checks import check_counts
+from .allocator import check_counts
 
 
 SCALES = ("none", "std")

@@ -23,7 +23,7 @@ from ..trainer import (
     RLVRConfig,
     RLVRTrainer,
 )
-from .progress import show_figures_in_bar
+from .progress_bar import show_figures_in_bar
 
 
 NUM_GENERATIONS = 16

@@ -16,7 +16,7 @@ from transformers import (
 
 from ..answer_text import CLOSING_TAG, OPENING_TAG
 from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
-from .progress import show_figures_in_bar
+from .progress_bar import show_figures_in_bar
 
 
 # `<answer>`, the moves, `</answer>` and the end token fit the 12 tokens that a completion may have.
