@@ -46,7 +46,7 @@ def _run_demo(args: argparse.Namespace) -> None:
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 
-class _Parser(argparse.ArgumentParser):
+class _CommandParser(argparse.ArgumentParser):
     """A parser that takes `--verbose`, as do all the parsers of its commands."""
 
     def __init__(self, *args, **kwargs):
@@ -57,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = _CommandParser(
         prog="rlvr-trl",
         description="Reinforcement learning with verifiable rewards on TRL, and pass@k measured properly.",
         epilog=NEXT_STEPS,

@@ -51,7 +51,7 @@ def plot_curves(
             axis.plot(curve.accuracy, getattr(curve, panel), label=label, marker="o", markersize=2.5, linewidth=1.4)
         axis.set(xlabel="accuracy of the group, c/n", title=_PANELS[panel])
     axes[0].set_ylabel("advantage")
-    _save(figure, axes, path)
+    _save_figure(figure, axes, path)
 
     columns = ("num_correct", "accuracy", "group_size", *_PANELS)
     rows = (
@@ -104,7 +104,7 @@ def plot_bandit(
         when = "no crossing" if np.isnan(crossing) else f"crossing at step {crossing:.0f}"
         axis.set(xlabel="step", ylim=(-0.02, 1.02), title=f"{panel}\n{when}, {len(values)} seeds")
     axes[0].set_ylabel("probability")
-    _save(figure, axes, path)
+    _save_figure(figure, axes, path)
     _write_csv(path, ("panel", "step", "action", "mean", "low", "high"), rows)
 
 
@@ -126,7 +126,7 @@ def _figure(num_panels: int, title: str):
     return figure, axes
 
 
-def _save(figure, axes, path: Path) -> None:
+def _save_figure(figure, axes, path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     columns = 2 if len(axes) == 1 else 4
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), fontsize="small")

@@ -98,14 +98,14 @@ def _with_prompts(rows: Dataset, source: Source, template, path_or_id) -> Datase
 
     def convert(row: dict, index: int) -> dict:
         try:
-            problem = source.read(row)
+            question = source.read(row)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Row {index} of {path_or_id} is not as expected: {error!r}") from error
-        used = find_template("choice" if problem.options else source.template) if chosen is None else chosen
-        prompt = fill_template(used, problem.full_text, row)
+        used = find_template("choice" if question.options else source.template) if chosen is None else chosen
+        prompt = fill_template(used, question.full_text, row)
         if source.images and isinstance(prompt, str):
             raise ValueError("template must give messages where there are images, found one that gives a string.")
-        columns = {"prompt": prompt, "answer": problem.answer, **problem.columns}
+        columns = {"prompt": prompt, "answer": question.answer, **question.columns}
         return {f"{_NEW}{column}": value for column, value in columns.items()}
 
     def convert_batch(batch, indices: list[int]) -> dict[str, list]:

@@ -87,7 +87,7 @@ def make_maze_dataset(
     ```
     """
     sizes = [size] if isinstance(size, int | np.integer) else list(size)
-    _check_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style)
+    _check_maze_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style)
     rng = np.random.default_rng(seed)
     draw = partial(_draw_maze, rng, border=border, wall_probability=wall_probability)
     taken = _maze_texts(exclude)
@@ -237,7 +237,7 @@ def _draw_maze(
     return format_maze(rows), paths[end]
 
 
-def _check_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style):
+def _check_maze_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style):
     if num_mazes < 1:
         raise ValueError(f"num_mazes must be at least 1, found {num_mazes}")
     smallest_allowed = 4 if border else 2

@@ -102,8 +102,8 @@ def run_demo(
         )
 
     rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
-    conclusion = describe(results)
-    _save(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
+    conclusion = describe_results(results)
+    _write_report(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
     plot_pass_at_k(
         {label(name): result for name, result in results.items()},
         folder / "pass_at_k.png",
@@ -152,7 +152,7 @@ def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: b
     )
 
 
-def _save(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
+def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
     report = {
         "settings": asdict(settings),
         "seconds": round(seconds, 1),
@@ -185,7 +185,7 @@ def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float])
     return table
 
 
-def describe(results: dict[str, EvaluationResult]) -> str:
+def describe_results(results: dict[str, EvaluationResult]) -> str:
     """One sentence of what the figures show: GRPO against the base, the other methods against GRPO if it is there."""
     wide = max(k for k in _shown_ks(results) if k <= 32)
     against = {name: "grpo" if "grpo" in results and name != "grpo" else BASE for name in results if name != BASE}

@@ -94,7 +94,9 @@ def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
     return sum(logged) / len(logged) if logged else method.recipe["num_generations"]
 
 
-def make_trainer(method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings) -> Trainer:
+def make_method_trainer(
+    method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings
+) -> Trainer:
     """
     The trainer of a method: the model of folder `base`, and as many steps as see every maze once.
 
@@ -130,7 +132,7 @@ def train(
     Raises:
         `ValueError`: There are fewer mazes than one step needs.
     """
-    trainer = make_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
+    trainer = make_method_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
     show_figures_in_bar(trainer, method.label, {"reward": "reward", "entropy": "entropy"})
     trainer.train()
     trainer.save_model()
