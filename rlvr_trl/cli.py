@@ -47,7 +47,7 @@ def _run_demo(args: argparse.Namespace) -> None:
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """A parser that takes `--verbose`, as do all the parsers of its commands."""
+    """A parser that takes `--verbose`; so do the parsers of its commands, which are of the same class."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """
     Runs the command line `argv` and returns the exit status: 0, 2 for a wrong setting, 1 for any other error, 130 when
-    interrupted. An error is one line on standard error, and its trace with `--verbose`.
+    interrupted. An error is one line on standard error; `--verbose` prints its trace as well.
     """
     parser = _parser()
     args = parser.parse_args(argv)

@@ -68,7 +68,7 @@ def test_methods_start_from_the_same_base_and_move_away(demo):
 def test_an_earlier_demo_is_replaced_and_nothing_else(demo, tmp_path):
     folder, _ = demo
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is not of an earlier demo"):
+    with pytest.raises(ValueError, match="is not the folder of an earlier demo"):
         run_demo(tmp_path, ["grpo"], TINY, disable_tqdm=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     run_demo(folder, ["grpo"], replace(TINY, warmup_steps=1, steps=1), disable_tqdm=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False)
 class RolloutGroups:
     """
     Rewards of a batch of completions, and the prompt that each belongs to.
@@ -55,7 +55,7 @@ class RolloutGroups:
     seed: int
     progress: float
 
-    # Written out, because `correct` and `judged` may be left out but are always there.
+    # Not the dataclass's own: `correct` and `judged` may be left out, but are never None afterwards.
     def __init__(
         self,
         rewards: Tensor,

@@ -1,4 +1,4 @@
-"""The `plot` command. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
+"""The command `rlvr-trl plot`. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
 
 import argparse
 import json
@@ -59,7 +59,9 @@ def _add_bandit(kinds) -> None:
 
 def _add_output(parser) -> None:
     parser.add_argument("--output-dir", default="rlvr-plots", help="folder for pictures and CSV (default: rlvr-plots)")
-    parser.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
+    parser.add_argument(
+        "--format", choices=("png", "svg"), default="png", help="format of the pictures (default: png)"
+    )
 
 
 def _run_curves(args: argparse.Namespace) -> None:
@@ -126,7 +128,7 @@ def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _parse_spec(spec: str, option: str) -> Any:
-    """The name as it is, or what the JSON says."""
+    """The name as it is, or the parsed JSON."""
     if not spec.lstrip().startswith("{"):
         return spec
     try:

@@ -1,4 +1,4 @@
-"""Pictures of the curves and of the bandit, each with its numbers as CSV beside it."""
+"""Pictures of the curves and of the bandit, each with its numbers in a CSV file beside it."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ def plot_curves(
     panels: Sequence[str] = tuple(_PANELS),
 ) -> None:
     """
-    Draws curves over accuracy, one panel for each quantity, and writes `path` and the `.csv` beside it.
+    Draws curves over accuracy, one panel for each quantity, into `path`, and writes the `.csv` beside it.
 
     The columns of the CSV are `curve`, `num_correct`, `accuracy`, `group_size`, `total`, `positive`, `negative`. It
     holds all quantities, drawn or not.
 
     Args:
         curves (`Mapping[str, AdvantageCurves]`):
-            The lines by their label.
+            The lines by label.
         path (`str` or `Path`):
             A `.png` or `.svg` file in a folder that exists.
         title (`str`):

@@ -1,4 +1,4 @@
-r"""What the published datasets look like, and what becomes of their rows.
+r"""What the published datasets look like, and how their rows are read.
 
 A source has a function from one of its rows to a [`Question`]. Everything else (reading, templates, images, errors) is
 the same for all and lives in `loaders`.
@@ -27,7 +27,7 @@ _DAPO_FIRST = "Solve the following math problem step by step."
 _DAPO_LAST = "Remember to put your answer on its own line"
 _LEVEL = re.compile(r"level\s*", re.IGNORECASE)
 _OLYMMATH_LEVEL = re.compile(r"EASY|HARD", re.IGNORECASE)
-_IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # begins once in a run of blanks: linear
+_IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # starts once in a run of blanks, hence linear
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Question:
         text (`str`): the problem, without options.
         answer (`str`, *optional*): the final answer alone, or the letter of the right option; `None` if there is none.
         options (`tuple[str]`): texts of the options A, B, C… of a multiple-choice question.
-        columns (`dict`): further columns; the same names in all rows of a dataset.
+        columns (`dict`): further columns, with the same names in all rows of a dataset.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Question:
 
     @property
     def full_text(self) -> str:
-        """The problem and its lettered options, where these are more than letters themselves."""
+        """The problem and its lettered options, unless the options are mere letters."""
         if not self.options or self.options == tuple(LETTERS[: len(self.options)]):
             return self.text
         return "\n".join([self.text, "", *(f"{a}. {b}" for a, b in zip(LETTERS, self.options, strict=False))])
@@ -131,7 +131,7 @@ def read_verl(row: dict) -> Question:
 
 
 def read_gsm8k(row: dict) -> Question:
-    """The answer follows `####`, without the commas of thousands; all of the column is the solution."""
+    """The answer follows `####` and loses its thousands separators; the whole column is the solution."""
     _, mark, answer = row["answer"].rpartition("####")
     answer = answer.strip().replace(",", "") if mark else None
     return _question(row["question"], answer or None, {"solution": row["answer"]})
@@ -150,10 +150,10 @@ def read_mmlu_pro(row: dict) -> Question:
 
 def read_geo3k(row: dict) -> Question:
     """
-    Images stand before the text, in their order, where TRL puts them; the tags `<image>` are taken out.
+    The tags `<image>` are removed: TRL puts the images before the text, in their order.
 
     Raises:
-        ValueError: there are tags, and not one for each image.
+        ValueError: there are tags, but not one for each image.
     """
     text = row["problem"]
     tags = text.count("<image>")
@@ -163,7 +163,7 @@ def read_geo3k(row: dict) -> Question:
 
 
 def read_mathvision(row: dict) -> Question:
-    """Some questions have options, and then a letter for an answer; the others have a short text."""
+    """Some questions have options and a letter as their answer; the others have a short text."""
     columns = {"level": _level(row["level"])} if "level" in row else {}
     if "subject" in row:
         columns["subject"] = row["subject"]
@@ -187,7 +187,7 @@ def _level(value) -> str | None:
 
 
 def _clean_answer(value) -> str | None:
-    """An answer as text: `27.0` is 27, a list is joined by commas, and of a text with a box only the box counts."""
+    """An answer as text: `27.0` becomes 27, a list is joined by commas, and a text with a box becomes the box."""
     if isinstance(value, list):
         value = ", ".join(filter(None, map(_clean_answer, value)))
     if isinstance(value, float) and value.is_integer():

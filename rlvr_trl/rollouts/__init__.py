@@ -1,5 +1,6 @@
 """How many completions each prompt gets. Pure torch, counts in and counts out: no trainer, no TRL."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..registry import build_by_name
@@ -20,7 +21,7 @@ __all__ = [
     "within_budget",
 ]
 
-ALLOCATORS: dict[str, type] = {
+ALLOCATORS: dict[str, Callable[..., RolloutAllocator]] = {
     "dars": DARS,
     "reinforce_ada": ReinforceAda,
 }

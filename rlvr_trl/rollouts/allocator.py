@@ -43,10 +43,10 @@ class RolloutAllocator(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on as if never interrupted."""
+        """What a checkpoint must hold, so that a resumed run continues as if never interrupted."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
 
 
 def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget: int | None) -> Tensor:
@@ -71,8 +71,8 @@ def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget
         `Tensor` of shape `(P,)`: `int64`, at most `extra`, with a sum of `min(extra.sum(), budget)`.
 
     Raises:
-        `ValueError`: A count is not an integer, negative, of another shape, or `num_correct` above `num_judged`;
-        `budget` is not an integer of at least 0.
+        `ValueError`: A count is not an integer, is negative or has another shape, `num_correct` is above `num_judged`,
+        or `budget` is not an integer of at least 0.
     """
     check_counts(extra=extra)
     check_counts(num_judged=num_judged, num_correct=num_correct)
@@ -95,7 +95,7 @@ def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget
 
 def check_counts(**counts: Tensor) -> None:
     """
-    Checks counts of a batch of prompts, each named and at most the one before it.
+    Checks named counts of a batch of prompts, each of which must be at most the one before it.
 
     Args:
         counts (`Tensor` of shape `(P,)`):
