@@ -55,7 +55,7 @@ class RolloutGroups:
     seed: int
     progress: float
 
-    # Not the dataclass's own: `correct` and `judged` may be left out, but are never None afterwards.
+    # In place of the dataclass's own: `correct` and `judged` may be None here, but never afterwards.
     def __init__(
         self,
         rewards: Tensor,
@@ -90,7 +90,7 @@ class RolloutGroups:
         for name, value in (("correct", correct), ("judged", judged)):
             if value.dtype != torch.bool:
                 raise ValueError(f"`{name}` must be boolean, got dtype {value.dtype}.")
-        vars(self).update(fields, rewards=rewards, seed=seed, progress=progress)  # past the setter, which is frozen
+        vars(self).update(fields, rewards=rewards, seed=seed, progress=progress)  # bypasses the frozen setter
 
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ class NestedEstimator:
         `ValueError`: A part cannot be called; names the estimator and what it was given.
     """
 
-    if TYPE_CHECKING:  # read only, as it is in a frozen dataclass, which makes it a field
+    if TYPE_CHECKING:  # subclasses have it as a field, which in a frozen dataclass is read-only
 
         @property
         def base(self) -> AdvantageEstimator: ...

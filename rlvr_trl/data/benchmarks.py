@@ -102,8 +102,9 @@ def _draw(dataset: Dataset, benchmark: Benchmark, name: str, seed: int) -> Datas
             f"{len(dataset)}. Take all of a smaller set with load_source({name!r}, ...)."
         )
     rows = np.random.default_rng(seed).permutation(len(dataset))[:size]
+    sample = as_dataset(dataset.select(rows))
     draws = np.repeat(np.arange(benchmark.draws), benchmark.draw_size).tolist()
-    return as_dataset(as_dataset(dataset.select(rows)).add_column("draw", draws))
+    return as_dataset(sample.add_column("draw", draws))
 
 
 def _mazes() -> Dataset:

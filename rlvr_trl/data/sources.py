@@ -187,7 +187,7 @@ def _level(value) -> str | None:
 
 
 def _clean_answer(value) -> str | None:
-    """An answer as text: `27.0` becomes 27, a list is joined by commas, and a text with a box becomes the box."""
+    """An answer as text: `27.0` becomes 27, a list is joined by commas, and a text with a box becomes its content."""
     if isinstance(value, list):
         value = ", ".join(filter(None, map(_clean_answer, value)))
     if isinstance(value, float) and value.is_integer():
