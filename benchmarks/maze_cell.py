@@ -37,10 +37,10 @@ from rlvr_trl.testbed.methods import (
     MAX_COMPLETION_LENGTH,
     NUM_GENERATIONS,
     PROMPTS_PER_STEP,
-    make_trainer,
+    make_method_trainer,
     rollouts_per_prompt,
 )
-from rlvr_trl.testbed.progress import show_figures_in_bar
+from rlvr_trl.testbed.progress_bar import show_figures_in_bar
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
@@ -270,7 +270,7 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
     mazes = training_mazes(cell, batches * method.prompts_per_batch)
     with tempfile.TemporaryDirectory() as folder:
         changes = {"learning_rate": rate, "logging_steps": every, "disable_tqdm": True}
-        trainer = make_trainer(method, base, Path(folder), mazes, seed=cell.seed, **changes)
+        trainer = make_method_trainer(method, base, Path(folder), mazes, seed=cell.seed, **changes)
         show_figures_in_bar(trainer, method.label, {})
         dynamics = None
         if not cell.variant and cell.seed == 0:  # a seventh of the time of a cell

@@ -1,8 +1,8 @@
 r"""
 Your own advantage and your own trainer, in a minute on a CPU: `python examples/custom_advantage.py`.
 
-With several processes: `accelerate launch --num_processes 2 examples/custom_advantage.py`. All settings of RLVRConfig
-are there (`--max_steps 20`), `--config recipe.yaml`, `--resume_from_checkpoint true` and `--push_to_hub`.
+With several processes: `accelerate launch --num_processes 2 examples/custom_advantage.py`. It takes all settings of
+RLVRConfig (`--max_steps 20`), `--config recipe.yaml`, `--resume_from_checkpoint true` and `--push_to_hub`.
 """
 
 import torch
@@ -10,16 +10,17 @@ from transformers import PrinterCallback
 from trl import TrlParser
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl.advantages import RolloutGroups
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.scripts import run_training
 from rlvr_trl.testbed import build_model, build_tokenizer, warm_up
 
 
-def first_blood(groups):  # RolloutGroups -> Tensor of shape (T,), groups may have different sizes
-    """One right answer is enough: a group's right completions share what its wrong ones lose, 1 in all."""
+def first_blood(groups: RolloutGroups) -> torch.Tensor:  # (T,), groups may have different sizes
+    """One right answer is enough: a group's right completions share 1 between them, its wrong ones share -1."""
     correct = groups.correct.float()
-    right, size = groups.num_correct[groups.index], groups.sizes[groups.index]  # (T,) of the group of each completion
+    right, size = groups.num_correct[groups.index], groups.sizes[groups.index]  # (T,), those of the completion's group
     advantages = correct / right.clamp(min=1) - (1 - correct) / (size - right).clamp(min=1)
     return torch.where((right > 0) & (right < size), advantages, 0.0)
 

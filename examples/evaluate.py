@@ -1,11 +1,11 @@
 r"""
-pass@k of one or several models on a benchmark, compared on the same problems, as a script to take apart.
+Measures pass@k of one or several models on a benchmark and compares them: a script to adapt to your needs.
 
     python examples/evaluate.py --models Qwen/Qwen2.5-Math-1.5B runs/dars_hw --benchmark amc23 \
         --num_samples 128 --max_new_tokens 3072 --engine vllm --output_dir runs/amc23
 
-prints pass@k of every model and its difference to the first with the paired 95 % interval, and writes the curves to
-`pass_at_k.png`. Completions are kept in one folder a model; the same command goes on where it was stopped.
+prints pass@k of every model and its difference from the first with a paired 95 % interval, and writes the curves to
+`pass_at_k.png`. Completions are kept in one folder per model; after a stop, the same command resumes where it was.
 `--benchmark_path amc23.jsonl` reads a local file of the same shape. On several GPUs, with the engine of transformers:
 `accelerate launch --num_processes 8 examples/evaluate.py …`. The command `rlvr-trl eval` does this and more.
 """
@@ -27,10 +27,10 @@ class EvaluationArguments:
     models: list[str] = field(metadata={"help": "Folders or ids of the Hub. The others are compared with the first."})
     output_dir: str = field(metadata={"help": "Folder for the completions and the plot."})
     num_samples: int = field(metadata={"help": "Completions per problem, n."})
-    max_new_tokens: int = field(metadata={"help": "Tokens of a completion, at most."})
+    max_new_tokens: int = field(metadata={"help": "Maximum number of tokens of a completion."})
     benchmark: str = field(default="math500", metadata={"help": f"One of {', '.join(BENCHMARKS)}."})
     benchmark_path: str | None = field(default=None, metadata={"help": "A local file or folder of the same shape."})
-    prompt_template: str | None = field(default=None, metadata={"help": "By default that of the benchmark."})
+    prompt_template: str | None = field(default=None, metadata={"help": "By default the template of the benchmark."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling."})
     engine: str = field(default="transformers", metadata={"help": "'transformers' or 'vllm'."})

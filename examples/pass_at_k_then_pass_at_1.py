@@ -5,14 +5,14 @@ Pass@k Training first, Pass@1 Training after it (arXiv 2508.10751, section 4.3),
         --model_name_or_path Qwen/Qwen2.5-7B-Instruct --dataset_name math --output_dir runs/pass_at_8_then_1 \
         --num_generations 32 --k_schedule '{"0": 8, "0.7": 1}'
 
-is Pass@8 for 70 % of the steps and Pass@1 for the rest, in one learning rate schedule. `'{"0": 8, "0.4": 1, "0.5": 8,
-"0.9": 1}'` does it twice. For two runs instead, each with a schedule and an optimizer of its own, chain them:
+trains with Pass@8 for 70 % of the steps and Pass@1 for the rest, in one learning rate schedule. `'{"0": 8, "0.4": 1,
+"0.5": 8, "0.9": 1}'` does it twice. For two runs instead, each with its own schedule and optimizer, chain them:
 
     accelerate launch … --k 8 --output_dir runs/first
     accelerate launch … --k 1 --output_dir runs/second --model_name_or_path runs/first
 
-`--config recipe.yaml`, `--resume_from_checkpoint true` and `--push_to_hub` are as in train_math.py. Progress is
-counted in steps of the whole run, so a resumed run switches where the uninterrupted one would have.
+`--config recipe.yaml`, `--resume_from_checkpoint true` and `--push_to_hub` work as in train_math.py. Progress is
+counted in steps of the whole run, so a resumed run switches where an uninterrupted one would have.
 """
 
 from trl import ModelConfig, TrlParser

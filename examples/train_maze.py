@@ -1,15 +1,15 @@
 r"""
-Trains a model on the mazes of Pass@k Training (arXiv 2508.10751): text mazes, answered by moves between answer tags.
+Trains a model on the mazes of Pass@k Training (arXiv 2508.10751): text mazes, answered with moves in answer tags.
 
     accelerate launch --num_processes 8 examples/train_maze.py \
         --config examples/recipes/pass_at_k/pass_at_8.yaml --output_dir runs/maze_pass_at_8
 
-Mazes are drawn anew from a seed: `--mazes_per_size` of each of `--sizes`, with walls around them, none of them in the
+Mazes are drawn from a seed: `--mazes_per_size` of each of `--sizes`, with walls around them, none of them in the
 benchmark `maze`. A model that never finds a way has nothing to learn from; `--sft_steps 200` first trains it on
-shortest paths, with TRL's SFTTrainer, and starts from the result, in `<output_dir>/warmup`. Pass@k on held-out mazes
-is measured during training with `--eval_mazes_per_size 20 --eval_every 20`.
+shortest paths with TRL's SFTTrainer, and the run starts from the result, in `<output_dir>/warmup`. With
+`--eval_mazes_per_size 20 --eval_every 20`, pass@k on held-out mazes is measured during training.
 
-To go on with a run that was stopped: the same command and `--resume_from_checkpoint true`. To publish:
+To resume a run that was stopped, add `--resume_from_checkpoint true` to the same command. To publish the model, add
 `--push_to_hub`.
 """
 
@@ -33,13 +33,13 @@ class MazeScriptArguments(TrainingScriptArguments):
     prompt_style: str = field(
         default="instruct", metadata={"help": "'instruct' explains the task, 'bare' is the maze alone."}
     )
-    sft_steps: int = field(default=0, metadata={"help": "Supervised steps on shortest paths before."})
+    sft_steps: int = field(default=0, metadata={"help": "Supervised steps on shortest paths before the training."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of these steps."})
     eval_mazes_per_size: int = field(default=0, metadata={"help": "Held-out mazes of each size for pass@k."})
 
 
 def make_mazes(script_args: MazeScriptArguments, count: int, seed: int, exclude: Dataset) -> Dataset:
-    """`count` mazes of each size, as those of the benchmark: with a border, and E anywhere."""
+    """`count` mazes of each size, like those of the benchmark: with a border, and E anywhere."""
     settings = {"border": True, "max_path_length": None, "prompt_style": script_args.prompt_style, "seed": seed}
     return concatenate_datasets(
         [make_maze_dataset(count, size, exclude=exclude, **settings) for size in script_args.sizes]
@@ -47,7 +47,7 @@ def make_mazes(script_args: MazeScriptArguments, count: int, seed: int, exclude:
 
 
 def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_args: ModelConfig, mazes: Dataset):
-    """Trains the model on shortest paths, in a folder that becomes the model of the run. A resumed run has it."""
+    """Trains the model on shortest paths, and makes the result the model of the run. A resumed run finds it there."""
     folder = str(Path(training_args.output_dir, "warmup"))
     if training_args.resume_from_checkpoint is None or not Path(folder, "config.json").exists():
         paths = [f"<answer>{path}</answer>" for path in mazes["shortest_path"]]

@@ -1,7 +1,7 @@
-"""Checks of settings that every part of the toolkit makes in the same words."""
+"""Checks of settings, so that every part of the toolkit refuses the same things in the same words."""
 
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -9,6 +9,12 @@ def check_integer(name: str, value: Any, at_least: int) -> None:
     """Raises a `ValueError` that names the setting unless `value` is an integer of at least `at_least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"`{name}` must be an integer of at least {at_least}, got {value!r}.")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises a `ValueError` that names the setting unless `value` is a number above 0."""
+    if not isinstance(value, Real) or not value > 0:
+        raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ import sys
 import traceback
 
 from . import __version__
-from .analysis.cli import add_plot
+from .analysis.plot_command import add_plot
 from .evaluation.cli import add_evaluation
 from .terminal import printable
 
@@ -46,8 +46,8 @@ def _run_demo(args: argparse.Namespace) -> None:
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that takes `--verbose`, as do all the parsers of its commands."""
+class _CommandParser(argparse.ArgumentParser):
+    """A parser that takes `--verbose`; so do the parsers of its commands, which are of the same class."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -57,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = _CommandParser(
         prog="rlvr-trl",
         description="Reinforcement learning with verifiable rewards on TRL, and pass@k measured properly.",
         epilog=NEXT_STEPS,
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """
     Runs the command line `argv` and returns the exit status: 0, 2 for a wrong setting, 1 for any other error, 130 when
-    interrupted. An error is one line on standard error, and its trace with `--verbose`.
+    interrupted. An error is one line on standard error; `--verbose` prints its trace as well.
     """
     parser = _parser()
     args = parser.parse_args(argv)

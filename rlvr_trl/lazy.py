@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use, so that one of them does not load what another needs."""
+"""Packages whose names are imported on first use, so that one name does not load what another needs."""
 
 import importlib
 from collections.abc import Callable
@@ -9,11 +9,11 @@ def import_on_use(
     package: str, homes: dict[str, tuple[str, ...]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
-    `__getattr__` and `__dir__` of a package.
+    Makes the `__getattr__` and `__dir__` of a package.
 
     Editors and type checkers cannot follow them, so the package also imports its names under `TYPE_CHECKING` and has a
-    literal `__all__`. It calls this function in the `else` branch: a module with a `__getattr__` has any name, and a
-    type checker that saw it would accept misspelled ones. `tests/test_lazy_imports.py` compares the three lists.
+    literal `__all__`. It calls this function in the `else` branch: a type checker that saw `__getattr__` would accept
+    any name, misspelled ones included. `tests/test_lazy_imports.py` compares the three lists.
 
     Args:
         package (`str`): its `__name__`.

@@ -1,6 +1,6 @@
 """What training scripts share: arguments, rewards by name, the model as TRL's scripts load it, resume, save and push.
 
-The scripts in `examples/` are short because of this module, and so can be your own.
+This module keeps the scripts in `examples/` short, and can do the same for yours.
 """
 
 import json
@@ -14,13 +14,13 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from . import rewards
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_source
-from .naming import build_by_name
+from .registry import build_by_name
 from .trainer import RLVRConfig, RLVRTrainer
 from .trainer.checkpoint import last_complete_checkpoint
 from .trainer.pass_at_k_callback import PassAtKCallback
 
 
-# Functions are behind a function without parameters: they have no fields to set.
+# A reward that is a plain function stands behind a function without parameters: it has no fields to set.
 REWARDS: dict[str, Callable[..., Callable]] = {
     "math_reward": lambda: rewards.math_reward,
     "maze_reward": lambda: rewards.maze_reward,
@@ -37,7 +37,7 @@ def build_reward(spec: str | dict[str, Any]) -> Callable:
 
     Args:
         spec (`str` or `dict`):
-            `"math_reward"`, or `{"name": "noisy_reward", "reward_func": "maze_reward", "share": 0.3}`, or the latter
+            `"math_reward"`, or `{"name": "noisy_reward", "reward_func": "maze_reward", "share": 0.3}`, or such a dict
             as JSON, for the command line.
 
     Raises:
@@ -60,7 +60,7 @@ class TrainingScriptArguments:
         eval_num_samples (`int`, *optional*, defaults to `8`):
             Completions per held-out prompt, where a script measures pass@k during training.
         eval_every (`int`, *optional*):
-            Optimizer steps between two such measurements. By default with each evaluation of `eval_strategy`.
+            Optimizer steps between two such measurements. By default with every evaluation of `eval_strategy`.
     """
 
     reward_funcs: list[str] = field(
@@ -83,17 +83,17 @@ class SourceScriptArguments(TrainingScriptArguments):
 
     Args:
         dataset_name (`str`, *optional*, defaults to `"math"`):
-            Which source. It says which columns are expected.
+            The source. It determines which columns are expected.
         dataset_path (`str`, *optional*):
-            A local file or folder, or another id of the Hub, of the same shape.
+            A local file or folder, or another id of the Hub, with the columns of the source.
         prompt_template (`str`, *optional*):
-            Name of one of `rlvr_trl.data.PROMPT_TEMPLATES`. By default that of the source.
+            Name of one of `rlvr_trl.data.PROMPT_TEMPLATES`. By default the source's own.
         max_prompt_length (`int`, *optional*):
-            Prompts of more tokens are left out, with a warning that counts them.
+            Prompts with more tokens are left out, with a warning that counts them.
         eval_benchmark (`str`, *optional*):
-            One of `rlvr_trl.data.BENCHMARKS`, on which pass@k is measured during training.
+            One of `rlvr_trl.data.BENCHMARKS`, to measure pass@k on during training.
         eval_path (`str`, *optional*):
-            A local file or folder, or another id of the Hub, of the shape of the benchmark.
+            A local file or folder, or another id of the Hub, with the columns of the benchmark.
     """
 
     dataset_name: str = field(default="math", metadata={"help": f"What to train on: {', '.join(SOURCES)}."})
@@ -115,7 +115,7 @@ class SourceScriptArguments(TrainingScriptArguments):
 
 
 def load_training_set(script_args: SourceScriptArguments, model_args: ModelConfig) -> Dataset:
-    """The dataset that the arguments name, without rows that have no answer or too long a prompt."""
+    """The dataset that the arguments name, without the rows that have no answer or too long a prompt."""
     dataset = load_source(
         script_args.dataset_name,
         script_args.dataset_path,
@@ -146,22 +146,25 @@ def make_trainer(
     **kwargs,
 ) -> RLVRTrainer:
     """
-    A trainer of what three groups of arguments say: model, quantization and LoRA as in the scripts of TRL.
+    Makes a trainer from three groups of arguments. Model, quantization and LoRA are as in the scripts of TRL.
 
     Args:
         eval_dataset ([`~datasets.Dataset`], *optional*):
-            Where to measure pass@k while training, on `eval_num_samples` completions a prompt.
+            Where to measure pass@k during training, on `eval_num_samples` completions per prompt.
         trainer_class (`type`, *optional*, defaults to [`RLVRTrainer`]):
-            Another trainer, the one of `training_args`.
+            The trainer that belongs to the class of `training_args`.
         kwargs:
             Further arguments of the trainer, such as `processing_class`.
     """
+    given = training_args.model_init_kwargs or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"`model_init_kwargs` must be a dict, or one as JSON, got {given!r}.")
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "trust_remote_code": training_args.trust_remote_code,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
-    } | (training_args.model_init_kwargs or {})
+    } | given
     trainer = trainer_class(
         model_args.model_name_or_path,
         [build_reward(spec) for spec in script_args.reward_funcs],
@@ -180,16 +183,17 @@ def make_trainer(
 
 def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
     """
-    Trains, from a checkpoint if `resume_from_checkpoint` says so, saves into `output_dir`, pushes if `push_to_hub`.
+    Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
-    `resume_from_checkpoint` is the path of a checkpoint; `true` for the newest whole one of `output_dir`, which must
-    exist; or `auto` for that if there is one and a fresh start if not, for jobs that are started again.
+    `resume_from_checkpoint` is the path of a checkpoint; `true` for the newest complete one in `output_dir`, an error
+    if there is none; or `auto` for that one if it exists and a fresh start if not, for jobs that are started again.
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
         dataset_name (`str`): what the model card says the model was trained on.
     """
     args = trainer.args
+    assert args.output_dir is not None  # TrainingArguments has one by default
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
     trainer.save_model(args.output_dir)
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
@@ -201,7 +205,7 @@ def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
 
 
 def checkpoint_to_resume(wanted: str | bool | None, output_dir: str) -> str | bool | None:
-    """What `trainer.train` takes for a `resume_from_checkpoint`, which the command line gives as text."""
+    """A `resume_from_checkpoint`, which the command line gives as text, as `trainer.train` takes it."""
     word = str(wanted).lower()
     if word == "auto":
         try:

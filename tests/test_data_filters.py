@@ -36,7 +36,7 @@ def test_deduplicate_keeps_the_first_and_counts_other_answers():
     prompts, answers = ["a", "b", "a", "c", "b", "a"], ["1", "2", "1", "3", "9", "8"]
     for shape in (lambda text: text, lambda text: [{"role": "user", "content": text}]):
         dataset = Dataset.from_dict({"prompt": [shape(p) for p in prompts], "answer": answers, "id": range(6)})
-        with pytest.warns(UserWarning, match="3 of 6 rows are left out: .* 2 of them with another answer"):
+        with pytest.warns(UserWarning, match="3 of 6 rows are left out: .* 2 of them with a different answer"):
             assert deduplicate(dataset)["id"][:] == [0, 1, 3]
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import Completions, EvaluationResult, Problem, pass_at_k
-from rlvr_trl.testbed.demo import DemoSettings, describe, make_table, run_demo
+from rlvr_trl.testbed.demo import DemoSettings, describe_results, make_table, run_demo
 from rlvr_trl.testbed.methods import METHODS
 
 
@@ -48,7 +48,7 @@ def test_demo_writes_results_picture_and_models_that_load(demo):
         AutoTokenizer.from_pretrained(folder / name)
         AutoModelForCausalLM.from_pretrained(folder / name)
     assert (folder / "pass_at_k.png").read_bytes().startswith(b"\x89PNG")
-    assert report["conclusion"] == describe(results)
+    assert report["conclusion"] == describe_results(results)
     assert len(report["logs"]["pass_at_k"]) > 0
     assert report["methods"]["grpo"]["rollouts_per_prompt"] == 16
     assert 8 < report["methods"]["dars"]["rollouts_per_prompt"] <= 32
@@ -68,7 +68,7 @@ def test_methods_start_from_the_same_base_and_move_away(demo):
 def test_an_earlier_demo_is_replaced_and_nothing_else(demo, tmp_path):
     folder, _ = demo
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is not of an earlier demo"):
+    with pytest.raises(ValueError, match="is not the folder of an earlier demo"):
         run_demo(tmp_path, ["grpo"], TINY, disable_tqdm=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     run_demo(folder, ["grpo"], replace(TINY, warmup_steps=1, steps=1), disable_tqdm=True)
@@ -83,13 +83,13 @@ def test_the_sentence_follows_the_intervals():
         "grpo": result_with(np.where(np.arange(100) < 40, 60, 0)),  # sharper: sure of fewer
         "pass_at_k": result_with(base + 5),
     }
-    sentence = describe(results)
+    sentence = describe_results(results)
     grpo, at_k = sentence.rstrip(".").split("; ")
     assert grpo.startswith("GRPO against base is above at pass@1 (+") and "below at pass@32 (-" in grpo
     assert at_k.startswith("Pass@k (k=8) against GRPO is below at pass@1 (-") and "above at pass@32 (+" in at_k
-    alone = describe({"base": results["base"], "pass_at_k": results["pass_at_k"]})
+    alone = describe_results({"base": results["base"], "pass_at_k": results["pass_at_k"]})
     assert alone.startswith("Pass@k (k=8) against base is above at pass@1 (+")
-    same = describe({"base": result_with(base), "grpo": result_with(base)})
+    same = describe_results({"base": result_with(base), "grpo": result_with(base)})
     assert same.count("not told apart") == 2 and "+0.000 [+0.000, +0.000]" in same
 
 

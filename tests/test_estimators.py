@@ -485,7 +485,7 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: Scheduled([]), r"begin at 0.*got \[\]"),
         (lambda: Scheduled([(0.1, PSR)]), r"\[0.1\]"),
         (lambda: Scheduled([(0, PSR), (0.5, NSR), (0.5, W)]), r"\[0, 0.5, 0.5\]"),
-        (lambda: Scheduled([(0, PSR), (1, NSR)]), r"before 1, got \[0, 1\]"),
+        (lambda: Scheduled([(0, PSR), (1, NSR)]), r"stay below 1, got \[0, 1\]"),
         (lambda: Scheduled([(0, PSR), ("1/2", NSR)]), "'1/2'"),
         (lambda: Scheduled([(0, "psr")]), "Scheduled takes an advantage estimator, got 'psr'"),
         (lambda: NegativeOnly("pass_at_k"), "NegativeOnly takes an advantage estimator, got 'pass_at_k'"),

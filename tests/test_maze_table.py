@@ -16,7 +16,7 @@ import pytest
 from maze_files import write_cell
 
 from rlvr_trl.testbed import build_tokenizer, demonstrations
-from rlvr_trl.testbed.methods import make_trainer
+from rlvr_trl.testbed.methods import make_method_trainer
 
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_every_method_trains_two_updates(name, work, tmp_path):
     cell = Cell("smoke", name, 0, 0)
     mazes = cells.training_mazes(cell, batches * method.prompts_per_batch)
     base, settings = cells.base_model(cell, work), {"logging_steps": 1, "disable_tqdm": True}
-    trainer = make_trainer(method, base, tmp_path, mazes, seed=0, **settings)
+    trainer = make_method_trainer(method, base, tmp_path, mazes, seed=0, **settings)
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(log) == trainer.state.global_step == 2

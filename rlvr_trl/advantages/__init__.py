@@ -1,12 +1,12 @@
-"""Rewards of a batch of groups to one advantage per completion. Pure torch: no trainer, no TRL."""
+"""Turns the rewards of a batch of groups into one advantage per completion. Pure torch: no trainer, no TRL."""
 
 from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .combine import combine_rewards
-from .config import ESTIMATORS, build_estimator
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .grpo_lead import GRPOLead
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .named_estimators import ESTIMATORS, build_estimator
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .nesting import NestedEstimator, rows_in_loss
 from .pass_at_k import PassAtK

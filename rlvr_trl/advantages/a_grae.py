@@ -2,29 +2,23 @@
 
 With p the accuracy of a group and ω that of the whole batch, both over the completions that could be judged:
 
-    Eq. 12   A = (ω/2) · A₀ / sqrt(p) + ((1 − ω)/2) · A₀ / sqrt(1 − p)      attention shifts from easy to hard with ω
+    Eq. 12   A = (ω/2) · A₀ / sqrt(p) + ((1 − ω)/2) · A₀ / sqrt(1 − p)      focus shifts to hard prompts as ω grows
     Eq. 13   A > 0:  A · min(1, ω/α)                                        positives count less while ω is low
 
-Groups with p = 0 or p = 1 get 0 wherever p divides, also where another reward than correctness tells their completions
-apart. A group of which nothing is judged has no p: where p divides, its advantages stay as they are. In a batch of
-which nothing is judged, all of them do.
+Groups with p = 0 or p = 1 get 0 wherever p divides, even where a reward other than correctness tells their completions
+apart. A group without a judged completion has no p: where p divides, its advantages stay as they are. In a batch
+without a judged completion, all advantages do.
 """
 
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from ..checks import check_choice
+from ..checks import check_choice, check_positive
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .nesting import NestedEstimator, scale_groups
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not isinstance(value, Real) or not value > 0:
-        raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
 def _where_mixed(factor: Tensor, p: Tensor) -> Tensor:
@@ -35,7 +29,7 @@ def _where_mixed(factor: Tensor, p: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class AGRAE(NestedEstimator):
     """
-    Asymmetric advantages: by difficulty, as the batch gets better, and with weaker positives while it is bad.
+    Asymmetric advantages: the focus shifts to hard prompts as the batch gets better, and positives are weaker before.
 
     arXiv 2602.05548, Eq. 12 and 13, on top of any advantage.
 
@@ -45,11 +39,11 @@ class AGRAE(NestedEstimator):
         alpha (`float`, *optional*, defaults to `1.0`):
             α, the batch accuracy from which positives count in full. 1 for mathematics, 0.5 for multimodal tasks.
         difficulty_shift (`bool`, *optional*, defaults to `True`):
-            Eq. 12.
+            Whether to apply Eq. 12.
         suppression (`bool`, *optional*, defaults to `True`):
-            Eq. 13, applied to the result of Eq. 12.
+            Whether to apply Eq. 13, to the result of Eq. 12.
         released_code (`bool`, *optional*, defaults to `False`):
-            Divide by `1 − sqrt(p)`, as the code published with the paper, where Eq. 12 has `sqrt(1 − p)`.
+            Whether to divide by `1 − sqrt(p)`, as the published code does, where Eq. 12 has `sqrt(1 − p)`.
 
     Raises:
         `ValueError`: `alpha` is not positive, or `released_code` is set without `difficulty_shift`.
@@ -63,7 +57,7 @@ class AGRAE(NestedEstimator):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_positive("alpha", self.alpha)
+        check_positive("alpha", self.alpha)
         if self.released_code and not self.difficulty_shift:
             raise ValueError("`released_code` changes Eq. 12 only, but `difficulty_shift` is False. Set it to True.")
 
@@ -104,7 +98,7 @@ class DominantSide(NestedEstimator):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_positive("beta", self.beta)
+        check_positive("beta", self.beta)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         advantages = self.base(groups)
@@ -127,7 +121,7 @@ class DifficultyFocused(NestedEstimator):
             The advantage.
 
     Raises:
-        `ValueError`: `focus` is neither, or `gamma` is not positive.
+        `ValueError`: `focus` is neither of the two, or `gamma` is not positive.
     """
 
     focus: str = "hard"
@@ -137,7 +131,7 @@ class DifficultyFocused(NestedEstimator):
     def __post_init__(self):
         super().__post_init__()
         check_choice("focus", self.focus, ("hard", "easy"))
-        _check_positive("gamma", self.gamma)
+        check_positive("gamma", self.gamma)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         p = groups.accuracy  # (P,)

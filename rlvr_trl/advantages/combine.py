@@ -1,4 +1,4 @@
-"""Rewards of several functions to one batch of groups, combined as TRL combines them."""
+"""Combines the rewards of several functions into one batch of groups, as TRL does."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,10 @@ def combine_rewards(
     correctness_column: int = 0,
     correctness_threshold: float = 0.5,
     normalize: bool = False,
-    **fields: Tensor | int | float | None,
+    entropies: Tensor | None = None,
+    lengths: Tensor | None = None,
+    seed: int = 0,
+    progress: float = 0.0,
 ) -> RolloutGroups:
     """
     The groups of a batch from the rewards of every function.
@@ -44,20 +47,20 @@ def combine_rewards(
     Args:
         rewards_per_func (`Tensor` of shape `(T, F)`):
             Reward of each completion by each function, NaN where a function returned None. The combined reward is the
-            weighted sum of the others; a completion without any reward is unscored.
+            weighted sum of the other rewards; a completion with none is unscored.
         group_ids (`Tensor` of shape `(T,)`):
             Integer id of each completion's prompt.
         weights (`Tensor` of shape `(F,)`):
             Weight of each function.
         correctness_column (`int`, *optional*, defaults to `0`):
-            The function that says which completions are correct. Where it returned None, they are not judged.
+            The function that says which completions are correct. Where it returned None, a completion is not judged.
         correctness_threshold (`float`, *optional*, defaults to `0.5`):
             A completion is correct when that function's reward is above it.
         normalize (`bool`, *optional*, defaults to `False`):
             Standardize each function's rewards within the group before they are summed, TRL's
             `multi_objective_aggregation="normalize_then_sum"` (GDPO, arXiv 2601.05242).
-        fields:
-            `entropies`, `lengths`, `seed` and `progress` of the groups.
+        entropies, lengths, seed, progress:
+            As in [`RolloutGroups`].
     """
     unscored = rewards_per_func.isnan().all(dim=1)  # (T,)
     correctness = rewards_per_func[:, correctness_column]  # (T,)
@@ -72,5 +75,8 @@ def combine_rewards(
         group_ids=group_ids,
         correct=correctness > correctness_threshold,
         judged=~correctness.isnan(),
-        **fields,
+        entropies=entropies,
+        lengths=lengths,
+        seed=seed,
+        progress=progress,
     )

@@ -38,7 +38,7 @@ class RolloutGroups:
         lengths (`Tensor` of shape `(T,)`, *optional*):
             Length of each completion, in tokens.
         seed (`int`, *optional*, defaults to `0`):
-            For estimators that draw random numbers: the same on every process, and another one for every batch.
+            For estimators that draw random numbers: the same on every process, a different one for every batch.
         progress (`float`, *optional*, defaults to `0.0`):
             Share of the training done, in [0, 1], for estimators that change with it.
 
@@ -48,37 +48,49 @@ class RolloutGroups:
 
     rewards: Tensor
     group_ids: Tensor
-    correct: Tensor | None = None
-    judged: Tensor | None = None
-    entropies: Tensor | None = None
-    lengths: Tensor | None = None
-    seed: int = 0
-    progress: float = 0.0
+    correct: Tensor
+    judged: Tensor
+    entropies: Tensor | None
+    lengths: Tensor | None
+    seed: int
+    progress: float
 
-    def __post_init__(self):
-        if self.rewards.dim() != 1 or self.rewards.numel() == 0 or not self.rewards.is_floating_point():
+    # In place of the dataclass's own: `correct` and `judged` may be None here, but never afterwards.
+    def __init__(
+        self,
+        rewards: Tensor,
+        group_ids: Tensor,
+        correct: Tensor | None = None,
+        judged: Tensor | None = None,
+        entropies: Tensor | None = None,
+        lengths: Tensor | None = None,
+        seed: int = 0,
+        progress: float = 0.0,
+    ):
+        if rewards.dim() != 1 or rewards.numel() == 0 or not rewards.is_floating_point():
             raise ValueError(
                 f"`rewards` must be a floating point tensor of shape (T,) with T >= 1, got shape "
-                f"{tuple(self.rewards.shape)} and dtype {self.rewards.dtype}."
+                f"{tuple(rewards.shape)} and dtype {rewards.dtype}."
             )
-        for name in ("group_ids", "correct", "judged", "entropies", "lengths"):
-            value = getattr(self, name)
-            if value is not None and value.shape != self.rewards.shape:
+        if correct is None:
+            correct = rewards > 0.5
+        if judged is None:
+            judged = ~rewards.isnan()
+        fields = {"group_ids": group_ids, "correct": correct, "judged": judged}
+        fields |= {"entropies": entropies, "lengths": lengths}
+        for name, value in fields.items():
+            if value is not None and value.shape != rewards.shape:
                 raise ValueError(
-                    f"`{name}` must have the shape of `rewards`, {tuple(self.rewards.shape)}, got "
-                    f"{tuple(value.shape)}."
+                    f"`{name}` must have the shape of `rewards`, {tuple(rewards.shape)}, got {tuple(value.shape)}."
                 )
-        if self.group_ids.is_floating_point() or self.group_ids.dtype == torch.bool:
-            raise ValueError(f"`group_ids` must hold integers, got dtype {self.group_ids.dtype}.")
-        if torch.isinf(self.rewards).any():
+        if group_ids.is_floating_point() or group_ids.dtype == torch.bool:
+            raise ValueError(f"`group_ids` must hold integers, got dtype {group_ids.dtype}.")
+        if torch.isinf(rewards).any():
             raise ValueError("`rewards` holds an infinite value. Use NaN for a completion that could not be scored.")
-        if self.correct is None:
-            object.__setattr__(self, "correct", self.rewards > 0.5)
-        if self.judged is None:
-            object.__setattr__(self, "judged", self.scored)
-        for name in ("correct", "judged"):
-            if getattr(self, name).dtype != torch.bool:
-                raise ValueError(f"`{name}` must be boolean, got dtype {getattr(self, name).dtype}.")
+        for name, value in (("correct", correct), ("judged", judged)):
+            if value.dtype != torch.bool:
+                raise ValueError(f"`{name}` must be boolean, got dtype {value.dtype}.")
+        vars(self).update(fields, rewards=rewards, seed=seed, progress=progress)  # bypasses the frozen setter
 
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,8 +184,8 @@ class AdvantageEstimator(Protocol):
 
         min_group_size: int                            it cannot work on smaller groups: refused before a model loads
         needs_entropies: bool                          it reads `groups.entropies`, which cost a forward pass
-        rows_in_loss(groups) -> Tensor of bool (T,)    completions outside are out of the loss and of its normalizer
+        rows_in_loss(groups) -> Tensor of bool (T,)    the others are left out of the loss and its normalizer
         drops_rows: bool                               whether `rows_in_loss`, if there is one, ever leaves any out
     """
 
-    def __call__(self, groups: RolloutGroups) -> Tensor: ...  # (T,)
+    def __call__(self, groups: RolloutGroups, /) -> Tensor: ...  # (T,)

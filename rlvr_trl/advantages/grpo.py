@@ -1,8 +1,8 @@
 """Group-relative advantages: GRPO and Dr. GRPO.
 
 `A_i = (r_i − mean(r)) / (std(r) + eps)` over the group (arXiv 2402.03300, Eq. 1 of §4.1.2), and without the division
-Dr. GRPO (arXiv 2503.20783, §3.2). The standard deviation has one degree of freedom less (ddof 1) and `eps` is 1e-4,
-as in TRL, so that these are TRL's own advantages to the last bit. A group of equal rewards has no signal.
+Dr. GRPO (arXiv 2503.20783, §3.2). The standard deviation is that of a sample (ddof 1) and `eps` is 1e-4, as in TRL, so
+that these are TRL's own advantages to the last bit. A group of equal rewards gives no signal.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def _nanstd(values: Tensor, dim: int | None = None) -> Tensor:
 @dataclass(frozen=True)
 class GroupRelative:
     """
-    Reward minus the mean of its group, divided by a standard deviation or not.
+    Reward minus the mean of its group, with or without division by a standard deviation.
 
     Args:
         scale (`str`, *optional*, defaults to `"group"`):

@@ -1,8 +1,7 @@
 """Pass@k and Pass@1 advantages mixed by difficulty: implicit reward design (arXiv 2508.10751, §4).
 
-All of them move the difficulty at which a group has the largest sum of |A|. `c` is the number of correct completions
-of a group, `p` its accuracy. A group none of whose completions could be judged has neither: each class says what it
-does then.
+They all move the difficulty at which a group has the largest sum of |A|. `c` is the number of correct completions of a
+group, `p` its accuracy. A group without a judged completion has neither: each class says what it does then.
 """
 
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from .pass_at_k import PassAtK
 @dataclass(frozen=True)
 class ExceedingPassAtK(NestedEstimator):
     """
-    Pass@k advantages that lean to hard prompts even more: `A' = f(c) · A`, `f(c) = 4 / (10 · ln(c + 0.5))`.
+    Pass@k advantages that lean even more to hard prompts: `A' = f(c) · A`, `f(c) = 4 / (10 · ln(c + 0.5))`.
 
     arXiv 2508.10751, §4. f(1) = 0.987, f(2) = 0.437, f(3) = 0.319, f(4) = 0.266. The paper does not state the base
-    of the logarithm; the natural one makes f(1) about 1. f is not defined at c = 0: such a group gets 0, also where
-    another reward than correctness tells its completions apart. A group of which nothing is judged keeps A.
+    of the logarithm; the natural one makes f(1) about 1. f is not defined at c = 0: such a group gets 0, even where a
+    reward other than correctness tells its completions apart. A group without a judged completion keeps A.
 
     Args:
         k (`int`):
@@ -52,7 +51,7 @@ class CombinedPassAtK(NestedEstimator):
     Pass@k where accuracy is high, Pass@1 where it is low: `A = p · A_pass@k + (1 − p) · A_pass@1`.
 
     arXiv 2508.10751, §4. Pass@k advantages are 0 where fewer than k completions are wrong, so easy prompts fade out.
-    A group of which nothing is judged takes half of each.
+    A group without a judged completion takes half of each.
 
     Args:
         k (`int`):
@@ -81,7 +80,7 @@ class AdaptivePassAtK(NestedEstimator):
 
     The prompts of a batch are ranked by the mean token entropy of their completions. The top half, rounded down, gets
     the Pass@1 advantage and the rest Pass@k. Of equal entropies the prompt with the smaller group id ranks higher.
-    Completions with NaN entropy are outside the mean; a prompt without any other ranks last.
+    The mean leaves out completions with NaN entropy; a prompt that has no others ranks last.
 
     Args:
         k (`int`):
@@ -115,7 +114,7 @@ class WithoutEasy(NestedEstimator):
     """
     Any advantage, with that of easy prompts set to 0 (arXiv 2508.10751, §4).
 
-    Their completions stay in the loss and its normalizer. A group of which nothing is judged is not known to be easy
+    Their completions stay in the loss and its normalizer. A group without a judged completion is not known to be easy
     and keeps its advantages.
 
     Args:

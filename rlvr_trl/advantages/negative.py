@@ -45,7 +45,7 @@ class PositiveNegativeReinforce:
         positive (`float`):
             Advantage of a correct completion.
         negative (`float`):
-            A wrong one gets this with a minus.
+            Minus this is the advantage of a wrong one.
 
     Raises:
         `ValueError`: A weight is negative, or both are 0.
@@ -55,8 +55,7 @@ class PositiveNegativeReinforce:
     negative: float
 
     def __post_init__(self):
-        for name in ("positive", "negative"):
-            value = getattr(self, name)
+        for name, value in (("positive", self.positive), ("negative", self.negative)):
             if not isinstance(value, Real) or not value >= 0:
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         if self.positive == self.negative == 0:

@@ -1,4 +1,6 @@
-"""What estimators that reshape others have in common: they pass on the optional members of what they hold."""
+"""What estimators that reshape others share: they pass on the optional members of those they hold."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ def rows_in_loss(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor
 
 class NestedEstimator:
     """
-    An estimator that holds others in `parts`, by default the one in its field `base`.
+    An estimator that holds others in `parts`: the one in its field `base`, unless a subclass overrides `parts`.
 
     It works on groups that all of them can work on, reads entropies when one of them does, and leaves a completion out
     of the loss when one of them does.
@@ -27,6 +29,11 @@ class NestedEstimator:
     Raises:
         `ValueError`: A part cannot be called; names the estimator and what it was given.
     """
+
+    if TYPE_CHECKING:  # subclasses have it as a field, which in a frozen dataclass is read-only
+
+        @property
+        def base(self) -> AdvantageEstimator: ...
 
     def __post_init__(self):
         for part in self.parts:

@@ -16,7 +16,7 @@ the rewards of a group sorted ascending, the i-th is the best one of C(i−1, k�
 which costs one sort per group. k = 1 is GRPO with the population standard deviation. The advantages of a group sum to
 0. When every k-subset has the same best reward (all wrong, all right, fewer than k wrong) they are exactly 0.
 
-The two methods that look at some of the subsets only are in `pass_at_k_sampled.py`.
+The two methods that use only some of the subsets are in `pass_at_k_sampled.py`.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_choice
+from ..checks import check_choice, check_integer
 from .groups import RolloutGroups
 from .pass_at_k_sampled import bootstrap, full_sampling, in_a_subset
 
@@ -43,12 +43,12 @@ class PassAtK:
         method (`str`, *optional*, defaults to `"analytical"`):
             `"analytical"` is the exact mean over all subsets. `"bootstrap"` draws as many random subsets as the group
             has scored completions and takes the *sum* over those that hold a completion: about k times the analytical
-            scale. `"full_sampling"` cuts the group into consecutive disjoint subsets; the completions left over are
-            out of the loss.
+            scale. `"full_sampling"` cuts the group into consecutive disjoint subsets; the completions left over
+            are left out of the loss.
         eps (`float`, *optional*, defaults to `1e-6`):
             Added to the standard deviation, as in the released code.
 
-    A group with at least k completions of which fewer than k could be scored has no k-subset: its advantages are 0.
+    A group of at least k completions, fewer than k of them scored, has no k-subset: its advantages are 0.
 
     Raises:
         `ValueError`: `k < 1`, an unknown `method`, or, when called, a group of fewer than k completions.
@@ -59,8 +59,7 @@ class PassAtK:
     eps: float = 1e-6
 
     def __post_init__(self):
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise ValueError(f"`k` must be an integer of at least 1, got {self.k!r}.")
+        check_integer("k", self.k, at_least=1)
         check_choice("method", self.method, _METHODS)
         if self.eps < 0:
             raise ValueError(f"`eps` must not be negative, got {self.eps}.")
@@ -74,7 +73,7 @@ class PassAtK:
         return self.method == "full_sampling"
 
     def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
-        """All completions, but for those that full sampling leaves over. Boolean, shape `(T,)`."""
+        """All completions except those that full sampling leaves over. Boolean, shape `(T,)`."""
         if self.method == "full_sampling":
             return in_a_subset(groups, self.k) | ~groups.scored
         return torch.ones_like(groups.scored)
@@ -107,7 +106,7 @@ def _analytical(groups: RolloutGroups, k: int, eps: float) -> Tensor:
 
 def _weights(groups: RolloutGroups, k: int) -> tuple[Tensor, Tensor]:
     """`w` and `v` of each rank, best first; 0 for groups with fewer than k scored. Two of shape `(P, n)`."""
-    sizes, row = torch.unique(groups.num_scored, return_inverse=True)  # they depend on the size alone
+    sizes, row = torch.unique(groups.num_scored, return_inverse=True)  # w and v depend on the size alone
     n = sizes.double().unsqueeze(1)  # (U, 1)
     rank = n - torch.arange(groups.largest, device=n.device)  # (U, width): n, n−1, …
     # w_n = 1 and w_{i−1} = w_i (i−k)/(i−1): a product of n factors, where binomials would overflow. The factor is 0 at

@@ -3,15 +3,15 @@
 *Full sampling* cuts a group of n into floor(n / k) consecutive disjoint subsets; each completion gets the standardized
 reward of its subset, and the completions left over are discarded. *Bootstrap* draws N_group = n random subsets; each
 completion gets the sum over the drawn subsets that hold it. A subset's reward is the best in it, standardized as
-(R − mean) / (std + eps) over the subsets *of its group that were taken*, with the population standard deviation: Eq. 2
+(R − mean) / (std + eps) over the subsets *of its group that were used*, with the population standard deviation: Eq. 2
 prints 1/N outside the root, a typo.
 
     row         0  1  2  3  4  5  6  7         n = 8, k = 3
     subset      0  0  0  1  1  1  −  −         full sampling: rows 6 and 7 are left over
 
-A bootstrap subset holds each completion with probability k / n and there are n of them, so an advantage is a sum of
+A bootstrap subset holds each completion with probability k / n, and there are n subsets, so an advantage is a sum of
 about k terms where the analytical one is a mean: about k times its scale, and more for a completion drawn more often.
-Unscored completions are passed over: n is the number of scored ones.
+Unscored completions are skipped: n is the number of scored ones.
 """
 
 from functools import reduce
@@ -24,7 +24,7 @@ from .groups import RolloutGroups
 
 def full_sampling(groups: RolloutGroups, k: int, eps: float) -> Tensor:
     """Standardized reward of the subset that each completion is in, 0 for those left over. Shape `(T,)`."""
-    place, num_subsets = _place(groups), -(-groups.largest // k)  # in a row of the padded view, the last incomplete
+    place, num_subsets = _place(groups), -(-groups.largest // k)  # per group; the last one may be incomplete
     cell = groups.index * num_subsets * k + place  # (T,)
     rewards = torch.full((groups.num_groups * num_subsets * k,), torch.nan, dtype=torch.float64, device=cell.device)
     best = rewards.scatter_(0, cell, groups.rewards.double()).view(groups.num_groups, num_subsets, k).amax(2)
@@ -34,14 +34,14 @@ def full_sampling(groups: RolloutGroups, k: int, eps: float) -> Tensor:
 
 
 def in_a_subset(groups: RolloutGroups, k: int) -> Tensor:
-    """Whether full sampling puts a completion into a subset; not the unscored and the left over. Shape `(T,)`."""
+    """Whether full sampling puts a completion into a subset: not if unscored or left over. Shape `(T,)`."""
     covered = groups.num_scored // k * k  # (P,)
     return _place(groups) < covered[groups.index]
 
 
 def bootstrap(groups: RolloutGroups, k: int, eps: float) -> Tensor:
     """Sum of the standardized rewards of the drawn subsets that hold each completion. Shape `(T,)`."""
-    # On the CPU, where the generator draws: sums in one order, the same to the last bit on every device and process.
+    # On the CPU, where the generator draws: there, sums are the same to the last bit for every device and process.
     device = groups.rewards.device
     if device.type != "cpu":
         groups = RolloutGroups(groups.rewards.cpu(), groups.group_ids.cpu(), seed=groups.seed)
@@ -78,12 +78,12 @@ def draw_subsets(sizes: Tensor, k: int, seed: int) -> Tensor:
     Returns:
         `Tensor` of shape `(k, N)`: the members of each subset, one subset a column, in no particular order.
     """
-    # Floyd's algorithm, all subsets at once: member number s is drawn from the first size − k + s + 1 items, and when
-    # it is in the subset already, the last of these is taken, which cannot be. k random numbers, no rejection.
+    # Floyd's algorithm, all subsets at once: member number s is drawn from the first size − k + s + 1 items. If it is
+    # in the subset already, the last of these items takes its place, which cannot be in it. No draw is rejected.
     generator = torch.Generator().manual_seed(seed)
     members = torch.empty(k, len(sizes), dtype=torch.long)
     first, taken = sizes.cumsum(0) - sizes, torch.zeros(int(sizes.sum()), dtype=torch.bool)
-    for s, member in enumerate(members):  # (N,), written in place: k small tensors stay in the cache, one large not
+    for s, member in enumerate(members):  # (N,), written in place: small tensors stay in the cache
         last = sizes - k + s
         uniform = torch.rand(len(sizes), generator=generator, dtype=torch.float64)
         member.copy_(uniform.mul_(last + 1))  # rounds down
@@ -101,7 +101,7 @@ def _place(groups: RolloutGroups) -> Tensor:
 
 
 def _standardize(values: Tensor, eps: float) -> Tensor:
-    """Rows standardized by their population standard deviation, NaN being left out. Shape `(P, m)`."""
+    """Rows standardized by their population standard deviation, ignoring NaN. Shape `(P, m)`."""
     # Shifted by the largest, so that equal values give exactly 0.
     values = values - values.nan_to_num(nan=-torch.inf).amax(1, keepdim=True)
     centred = values - values.nanmean(1, keepdim=True)

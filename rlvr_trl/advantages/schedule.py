@@ -1,4 +1,4 @@
-"""Another advantage for each part of training, such as Pass@k first and Pass@1 after it (arXiv 2508.10751, §4)."""
+"""A different advantage in each part of training, such as Pass@k first and Pass@1 after it (arXiv 2508.10751, §4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,19 @@ from .nesting import NestedEstimator, rows_in_loss
 @dataclass(frozen=True)
 class Scheduled(NestedEstimator):
     """
-    Advantage estimators that take turns: each from its share of training on, until the next begins.
+    Advantage estimators that take turns: each is used from its share of training until the next begins.
 
     Args:
         stages (`list[tuple[float, AdvantageEstimator]]`):
             Share of training at which each begins, and the estimator: `[(0, PassAtK(8)), (0.7, PassAtK(1))]`. The
-            first begins at 0; the others later and later, before 1. `groups.progress` says where training is.
+            first begins at 0, each other one later than the one before it, and all before 1. `groups.progress` says
+            where training is.
 
-    Groups must be large enough for every stage from the beginning, and entropies are there throughout when one of the
-    stages reads them.
+    Groups must be large enough for every stage from the beginning, and entropies are computed throughout if any stage
+    reads them.
 
     Raises:
-        `ValueError`: `stages` is empty, holds something else than pairs, or its shares are not as above.
+        `ValueError`: `stages` is empty, holds anything other than pairs, or its shares are not as above.
     """
 
     stages: Sequence[tuple[float, AdvantageEstimator]]
@@ -40,7 +41,7 @@ class Scheduled(NestedEstimator):
         starts = [start for start, _ in stages]
         numbers = all(isinstance(start, Real) and not isinstance(start, bool) for start in starts)
         if not numbers or starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
-            raise ValueError(f"`stages` must begin at 0 and then later and later, before 1, got {starts}.")
+            raise ValueError(f"The shares in `stages` must begin at 0, increase and stay below 1, got {starts}.")
         super().__post_init__()
 
     @property

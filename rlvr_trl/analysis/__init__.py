@@ -1,6 +1,6 @@
-"""What a method does before anything is trained: curves of the cumulative advantage, and the softmax bandit.
+"""What a method does, before anything is trained: curves of the cumulative advantage, and the softmax bandit.
 
-Knows no trainer and no TRL. Everything is imported on first use, so that the command line can offer `plot` without
+It knows no trainer and no TRL. Everything is imported on first use, so that the command line can offer `plot` without
 loading torch.
 """
 

@@ -12,21 +12,20 @@ sample of the best action takes mass from it: exploration.
 
 With -N the best action is never pushed down. What pushes it up is small, in expectation smaller than with all
 advantages while its probability is low; but Adam makes full steps of small gradients of one sign. So -N overtakes
-sooner with Adam, and with plain gradient ascent far later than all advantages do, if ever.
+sooner with Adam, but with plain gradient ascent far later than all advantages do, if ever.
 
 The temperature divides the logits when sampling, and π in g is that sampling policy. g is the gradient with respect to
-z / temperature: the factor 1/temperature of the chain rule is left out. Adam would not notice it.
+z / temperature: the factor 1/temperature of the chain rule is left out, which makes no difference to Adam.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_positive
 
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -51,17 +50,17 @@ def simulate(
         rewards (`Sequence[float]`):
             Reward of each of the K actions.
         logits (`Sequence[float]`):
-            Logits to begin with.
+            Initial logits.
         group_size (`int`):
             Actions sampled per step, G, at least 2.
         temperature (`float`, *optional*, defaults to `1.0`):
-            Divides the logits, see above.
+            Divides the logits when sampling.
         learning_rate (`float`, *optional*, defaults to `0.1`):
             η.
         steps (`int`, *optional*, defaults to `400`):
             Optimizer steps.
         seeds (`int`, *optional*, defaults to `200`):
-            Independent runs, with the seeds 0…seeds−1. A run does not depend on how many others there are.
+            Independent runs, with the seeds 0…seeds−1. A run does not depend on the number of other runs.
         negative_only (`bool`, *optional*, defaults to `False`):
             -N: positive advantages count as 0.
         optimizer (`str`, *optional*, defaults to `"adam"`):
@@ -72,8 +71,8 @@ def simulate(
         step and after each. Float64.
 
     Raises:
-        `ValueError`: `rewards` and `logits` differ in length or are fewer than 2; `group_size < 2`; `steps` or `seeds`
-        below 1; `temperature` or `learning_rate` not positive; an unknown `optimizer`.
+        `ValueError`: `rewards` and `logits` differ in length or have fewer than 2 values; `group_size < 2`; `steps` or
+        `seeds` below 1; `temperature` or `learning_rate` not positive; an unknown `optimizer`.
     """
     if len(rewards) != len(logits) or len(rewards) < 2:
         raise ValueError(
@@ -83,12 +82,11 @@ def simulate(
     check_integer("group_size", group_size, at_least=2)
     check_integer("steps", steps, at_least=1)
     check_integer("seeds", seeds, at_least=1)
-    for name, value in (("temperature", temperature), ("learning_rate", learning_rate)):
-        if not isinstance(value, Real) or not value > 0:
-            raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
+    check_positive("temperature", temperature)
+    check_positive("learning_rate", learning_rate)
     check_choice("optimizer", optimizer, _OPTIMIZERS)
 
-    rewards = torch.as_tensor(rewards, dtype=torch.double)  # (K,)
+    reward_of = torch.as_tensor(rewards, dtype=torch.double)  # (K,)
     z = torch.as_tensor(logits, dtype=torch.double).repeat(seeds, 1)  # (S, K)
     ascent = _OPTIMIZERS[optimizer]([z], lr=learning_rate, maximize=True)
     draws = draw_uniforms(seeds, steps, group_size)
@@ -96,7 +94,7 @@ def simulate(
     for step in range(steps):
         policy = history[:, step] = (z / temperature).softmax(1)  # (S, K)
         actions = torch.searchsorted(policy.cumsum(1), draws[step], right=True).clamp_(max=z.shape[1] - 1)  # (S, G)
-        advantages = _advantages(rewards[actions], negative_only)
+        advantages = _advantages(reward_of[actions], negative_only)
         gradient = -policy * advantages.sum(1, keepdim=True)
         z.grad = gradient.scatter_add_(1, actions, advantages) / group_size
         ascent.step()
@@ -108,7 +106,7 @@ def draw_uniforms(seeds: int, steps: int, group_size: int) -> Tensor:
     """
     The random numbers of `simulate`, in [0, 1), of shape `(steps, seeds, group_size)`.
 
-    An action is the first one whose cumulative probability is above its number.
+    A sample is the first action whose cumulative probability is above its random number.
     """
     shape = (steps, group_size)
     generators = (torch.Generator().manual_seed(seed) for seed in range(seeds))
@@ -116,7 +114,7 @@ def draw_uniforms(seeds: int, steps: int, group_size: int) -> Tensor:
 
 
 def _advantages(rewards: Tensor, negative_only: bool) -> Tensor:
-    """Reward minus the mean of the last dimension, without the positive ones for -N."""
+    """Reward minus the mean over the last dimension; for -N, positive advantages are 0."""
     advantages = rewards - rewards.mean(-1, keepdim=True)
     return advantages.clamp(max=0.0) if negative_only else advantages
 
@@ -134,14 +132,14 @@ def expected_update(
 
         E Δz_v = η · π_v [(1 − π_v) A_v − Σ_{u≠v} π_u A_u]
 
-    Exact for every group size and also for -N when A_v is the expected advantage of a sample *given that it is v*,
-    which is what is computed here, over all outcomes of the other G − 1 samples. Without -N it is
+    This is exact for every group size, and for -N too, when A_v is the expected advantage of a sample *given that it
+    is v*. That is what is computed here, over all outcomes of the other G − 1 samples. Without -N it is
     `A_v = (G − 1)/G · (r_v − Σ_u π_u r_u)`: a sample is part of its own baseline. So with `r_v − Σ_u π_u r_u`, or with
     `r_v` less any constant, the theorem is exact up to the factor (G − 1)/G, which is 1/2 for G = 2.
 
     Args:
         probabilities (`Tensor` of shape `(…, K)`):
-            π, at the temperature of sampling.
+            π, at the sampling temperature.
         rewards (`Sequence[float]`):
             Reward of each action.
         group_size (`int`):
@@ -158,9 +156,9 @@ def expected_update(
         `ValueError`: `group_size < 2`.
     """
     check_integer("group_size", group_size, at_least=2)
-    rewards = torch.as_tensor(rewards, dtype=torch.double)  # (K,)
+    reward_of = torch.as_tensor(rewards, dtype=torch.double)  # (K,)
     policy = probabilities.double()
-    num_actions, others = len(rewards), group_size - 1
+    num_actions, others = len(reward_of), group_size - 1
     # Unordered outcomes of the other samples, with their probability: (M, G−1) -> counts (M, K) -> (…, M).
     outcomes = torch.tensor(list(combinations_with_replacement(range(num_actions), others)))
     counts = torch.nn.functional.one_hot(outcomes, num_actions).sum(1).double()
@@ -168,7 +166,7 @@ def expected_update(
     weight = orders * (policy.unsqueeze(-2) ** counts).prod(-1)
     own = torch.arange(num_actions).view(1, -1, 1).expand(len(outcomes), -1, -1)
     groups = torch.cat([own, outcomes.unsqueeze(1).expand(-1, num_actions, -1)], dim=2)  # (M, K, G), own action first
-    advantage = weight @ _advantages(rewards[groups], negative_only)[..., 0]  # (…, K), given that the sample is v
+    advantage = weight @ _advantages(reward_of[groups], negative_only)[..., 0]  # (…, K), given that the sample is v
     mean = (policy * advantage).sum(-1, keepdim=True)
     return learning_rate * policy * (advantage - mean)  # (1 − π_v) A_v − Σ_{u≠v} π_u A_u = A_v − Σ_u π_u A_u
 
@@ -197,7 +195,7 @@ def crossing_step(probabilities: Tensor, good: int = 0, best: int = 1) -> tuple[
 
 @dataclass(frozen=True)
 class Bandit:
-    """One panel of a figure: names for the actions, good and best first, and the arguments of [`simulate`]."""
+    """One panel of a figure: the names of the actions, good and best first, and the arguments of [`simulate`]."""
 
     rewards: tuple[float, ...] = (0.5, 1.0, 0.0)
     logits: tuple[float, ...] = (0.0, -3.0, 0.0)
@@ -209,7 +207,7 @@ class Bandit:
     optimizer: str = "adam"
 
     def simulate(self, seeds: int = 200, steps: int | None = None) -> Tensor:
-        """Probabilities of shape `(seeds, steps + 1, K)`, over the panel's own number of steps or another."""
+        """Probabilities of shape `(seeds, steps + 1, K)`, over `steps` or the panel's own number of steps."""
         return simulate(
             self.rewards,
             self.logits,

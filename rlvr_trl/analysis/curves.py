@@ -1,8 +1,8 @@
 """Advantages of a group as a function of its accuracy, from the estimators that train.
 
-The sum of |A| over a group says how much of the gradient its prompt gets: where it peaks is the difficulty that a
-method learns from. Nothing is computed from a formula here: the estimator is called on groups of every possible number
-of correct completions.
+The sum of |A| over a group says how much of the gradient its prompt gets: a method learns most from the difficulty at
+which it peaks. Nothing is computed from a formula here: the estimator is called on groups of every possible number of
+correct completions.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ _TOLERANCE = 1e-3  # of the accuracy of the batch
 @dataclass(frozen=True)
 class AdvantageCurves:
     """
-    What a group of each accuracy gets. All arrays have shape `(n + 1,)`, by the correct count c = 0…n of the first n.
+    What a group of each accuracy gets. All arrays have shape `(n + 1,)`: one value for c = 0…n correct of the first n.
 
     Args:
         accuracy: c/n.
-        group_size: Completions of the group, n and those of the extra stage.
+        group_size: Completions of the group: n and those of the extra stage.
         total: Σ|A| over the group.
-        positive: Advantage A⁺ of a correct completion, the mean where they differ; NaN at c = 0.
+        positive: Advantage A⁺ of a correct completion (the mean, where they differ); NaN at c = 0.
         negative: Advantage A⁻ of a wrong completion, likewise; NaN at c = n.
         batch_accuracy: Accuracy of the whole batch that the groups were part of.
     """
@@ -64,26 +64,26 @@ def advantage_curves(
     batch_accuracy: float = 0.5,
 ) -> AdvantageCurves:
     """
-    Σ|A|, A⁺ and A⁻ of an estimator for groups with 0…n correct completions, with rewards 0 and 1.
+    Σ|A|, A⁺ and A⁻ of an estimator for groups with 0…n correct completions and rewards of 0 and 1.
 
     All groups are in one batch, with filler groups of n completions that bring the accuracy of the batch to
     `batch_accuracy`, for estimators that look beyond the group (ω of [`AGRAE`], `GroupRelative("batch")`). There are
-    at least as many fillers as other groups, and they alone have entropy: where [`AdaptivePassAtK`] gives the prompts
-    of high entropy Pass@1, the curve shows its Pass@k side. Lengths are 1, seed and progress 0. The order within a
+    at least as many fillers as other groups, and they alone have entropy: [`AdaptivePassAtK`] gives Pass@1 to the
+    prompts of high entropy, so the curve shows its Pass@k side. Lengths are 1, seed and progress 0. The order within a
     group is random but always the same; an estimator that samples is shown with one draw.
 
-    With `rollouts`, a group is the one to expect after the first extra stage (further rounds of an allocator that has
-    them are left out): n + Δ(c) completions of the same accuracy, hence (n + Δ)·c/n correct ones. Where that is not
-    an integer, each value is interpolated linearly between the two neighbouring counts. With Dr. GRPO this is below
+    With `rollouts`, a group is the expected one after the first extra stage (an allocator's further rounds are left
+    out): n + Δ(c) completions of the same accuracy, hence (n + Δ)·c/n correct ones. Where that is not an integer, each
+    value is interpolated linearly between the two neighbouring counts. With Dr. GRPO the result is below
     `(n + Δ)·2a(1 − a)` by at most `1 / 2(n + Δ)`.
 
     Args:
         estimator (`AdvantageEstimator`):
-            Any estimator, a user's own function too.
+            Any estimator, including a function of your own.
         num_samples (`int`):
             Completions of the first stage, n.
         rollouts (`RolloutAllocator`, *optional*):
-            Asked once, after stage 1, how many more a group with c of n correct gets. By default none.
+            Asked once, after stage 1, how many more completions a group with c of n correct gets. By default none.
         batch_accuracy (`float`, *optional*, defaults to `0.5`):
             Accuracy of the batch, reached to within 0.001.
 
@@ -102,7 +102,7 @@ def advantage_curves(
     if rollouts is not None:
         sizes = sizes + rollouts(1, sizes, correct, sizes)
 
-    # The expected number of correct ones lies between two integers; both are in the batch.
+    # The expected number of correct completions lies between two integers; groups of both are in the batch.
     low = sizes * correct // n
     share = (sizes * correct % n).double() / n  # (n+1,), weight of low + 1
     high = low + (share > 0).long()
@@ -125,9 +125,9 @@ def advantage_curves(
 
 
 def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> RolloutGroups:
-    """Groups of these sizes and correct counts, `(P,)` each, in this order, then as many fillers as it takes."""
+    """Groups of these sizes and correct counts, `(P,)` each, in this order, then as many fillers as are needed."""
     rows, correct = int(sizes.sum()), int(counts.sum())
-    # Fillers that are all right or all wrong must be able to bring the accuracy there, at least as many as groups,
+    # There are at least as many fillers as groups, enough to bring the accuracy there (if all are right or all wrong),
     # and enough that half a completion more or less is within the tolerance.
     missing = max(correct / accuracy, (rows - correct) / (1 - accuracy), 1 / _TOLERANCE) - rows
     fillers = max(len(sizes), ceil(missing / filler_size) + 1)
@@ -139,7 +139,7 @@ def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> 
     sizes = torch.cat([sizes, torch.full((fillers,), filler_size)])
     counts = torch.cat([counts, filler_counts])
     group_ids = torch.arange(len(sizes)).repeat_interleave(sizes)  # (T,)
-    # A random rank within the group: the correct ones are those of the lowest ranks.
+    # A random rank within the group: the completions of the lowest ranks are the correct ones.
     order = torch.randperm(len(group_ids), generator=torch.Generator().manual_seed(0))
     order = order[group_ids[order].argsort(stable=True)]
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
@@ -170,11 +170,11 @@ class Figure:
 
     Args:
         title (`str`):
-            Of the whole picture.
+            Title of the whole picture.
         curves (`tuple[Curve, ...]`):
             The lines.
         num_samples (`int`, *optional*, defaults to `32`):
-            Completions of the first stage, unless the caller says otherwise.
+            Completions of the first stage, unless `compute` is given another number.
         panels (`tuple[str, ...]`, *optional*):
             Which of `"total"`, `"positive"` and `"negative"` are drawn. By default all.
     """

@@ -1,4 +1,4 @@
-"""Pictures of the curves and of the bandit, each with its numbers as CSV beside it."""
+"""Pictures of the curves and of the bandit, each with its numbers in a CSV file beside it."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ def plot_curves(
     panels: Sequence[str] = tuple(_PANELS),
 ) -> None:
     """
-    Draws curves over accuracy, one panel for each quantity, and writes `path` and the `.csv` beside it.
+    Draws curves over accuracy, one panel for each quantity, into `path`, and writes the `.csv` beside it.
 
     The columns of the CSV are `curve`, `num_correct`, `accuracy`, `group_size`, `total`, `positive`, `negative`. It
     holds all quantities, drawn or not.
 
     Args:
         curves (`Mapping[str, AdvantageCurves]`):
-            The lines by their label.
+            The lines by label.
         path (`str` or `Path`):
             A `.png` or `.svg` file in a folder that exists.
         title (`str`):
@@ -51,7 +51,7 @@ def plot_curves(
             axis.plot(curve.accuracy, getattr(curve, panel), label=label, marker="o", markersize=2.5, linewidth=1.4)
         axis.set(xlabel="accuracy of the group, c/n", title=_PANELS[panel])
     axes[0].set_ylabel("advantage")
-    _save(figure, axes, path)
+    _save_figure(figure, axes, path)
 
     columns = ("num_correct", "accuracy", "group_size", *_PANELS)
     rows = (
@@ -104,7 +104,7 @@ def plot_bandit(
         when = "no crossing" if np.isnan(crossing) else f"crossing at step {crossing:.0f}"
         axis.set(xlabel="step", ylim=(-0.02, 1.02), title=f"{panel}\n{when}, {len(values)} seeds")
     axes[0].set_ylabel("probability")
-    _save(figure, axes, path)
+    _save_figure(figure, axes, path)
     _write_csv(path, ("panel", "step", "action", "mean", "low", "high"), rows)
 
 
@@ -126,7 +126,7 @@ def _figure(num_panels: int, title: str):
     return figure, axes
 
 
-def _save(figure, axes, path: Path) -> None:
+def _save_figure(figure, axes, path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     columns = 2 if len(axes) == 1 else 4
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), fontsize="small")

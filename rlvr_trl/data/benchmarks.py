@@ -8,12 +8,13 @@ from datasets import Dataset, concatenate_datasets
 
 from .loaders import load_source
 from .maze import make_maze_dataset
+from .reading import as_dataset
 from .templates import Template
 
 
 MAZE_SIZES = range(7, 22, 2)
 MAZES_PER_SIZE = 100
-MAZE_SEED = 2508_10751  # another than the small ones that training sets are made with
+MAZE_SEED = 2508_10751  # unlike the small seeds that training sets are made with
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Benchmark:
     Args:
         split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` if it is generated.
         reward (`str`): name of its reward function in `rlvr_trl.rewards`.
-        draws (`int`): disjoint samples that are drawn of it; with 0 it is used as a whole.
-        draw_size (`int`): questions of one draw.
+        draws (`int`): disjoint samples drawn from it; with 0 all of it is used.
+        draw_size (`int`): questions in one draw.
     """
 
     split: str | None
@@ -58,7 +59,7 @@ def load_benchmark(
     seed: int = 0,
 ) -> Dataset:
     """
-    Loads a benchmark: all of its rows, in their order, equal ones included.
+    Loads a benchmark: all of its rows, in their order, duplicates included.
 
     `BENCHMARKS[name].reward` is the name of the reward function that scores it.
 
@@ -78,10 +79,10 @@ def load_benchmark(
         training mazes with `exclude=load_benchmark("maze")`.
 
     Raises:
-        ValueError: the benchmark is unknown, it has fewer rows than its draws need, or as [`load_source`].
+        ValueError: the benchmark is unknown or has fewer rows than its draws need, or as [`load_source`].
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"name={name!r} is no benchmark; use one of {', '.join(BENCHMARKS)}.")
+        raise ValueError(f"name={name!r} is not a benchmark; use one of {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     if benchmark.split is None:
         if path_or_id is not None or template is not None:
@@ -101,11 +102,13 @@ def _draw(dataset: Dataset, benchmark: Benchmark, name: str, seed: int) -> Datas
             f"{len(dataset)}. Take all of a smaller set with load_source({name!r}, ...)."
         )
     rows = np.random.default_rng(seed).permutation(len(dataset))[:size]
-    return dataset.select(rows).add_column("draw", np.repeat(np.arange(benchmark.draws), benchmark.draw_size).tolist())
+    sample = as_dataset(dataset.select(rows))
+    draws = np.repeat(np.arange(benchmark.draws), benchmark.draw_size).tolist()
+    return as_dataset(sample.add_column("draw", draws))
 
 
 def _mazes() -> Dataset:
-    # Lengths are not limited: E is any cell that can be reached, as far away as the walls make it.
+    # Path lengths are not limited: E is any cell that can be reached.
     return concatenate_datasets(
         [
             make_maze_dataset(MAZES_PER_SIZE, size, border=True, max_path_length=None, seed=MAZE_SEED)

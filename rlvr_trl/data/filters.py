@@ -1,24 +1,25 @@
 """Which rows of a dataset are worth training on. Every filter warns how many rows it leaves out."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
 
 from ..rewards.wrapper import content_digest
+from .reading import as_dataset
 
 
 def deduplicate(dataset: Dataset) -> Dataset:
     """
-    Keeps the first of the rows with equal prompts (and images: the same question about another figure is another).
+    Keeps the first of the rows with equal prompts (and images: the same question about another figure is kept).
 
-    The warning also says how many of those left out have another answer than the first.
+    The warning also says how many of those left out have a different answer than the first.
     """
     seen: dict[bytes, str | None] = {}
     kept, conflicts = [], 0
     columns = [name for name in ("prompt", "answer", "image", "images") if name in dataset.column_names]
-    for i, row in enumerate(_rows(dataset.select_columns(columns))):
+    for i, row in enumerate(_rows(as_dataset(dataset.select_columns(columns)))):
         answer = row.pop("answer", None)
         digest = content_digest(row)
         if digest in seen:
@@ -26,7 +27,7 @@ def deduplicate(dataset: Dataset) -> Dataset:
         else:
             seen[digest] = answer
             kept.append(i)
-    _warn(dataset, kept, f"their prompt came before, {conflicts} of them with another answer")
+    _warn(dataset, kept, f"their prompt came before, {conflicts} of them with a different answer")
     return select_rows(dataset, kept, "a prompt")
 
 
@@ -34,23 +35,19 @@ def filter_by_length(dataset: Dataset, tokenizer, max_tokens: int) -> Dataset:
     """
     Keeps the rows whose prompt has at most `max_tokens` tokens.
 
-    Messages are counted as they are sampled from: with the chat template and the beginning of the answer. Images are
-    not counted: their number of tokens is up to the model.
+    Messages are counted as the model gets them: with the chat template, up to the beginning of the reply. Images are
+    not counted: their number of tokens depends on the model.
 
     Raises:
         ValueError: `max_tokens` is below 1, or no row is left.
     """
     _check_max_tokens(max_tokens)
-    texts = [
-        prompt
-        if isinstance(prompt, str)
-        else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-        for prompt in dataset["prompt"]
-    ]
-    has_template = len(texts) > 0 and not isinstance(
-        dataset[0]["prompt"], str
-    )  # which brings its special tokens along
-    lengths = [len(tokenizer(text, add_special_tokens=not has_template)["input_ids"]) for text in texts]
+    lengths = []
+    for prompt in dataset["prompt"]:
+        is_text = isinstance(prompt, str)
+        text = prompt if is_text else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        # a chat template writes the special tokens itself
+        lengths.append(len(tokenizer(text, add_special_tokens=is_text)["input_ids"]))
     kept = [i for i, length in enumerate(lengths) if length <= max_tokens]
     _warn(
         dataset,
@@ -64,7 +61,7 @@ def filter_by_pass_rate(
     dataset: Dataset, num_correct: Sequence[int] | np.ndarray, num_samples: int | Sequence[int] | np.ndarray
 ) -> Dataset:
     """
-    Drops the prompts that a model solves never or always: all advantages of their groups would be 0.
+    Drops the prompts that a model never or always solves: all advantages of their groups would be 0.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -75,10 +72,11 @@ def filter_by_pass_rate(
             Completions sampled for all rows, or for each.
 
     Raises:
-        ValueError: there is not one count for each row, a row has no samples, a count is out of range, or no row is
-            left.
+        ValueError: the number of counts is not that of the rows, a row has no samples, a count is out of range, or no
+            row is left.
     """
-    per_row = [num_samples] * len(dataset) if np.ndim(num_samples) == 0 else list(num_samples)
+    samples = np.asarray(num_samples).tolist()  # a number or a list
+    per_row = samples if isinstance(samples, list) else [samples] * len(dataset)
     for name, counts in (("num_correct", num_correct), ("num_samples", per_row)):
         if len(counts) != len(dataset):
             raise ValueError(f"{name} must have one count for each of the {len(dataset)} rows, got {len(counts)}.")
@@ -104,18 +102,20 @@ def filter_by_verifier(
     batch_size: int = 1024,
 ) -> Dataset:
     """
-    Keeps the rows of which at least one of the `generations` is right, as `reward_func` sees it, and short enough.
+    Keeps the rows with at least one of `generations` that `reward_func` finds right and that is short enough.
 
-    This is how the 45k subset was made of OpenR1-Math-220k (arXiv 2504.14945): answers that cannot be verified and
-    generations of more than 8192 tokens are left out. The verifier is ours here, so the rows are not exactly theirs.
+    This is how the 45k subset was made from OpenR1-Math-220k (arXiv 2504.14945): answers that cannot be verified and
+    generations of more than 8192 tokens are left out. The verifier is another one, so the rows are not exactly those.
 
     Args:
         dataset ([`~datasets.Dataset`]):
             With the columns `generations` (texts) and `answer`.
         reward_func (`callable`, *optional*):
             Reward function with TRL's signature; right is above 0.5. Defaults to [`~rlvr_trl.rewards.math_reward`].
-        tokenizer, max_tokens (`int`, *optional*):
-            Longest generation that counts, and what counts its tokens; both or neither.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            Counts the tokens of a generation. Needed with `max_tokens`, and only then.
+        max_tokens (`int`, *optional*):
+            Generations of more tokens do not count.
         batch_size (`int`, *optional*, defaults to `1024`):
             Rows whose generations are judged together.
 
@@ -131,13 +131,18 @@ def filter_by_verifier(
     if reward_func is None:
         from ..rewards import math_reward as reward_func
 
+    def is_short(text: str) -> bool:
+        if tokenizer is None or max_tokens is None:
+            return True
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_tokens
+
     kept: list[int] = []
     for start in range(0, len(dataset), batch_size):
         batch = dataset[start : start + batch_size]
         rows, texts = [], []
         for i, generations in enumerate(batch["generations"]):
             for text in generations or []:
-                if max_tokens is None or len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_tokens:
+                if is_short(text):
                     rows.append(i)
                     texts.append(text)
         rewards = reward_func(completions=texts, answer=[batch["answer"][i] for i in rows]) if texts else []
@@ -152,12 +157,13 @@ def select_rows(dataset: Dataset, kept: list[int], condition: str) -> Dataset:
     """The rows `kept`. Raises `ValueError` if there are none."""
     if not kept:
         raise ValueError(f"None of the {len(dataset)} rows has {condition}.")
-    return dataset if len(kept) == len(dataset) else dataset.select(kept)
+    return dataset if len(kept) == len(dataset) else as_dataset(dataset.select(kept))
 
 
 def _rows(dataset: Dataset) -> Iterator[dict]:
-    """The rows, read a few hundred at a time: that is several times faster than one by one."""
+    """The rows, read a few hundred at a time, which is several times faster than one by one."""
     for batch in dataset.iter(batch_size=256):
+        assert isinstance(batch, Mapping)
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from datasets import Dataset
 
 from .filters import deduplicate, select_rows
-from .reading import check_columns, decoded_images, read_rows, undecoded_images
+from .reading import as_dataset, check_columns, decoded_images, read_rows, undecoded_images
 from .sources import SOURCES, Source
 from .templates import Template, fill_template, find_template
 
 
 _ORDER = ("prompt", "answer", "solution", "level", "subject", "image", "images")
-# Before the names of new columns: `map` would cast one that was there before to its old type, and 025 be 25 again.
+# Prefix of new columns: `map` would cast a column that was there before to its old type, and turn 025 back into 25.
 _NEW = "new:"
 
 
@@ -37,26 +37,26 @@ def load_source(
         split (`str`, *optional*):
             Split of a folder or of a dataset of the Hub; a file has none. Defaults to that of the source.
         template (`str`, `list` or `callable`, *optional*):
-            Name of one of `PROMPT_TEMPLATES`; a string or messages with `{problem}`; or a function that makes a prompt
-            of a row: its columns as they were read (images as bytes or paths), and `problem`. Defaults to that of the
-            source, and to `"choice"` for questions with options.
+            Name of one of `PROMPT_TEMPLATES`; a string or messages with `{problem}`; or a function from a row to a
+            prompt, which gets the columns as they were read (images as bytes or paths) and `problem`. Defaults to that
+            of the source, and to `"choice"` for questions with options.
         distinct (`bool`, *optional*, defaults to `True`):
             Whether only the first of equal prompts is kept, see [`deduplicate`].
         drop_unanswered (`bool`, *optional*, defaults to `False`):
-            Whether rows without an answer are left out, with a warning that counts them, rather than an error. MATH
-            has two of them in its training split.
+            Whether to leave out rows without an answer, with a warning that counts them; otherwise they are an error.
+            The training split of MATH has two.
 
     Returns:
-        [`~datasets.Dataset`]: the columns `prompt` and `answer`, and as far as the source has them `solution`, `level`
-        (without the word), `subject`, `image` or `images`, `generations`. All but the images are strings, prompts and
-        generations apart.
+        [`~datasets.Dataset`]: the columns `prompt` and `answer`, and those of `solution`, `level` (without the word),
+        `subject`, `image` or `images` and `generations` that the source has. Apart from prompts, images and
+        generations they are strings.
 
     Raises:
         ValueError: the source or the template is unknown, the file is missing or empty, columns are missing, a row has
             no answer, or a template makes a string where there are images.
     """
     if name not in SOURCES:
-        raise ValueError(f"name={name!r} is no source; use one of {', '.join(SOURCES)}.")
+        raise ValueError(f"name={name!r} is not a source; use one of {', '.join(SOURCES)}.")
     source = SOURCES[name]
     path_or_id = path_or_id or source.hub
     rows = read_rows(path_or_id, source.configs, split or source.split, has_configs=path_or_id == source.hub)
@@ -77,7 +77,7 @@ def load_math(
     r"""
     Loads MATH (arXiv 2103.03874), in its seven parts or merged into one, with or without a column `answer`.
 
-    The seven parts are joined in the order of the alphabet. Where there is no answer it is what is in the last
+    The seven parts are joined in alphabetical order. Without that column, the answer is what is in the last
     `\boxed{…}` of the solution. For the arguments see [`load_source`].
 
     Example:
@@ -91,21 +91,21 @@ def load_math(
     )
 
 
-def _with_prompts(rows: Dataset, source: Source, template, path_or_id) -> Dataset:
+def _with_prompts(rows: Dataset, source: Source, template: str | Template | None, path_or_id: str | Path) -> Dataset:
     chosen = None if template is None else find_template(template)
     if source.images:
         rows = undecoded_images(rows, source.images, path_or_id)
 
     def convert(row: dict, index: int) -> dict:
         try:
-            problem = source.read(row)
+            question = source.read(row)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Row {index} of {path_or_id} is not as expected: {error!r}") from error
-        used = find_template("choice" if problem.options else source.template) if chosen is None else chosen
-        prompt = fill_template(used, problem.full_text, row)
+        used = find_template("choice" if question.options else source.template) if chosen is None else chosen
+        prompt = fill_template(used, question.full_text, row)
         if source.images and isinstance(prompt, str):
             raise ValueError("template must give messages where there are images, found one that gives a string.")
-        columns = {"prompt": prompt, "answer": problem.answer, **problem.columns}
+        columns = {"prompt": prompt, "answer": question.answer, **question.columns}
         return {f"{_NEW}{column}": value for column, value in columns.items()}
 
     def convert_batch(batch, indices: list[int]) -> dict[str, list]:
@@ -116,16 +116,17 @@ def _with_prompts(rows: Dataset, source: Source, template, path_or_id) -> Datase
 
     # A cached result would outlive a change of this package, and of functions that a template calls.
     removed = [column for column in rows.column_names if column != source.images]
-    dataset = rows.map(
-        convert_batch, batched=True, with_indices=True, remove_columns=removed, load_from_cache_file=False
+    dataset = as_dataset(
+        rows.map(convert_batch, batched=True, with_indices=True, remove_columns=removed, load_from_cache_file=False)
     )
-    dataset = dataset.rename_columns({c: c.removeprefix(_NEW) for c in dataset.column_names if c.startswith(_NEW)})
+    new_names = {c: c.removeprefix(_NEW) for c in dataset.column_names if c.startswith(_NEW)}
+    dataset = as_dataset(dataset.rename_columns(new_names))
     if source.images:
         dataset = decoded_images(dataset, source.images)
         if source.images == "decoded_image":
-            dataset = dataset.rename_column(source.images, "image")
+            dataset = as_dataset(dataset.rename_column(source.images, "image"))
     ordered = [column for column in _ORDER if column in dataset.column_names]
-    return dataset.select_columns(ordered + [c for c in dataset.column_names if c not in ordered])
+    return as_dataset(dataset.select_columns(ordered + [c for c in dataset.column_names if c not in ordered]))
 
 
 def _answered(dataset: Dataset, origin: str, drop_unanswered: bool) -> Dataset:

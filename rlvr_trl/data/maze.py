@@ -6,7 +6,7 @@ arXiv 2508.10751. Cells are `(row, column)` pairs counted from the upper left co
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from datasets import Dataset
 WALL, FREE, START, END = "*.SE"
 MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 PROMPT_STYLES = ("instruct", "bare")
-# Draws that may fail in a row for one maze before we conclude that the settings leave too few mazes.
+# Draws that may fail in a row for one maze before the settings are taken to leave too few mazes.
 MAX_ATTEMPTS = 20_000
 
 INSTRUCTIONS = """\
@@ -46,9 +46,9 @@ def make_maze_dataset(
     """
     Generates distinct mazes, each with a shortest path of a drawn length.
 
-    The size and the path length are drawn uniformly for every maze *before* its walls, and kept until a maze of that
-    size and length is found. Walls are redrawn when they allow no such path, so the share of walls among the cells is
-    a little below `wall_probability`.
+    The size and the path length of every maze are drawn uniformly *before* its walls, and kept until a maze of that
+    size and length is found. Walls that allow no such path are drawn again, so the share of walls among the cells is a
+    little below `wall_probability`.
 
     Args:
         num_mazes (`int`):
@@ -87,7 +87,7 @@ def make_maze_dataset(
     ```
     """
     sizes = [size] if isinstance(size, int | np.integer) else list(size)
-    _check_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style)
+    _check_maze_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style)
     rng = np.random.default_rng(seed)
     draw = partial(_draw_maze, rng, border=border, wall_probability=wall_probability)
     taken = _maze_texts(exclude)
@@ -98,14 +98,15 @@ def make_maze_dataset(
         shortest, longest = min_path_length, max_path_length
         if max_path_length is not None:
             shortest = longest = int(rng.integers(min_path_length, max_path_length + 1))
-        maze, path = _draw_untaken(partial(draw, n, shortest, longest), taken)
-        if maze is None:
+        drawn = _draw_untaken(partial(draw, n, shortest, longest), taken)
+        if drawn is None:
             raise ValueError(
                 f"found {len(rows)} of num_mazes={num_mazes} mazes: {MAX_ATTEMPTS} draws in a row gave no new maze of "
                 f"size={n} with a shortest path of {_describe_lengths(shortest, longest)} moves "
                 f"(wall_probability={wall_probability}, border={border}). Lower num_mazes or the path lengths, raise "
                 "size, or change wall_probability."
             )
+        maze, path = drawn
         taken.add(maze)
         prompt = make_prompt(maze, prompt_style)
         rows.append({"prompt": prompt, "maze": maze, "size": n, "shortest_path": path, "path_length": len(path)})
@@ -207,19 +208,19 @@ def is_solution(maze: str, moves: str) -> bool:
     return cell == end
 
 
-def _draw_untaken(draw, taken: set[str]) -> tuple[str, str] | tuple[None, None]:
-    """Calls `draw` until it gives a maze that is not taken; `(None, None)` when it gave none too often."""
+def _draw_untaken(draw: Callable[[], tuple[str, str] | None], taken: set[str]) -> tuple[str, str] | None:
+    """Calls `draw` until it gives a maze that is not taken, or `None` after too many attempts."""
     for _ in range(MAX_ATTEMPTS):
-        maze, path = draw()
-        if maze is not None and maze not in taken:
-            return maze, path
-    return None, None
+        drawn = draw()
+        if drawn is not None and drawn[0] not in taken:
+            return drawn
+    return None
 
 
 def _draw_maze(
     rng: np.random.Generator, size: int, shortest: int, longest: int | None, *, border: bool, wall_probability: float
-) -> tuple[str, str] | tuple[None, None]:
-    """One maze and its shortest path, or `(None, None)` if no cell lies at the wanted distance from the drawn S."""
+) -> tuple[str, str] | None:
+    """One maze and its shortest path, or `None` if no cell lies at the wanted distance from the drawn S."""
     inner = size - 2 * border
     symbols = np.full((size, size), WALL)
     ring = slice(int(border), size - int(border))
@@ -231,13 +232,13 @@ def _draw_maze(
     paths = shortest_paths(rows, start, max_length=longest)
     ends = [cell for cell, path in paths.items() if len(path) >= shortest]
     if not ends:
-        return None, None
+        return None
     end = ends[rng.integers(len(ends))]
     rows[end[0]][end[1]] = END
     return format_maze(rows), paths[end]
 
 
-def _check_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style):
+def _check_maze_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style):
     if num_mazes < 1:
         raise ValueError(f"num_mazes must be at least 1, found {num_mazes}")
     smallest_allowed = 4 if border else 2

@@ -1,12 +1,11 @@
-"""Rows of a local file, a local folder or a dataset of the Hub, as they are."""
+"""Reads the rows of a local file, a local folder or a dataset of the Hub, unchanged."""
 
 import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.compute as pc
-from datasets import Dataset, Image, List, concatenate_datasets, get_dataset_config_names, load_dataset
+from datasets import Dataset, DatasetDict, Image, List, concatenate_datasets, get_dataset_config_names, load_dataset
 from huggingface_hub.constants import HF_HUB_CACHE
 
 
@@ -17,13 +16,13 @@ def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_co
     """
     Reads a file, or a folder or dataset of the Hub by `datasets.load_dataset`.
 
-    What ends in `.parquet`, `.json` or `.jsonl` is a file. Everything else is a folder, if there is one of this name,
-    or an id of the Hub; both are read alike.
+    A path that ends in `.parquet`, `.json` or `.jsonl` is a file. Everything else is a folder, if there is one of this
+    name, or an id of the Hub; both are read in the same way.
 
     Args:
         path_or_id (`str` or `Path`): file, folder or id of the Hub.
-        configs (sequence of `str`): configurations to join, where the folder or dataset has them all; else its only
-            one is read.
+        configs (sequence of `str`): configurations to join, if the folder or dataset has all of them; otherwise it
+            must have only one, which is read.
         split (`str`): split of a folder or dataset. A file has none.
         has_configs (`bool`): whether the dataset is known to have the configurations, which saves asking for them.
 
@@ -42,10 +41,14 @@ def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_co
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
+def as_dataset(transformed: Dataset | DatasetDict) -> Dataset:
+    """What a method of a `Dataset` returned, which is one as well: its decorators hide that from type checkers."""
+    assert isinstance(transformed, Dataset)
+    return transformed
+
+
 def check_columns(dataset: Dataset, needed: Sequence[str], source: str, path_or_id: str | Path):
-    """
-    Raises `ValueError` unless there is each of the needed columns; `problem|question` is either of the two.
-    """
+    """Raises `ValueError` unless all needed columns are there; `problem|question` is either of the two."""
     missing = [names for names in needed if not set(names.split("|")) & set(dataset.column_names)]
     if missing:
         raise ValueError(
@@ -58,33 +61,39 @@ def undecoded_images(dataset: Dataset, column: str, path_or_id: str | Path) -> D
     """
     The dataset with a column of images, or lists of images, as bytes or paths, whatever they were written as.
 
-    JSON cannot hold images: there they are paths, relative to the folder of the file. Paths in Parquet are read alike.
+    JSON cannot hold images: there they are paths, relative to the folder of the file. Paths in Parquet are read in the
+    same way.
 
     Raises:
-        ValueError: a path leads out of that folder, so that a dataset could name any file of the machine or an
-            address; or there is no such file.
+        ValueError: a path leads out of that folder (else a dataset could name any file of the machine, or an address),
+            or there is no such file.
     """
     image = Image(decode=False)
     is_list = isinstance(dataset.features[column], List)
-    dataset = dataset.cast_column(column, List(image) if is_list else image)
-    if not _has_paths(dataset, column):  # else all bytes would be written once more
+    dataset = as_dataset(dataset.cast_column(column, List(image) if is_list else image))
+    if not _has_paths(dataset, column):  # otherwise `map` would write all bytes again
         return dataset
     folder = _folder_of(path_or_id)
 
     def located(value):
         return [_located(one, folder) for one in value] if is_list and value else _located(value, folder)
 
-    return dataset.map(lambda value: {column: located(value)}, input_columns=column, load_from_cache_file=False)
+    return as_dataset(
+        dataset.map(lambda value: {column: located(value)}, input_columns=column, load_from_cache_file=False)
+    )
 
 
 def _has_paths(dataset: Dataset, column: str) -> bool:
     """Whether there is an image that is a path and has no bytes."""
     chunks = dataset.data.column(column).chunks
-    images = [chunk.flatten() if isinstance(dataset.features[column], List) else chunk for chunk in chunks]
-    return any(
-        pc.any(pc.and_(pc.is_null(pc.struct_field(part, "bytes")), pc.is_valid(pc.struct_field(part, "path")))).as_py()
-        for part in images
-    )
+    if isinstance(dataset.features[column], List):
+        chunks = [chunk.flatten() for chunk in chunks]
+    for chunk in chunks:
+        data, path = chunk.flatten()  # the two fields of an image
+        alone = path.filter(data.is_null())
+        if alone.null_count < len(alone):
+            return True
+    return False
 
 
 def _folder_of(path_or_id: str | Path) -> str:
@@ -98,7 +107,7 @@ def _located(image: dict | None, folder: str) -> dict | None:
     if not image or image["bytes"] is not None or image["path"] is None:
         return image
     path = os.path.normpath(os.path.join(folder, image["path"]))
-    # Links are followed: the cache of the Hub is made of them
+    # Links are followed: the cache of the Hub is made of links.
     if "://" in image["path"] or os.path.commonpath([path, folder]) != folder:
         raise ValueError(f"The image {image['path']!r} is not in {folder}, the folder of its dataset. Put it there.")
     if not os.path.isfile(path):
@@ -109,7 +118,7 @@ def _located(image: dict | None, folder: str) -> dict | None:
 def decoded_images(dataset: Dataset, column: str) -> Dataset:
     """The dataset with the images that [`undecoded_images`] left as bytes or paths."""
     is_list = isinstance(dataset.features[column], List)
-    return dataset.cast_column(column, List(Image()) if is_list else Image())
+    return as_dataset(dataset.cast_column(column, List(Image()) if is_list else Image()))
 
 
 def _read_file(path: Path) -> Dataset:
@@ -118,7 +127,7 @@ def _read_file(path: Path) -> Dataset:
     if path.suffix not in FORMATS:
         raise ValueError(f"A file must end in {', '.join(FORMATS)}, got {path}.")
     try:
-        # datasets ends with StopIteration on an empty file, and with other errors than ValueError on broken ones
+        # datasets raises StopIteration for an empty file, and errors other than ValueError for broken ones
         return load_dataset(FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
     except Exception as error:
         raise ValueError(f"No rows could be read from {path}: {error or 'it is empty'}") from error

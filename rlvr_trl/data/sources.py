@@ -1,6 +1,6 @@
-r"""What the published datasets look like, and what becomes of their rows.
+r"""What the published datasets look like, and how their rows are read.
 
-A source has a function from one of its rows to a [`Problem`]. Everything else (reading, templates, images, errors) is
+A source has a function from one of its rows to a [`Question`]. Everything else (reading, templates, images, errors) is
 the same for all and lives in `loaders`.
 """
 
@@ -27,11 +27,11 @@ _DAPO_FIRST = "Solve the following math problem step by step."
 _DAPO_LAST = "Remember to put your answer on its own line"
 _LEVEL = re.compile(r"level\s*", re.IGNORECASE)
 _OLYMMATH_LEVEL = re.compile(r"EASY|HARD", re.IGNORECASE)
-_IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # begins once in a run of blanks: linear
+_IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # starts once in a run of blanks, hence linear
 
 
 @dataclass(frozen=True)
-class Problem:
+class Question:
     """
     One row of a source.
 
@@ -39,7 +39,7 @@ class Problem:
         text (`str`): the problem, without options.
         answer (`str`, *optional*): the final answer alone, or the letter of the right option; `None` if there is none.
         options (`tuple[str]`): texts of the options A, B, C… of a multiple-choice question.
-        columns (`dict`): further columns; the same names in all rows of a dataset.
+        columns (`dict`): further columns, with the same names in all rows of a dataset.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Problem:
 
     @property
     def full_text(self) -> str:
-        """The problem and its lettered options, where these are more than letters themselves."""
+        """The problem and its lettered options, unless the options are mere letters."""
         if not self.options or self.options == tuple(LETTERS[: len(self.options)]):
             return self.text
         return "\n".join([self.text, "", *(f"{a}. {b}" for a, b in zip(LETTERS, self.options, strict=False))])
@@ -64,7 +64,7 @@ class Source:
         hub (`str`): id on the Hub.
         split (`str`): split that is read unless another is asked for.
         columns (`tuple[str]`): needed columns; `problem|question` is either of the two.
-        read (`callable`): a row to a [`Problem`].
+        read (`callable`): a row to a [`Question`].
         configs (`tuple[str]`): configurations, joined in this order.
         template (`str`): name of the default template. Questions with options have `"choice"`.
         images (`str`, *optional*): column with an image, or a list of images, which becomes `image` or `images`.
@@ -73,18 +73,18 @@ class Source:
     hub: str
     split: str
     columns: tuple[str, ...]
-    read: Callable[[dict], Problem]
+    read: Callable[[dict], Question]
     configs: tuple[str, ...] = ()
     template: str = "boxed"
     images: str | None = None
 
 
-def read_math(row: dict) -> Problem:
+def read_math(row: dict) -> Question:
     """`problem` or `question`, and the answer in a column of its own or else in the last box of `solution`."""
     solution = row.get("solution")
     if isinstance(solution, list):  # OlympiadBench
         solution = "\n\n".join(solution)
-    answer = _answer(_first(row, "answer", "final_answer"))
+    answer = _clean_answer(_first(row, "answer", "final_answer"))
     if answer is None and solution is not None:
         answer = ",".join(last_boxes(solution)) or None
     columns = {"solution": solution} if "solution" in row else {}
@@ -94,26 +94,26 @@ def read_math(row: dict) -> Problem:
     if subject:
         columns["subject"] = row[subject]
     text = "\n\n".join(part for part in (row.get("context"), _first(row, "problem", "question")) if part)
-    return _problem(text, answer, columns)
+    return _question(text, answer, columns)
 
 
-def read_olymmath(row: dict) -> Problem:
+def read_olymmath(row: dict) -> Question:
     """As [`read_math`], with the level from the id, as in `OlymMATH-HARD-1-EN`."""
     level = _OLYMMATH_LEVEL.search(row["unique_id"])
     return read_math(row | {"level": level[0].lower() if level else None})
 
 
-def read_openr1(row: dict) -> Problem:
+def read_openr1(row: dict) -> Question:
     """The 220k set and the 45k subset. What DeepSeek-R1 wrote is kept as `generations`, one text each."""
     if "prompt" in row:
         return read_verl(row)
-    problem = read_math(row)
+    question = read_math(row)
     if "generations" in row:
-        problem.columns["generations"] = row["generations"]
-    return problem
+        question.columns["generations"] = row["generations"]
+    return question
 
 
-def read_verl(row: dict) -> Problem:
+def read_verl(row: dict) -> Question:
     """Datasets for verl (`prompt` of messages, `reward_model`), and DAPO as processed by Open R1 (`solution`)."""
     text = row["prompt"]
     if not isinstance(text, str):
@@ -127,53 +127,55 @@ def read_verl(row: dict) -> Problem:
     columns = {}
     if "target" in row:
         columns["generations"] = [message["content"] for message in row["target"] or []]
-    return _problem("\n\n".join(paragraphs), _answer(answer), columns)
+    return _question("\n\n".join(paragraphs), _clean_answer(answer), columns)
 
 
-def read_gsm8k(row: dict) -> Problem:
-    """The answer follows `####`, without the commas of thousands; all of the column is the solution."""
+def read_gsm8k(row: dict) -> Question:
+    """The answer follows `####` and loses its thousands separators; the whole column is the solution."""
     _, mark, answer = row["answer"].rpartition("####")
     answer = answer.strip().replace(",", "") if mark else None
-    return _problem(row["question"], answer or None, {"solution": row["answer"]})
+    return _question(row["question"], answer or None, {"solution": row["answer"]})
 
 
-def read_arc(row: dict) -> Problem:
+def read_arc(row: dict) -> Question:
     """Labels are letters or 1 to 4; both become letters."""
     labels, texts = row["choices"]["label"], row["choices"]["text"]
     answer = LETTERS[labels.index(row["answerKey"])] if row["answerKey"] in labels else None
-    return _problem(row["question"], answer, {}, texts)
+    return _question(row["question"], answer, {}, texts)
 
 
-def read_mmlu_pro(row: dict) -> Problem:
-    return _problem(row["question"], _answer(row["answer"]), {"subject": row["category"]}, row["options"])
+def read_mmlu_pro(row: dict) -> Question:
+    return _question(row["question"], _clean_answer(row["answer"]), {"subject": row["category"]}, row["options"])
 
 
-def read_geo3k(row: dict) -> Problem:
+def read_geo3k(row: dict) -> Question:
     """
-    Images stand before the text, in their order, where TRL puts them; the tags `<image>` are taken out.
+    The tags `<image>` are removed: TRL puts the images before the text, in their order.
 
     Raises:
-        ValueError: there are tags, and not one for each image.
+        ValueError: there are tags, but not one for each image.
     """
     text = row["problem"]
     tags = text.count("<image>")
     if tags and tags != len(row["images"]):
         raise ValueError(f"{tags} tags <image> and {len(row['images'])} images in {text[:80]!r}")
-    return _problem(_IMAGE_TAG.sub("", text).strip(), _answer(row["answer"]), {})
+    return _question(_IMAGE_TAG.sub("", text).strip(), _clean_answer(row["answer"]), {})
 
 
-def read_mathvision(row: dict) -> Problem:
-    """Some questions have options, and then a letter for an answer; the others have a short text."""
+def read_mathvision(row: dict) -> Question:
+    """Some questions have options and a letter as their answer; the others have a short text."""
     columns = {"level": _level(row["level"])} if "level" in row else {}
     if "subject" in row:
         columns["subject"] = row["subject"]
-    return _problem(_IMAGE_TAG.sub("", row["question"]).strip(), _answer(row["answer"]), columns, row["options"] or ())
+    return _question(
+        _IMAGE_TAG.sub("", row["question"]).strip(), _clean_answer(row["answer"]), columns, row["options"] or ()
+    )
 
 
-def _problem(text, answer, columns, options=()) -> Problem:
+def _question(text, answer, columns, options=()) -> Question:
     if len(options) > len(LETTERS):
         raise ValueError(f"At most {len(LETTERS)} options have a letter, found {len(options)} in {text[:80]!r}")
-    return Problem(text=text, answer=answer, options=tuple(options), columns=columns)
+    return Question(text=text, answer=answer, options=tuple(options), columns=columns)
 
 
 def _first(row: dict, *names: str):
@@ -184,10 +186,10 @@ def _level(value) -> str | None:
     return None if value is None else _LEVEL.sub("", str(value))
 
 
-def _answer(value) -> str | None:
-    """An answer as text: `27.0` is 27, a list is joined by commas, and of a text with a box only the box counts."""
+def _clean_answer(value) -> str | None:
+    """An answer as text: `27.0` becomes 27, a list is joined by commas, and a text with a box becomes its content."""
     if isinstance(value, list):
-        value = ", ".join(filter(None, map(_answer, value)))
+        value = ", ".join(filter(None, map(_clean_answer, value)))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None else str(value).strip()

@@ -1,8 +1,8 @@
 r"""How the text of a problem becomes a prompt.
 
-A template is a string, which gives a string prompt without any chat template; a list of messages, which gives a
-conversation; or a function of the row. In strings and messages `{problem}` stands for the problem, and all other
-braces, as in `\boxed{}`, are left alone.
+A template is a string, which makes a string prompt without a chat template; a list of messages, which makes a
+conversation; or a function of the row. In strings and messages `{problem}` stands for the problem. All other braces,
+as in `\boxed{}`, are left alone.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ THINK = r"First reason between <think> and </think>. Then put your final answer 
 PROMPT_TEMPLATES: dict[str, Template] = {
     # The system prompt of Qwen2.5-Math.
     "boxed": [{"role": "system", "content": STEP_BY_STEP}, {"role": "user", "content": SLOT}],
-    # The same request behind the problem, as in the evaluation code of A-GRAE (arXiv 2602.05548).
+    # The same request after the problem, as in the evaluation code of A-GRAE (arXiv 2602.05548).
     "qwen_boxed_suffix": [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": f"{SLOT}\n{STEP_BY_STEP}"},
@@ -36,7 +36,7 @@ def find_template(template: str | Template) -> Template:
     The template of this name, or `template` itself if it is one.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: `template` is neither.
     """
     if isinstance(template, str) and template in PROMPT_TEMPLATES:
         return PROMPT_TEMPLATES[template]

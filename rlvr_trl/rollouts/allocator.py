@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer
-from .checks import check_counts
 
 
 class RolloutAllocator(Protocol):
@@ -44,10 +43,10 @@ class RolloutAllocator(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on as if never interrupted."""
+        """What a checkpoint must hold, so that a resumed run continues as if never interrupted."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
 
 
 def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget: int | None) -> Tensor:
@@ -72,8 +71,8 @@ def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget
         `Tensor` of shape `(P,)`: `int64`, at most `extra`, with a sum of `min(extra.sum(), budget)`.
 
     Raises:
-        `ValueError`: A count is not an integer, negative, of another shape, or `num_correct` above `num_judged`;
-        `budget` is not an integer of at least 0.
+        `ValueError`: A count is not an integer, is negative or has another shape, `num_correct` is above `num_judged`,
+        or `budget` is not an integer of at least 0.
     """
     check_counts(extra=extra)
     check_counts(num_judged=num_judged, num_correct=num_correct)
@@ -92,3 +91,38 @@ def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget
     wanted = extra[order]  # (P,), hardest first
     left = (budget - (wanted.cumsum(0) - wanted)).clamp(min=0)
     return torch.empty_like(extra).scatter_(0, order, torch.minimum(wanted, left))
+
+
+def check_counts(**counts: Tensor) -> None:
+    """
+    Checks named counts of a batch of prompts, each of which must be at most the one before it.
+
+    Args:
+        counts (`Tensor` of shape `(P,)`):
+            Integers, largest first: `num_samples=…, num_judged=…, num_correct=…`.
+
+    Raises:
+        `ValueError`: A dtype is not an integer one, shapes differ, a count is negative, or larger than the one before.
+    """
+    above = None
+    for name, count in counts.items():
+        if not _is_integer_tensor(count):
+            found = f"dtype {count.dtype}" if isinstance(count, Tensor) else repr(count)
+            raise ValueError(f"`{name}` must be an integer tensor, got {found}.")
+        if above is not None and count.shape != counts[above].shape:
+            raise ValueError(
+                f"`{name}` must have the shape of `{above}`, {tuple(counts[above].shape)}, got {tuple(count.shape)}."
+            )
+        if (count < 0).any():
+            raise ValueError(f"`{name}` must not be negative, got {int(count.min())}.")
+        if above is not None and (wrong := count > counts[above]).any():
+            raise ValueError(
+                f"`{name}` must be at most `{above}`, got {int(count[wrong][0])} of {int(counts[above][wrong][0])}."
+            )
+        above = name
+
+
+def _is_integer_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and not (
+        value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+    )

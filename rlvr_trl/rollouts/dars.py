@@ -1,5 +1,6 @@
 """Difficulty Adaptive Rollout Sampling (DARS, arXiv 2508.13755): one more stage of rollouts for the hard prompts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import cos, floor, pi
 from typing import Any
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer
-from .checks import check_counts
+from .allocator import check_counts
 from .schedules import SCALES, ZERO_ACCURACY, equal_treatment, hardness_weighted
 
 
-SCHEDULES = {"equal_treatment": equal_treatment, "hardness_weighted": hardness_weighted}
+# (num_correct, num_samples, max_generations, scale, zero_accuracy) -> extra rollouts (P,)
+SCHEDULES: dict[str, Callable[[Tensor, Tensor, int, str, str], Tensor]] = {
+    "equal_treatment": equal_treatment,
+    "hardness_weighted": hardness_weighted,
+}
 
 
 @dataclass
@@ -21,7 +26,7 @@ class DARS:
     A second stage of rollouts for prompts of accuracy below 1/2 in the first (arXiv 2508.13755, Eq. 7 and 8).
 
     Accuracy and the N of the schedule are those of the judged completions; the cap counts all sampled ones. A prompt
-    none of whose completions could be judged gets no more. With `max_generations` equal to the size of the first stage
+    without a judged completion gets no more. With `max_generations` equal to the size of the first stage
     nothing is added: plain GRPO.
 
     Args:
@@ -35,7 +40,7 @@ class DARS:
             `"none"` for advantages `r − mean`, `"std"` for those divided by the standard deviation.
         max_generations_end (`int`, *optional*):
             The cap at the end of training, not above `max_generations`: exploration first, precision later. The cap in
-            between is rounded to the nearest integer, halves up. By default it stays.
+            between is rounded to the nearest integer, halves up. By default it does not change.
         anneal (`str`, *optional*, defaults to `"linear"`):
             The cap's way there: `"linear"`, or `"cosine"`, half a cosine period, slow at both ends.
 

@@ -1,12 +1,12 @@
 """Reinforce-Ada (arXiv 2510.04996, Algorithm 1): rounds of rollouts until a prompt has shown what is to be learned.
 
-What is here is the sequential sampling. The paper differs in what surrounds it:
+This is the paper's sequential sampling. What surrounds it differs:
 
-- All completions of a prompt are kept and trained on. The paper trains on a fixed number of them, drawn from the pool
-  with both kinds present where there are both, and takes the baseline of their advantages from the whole pool. Here
-  the pool and the group are the same.
-- The first round has `num_generations` completions, the later ones `round_size`, and the cap counts completions. The
-  paper has rounds of one size and caps their number.
+- All completions of a prompt are kept and trained on: the pool and the group are the same. The paper trains on a fixed
+  number of completions drawn from the pool, right and wrong ones if there are both, and takes the baseline of their
+  advantages from the whole pool.
+- The first round has `num_generations` completions, each later one `round_size`, and the cap is on completions. In the
+  paper all rounds have one size, and the cap is on their number.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer
-from .checks import check_counts
+from .allocator import check_counts
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ReinforceAda:
     More completions, round by round, for prompts with too few correct or too few wrong ones (arXiv 2510.04996).
 
     `positives=1, negatives=0` is the paper's "positive" exit rule; `positives` and `negatives` both half the size of a
-    training group its "balanced" one, which also samples easy prompts until they fail. A prompt none of whose
-    completions could be judged gets no more.
+    training group its "balanced" one, which also samples easy prompts until they fail. A prompt without a
+    judged completion gets no more.
 
     Args:
         max_generations (`int`):
@@ -34,9 +34,9 @@ class ReinforceAda:
         round_size (`int`):
             Completions that an unresolved prompt gets in each further round, fewer when the cap is near.
         positives (`int`, *optional*, defaults to `1`):
-            Correct completions that a resolved prompt has.
+            Correct completions that a prompt needs to be resolved.
         negatives (`int`, *optional*, defaults to `0`):
-            Wrong completions that a resolved prompt has.
+            Wrong completions that a prompt needs to be resolved.
 
     Raises:
         `ValueError`: `max_generations` or `round_size` below 1, `positives` or `negatives` negative or both 0, or

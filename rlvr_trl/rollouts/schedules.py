@@ -4,13 +4,13 @@ With accuracy a = c/N after N rollouts, one completion carries a mean absolute a
 a = 1/2. A prompt gets Δ more rollouts so that Σ|A| over its group reaches a target:
 
     equal treatment     (N + Δ)·S(a) >= peak               what a prompt of accuracy 1/2 has with N rollouts
-    hardness weighted   (N + Δ)·S(a) >= 2(1 − a)·peak      and more than that, the harder it is
+    hardness weighted   (N + Δ)·S(a) >= 2(1 − a)·peak      up to twice that, the harder it is
 
     scale "none"   S(a) = 2a(1 − a)          peak = N/2    advantages r − mean
     scale "std"    S(a) = 2·sqrt(a(1 − a))   peak = N      advantages divided by the standard deviation
 
 with the smallest such Δ, 0 for a >= 1/2. Eq. 7 prints 2(1 − a) in S; 2a, as in Eq. 8 and the released code, is meant.
-`ceil` in floating point is one too many for some N (N = 6 hardness weighted, c = 0), so that everything here is in
+`ceil` in floating point is one too many for some N (N = 6 hardness weighted, c = 0), so everything here is computed in
 integers. With a = m/(2N):
 
                         scale "none"                  scale "std"
@@ -22,12 +22,13 @@ m = 1, as the released code does.
 """
 
 from collections.abc import Callable
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer
-from .checks import check_counts
+from .allocator import check_counts
 
 
 SCALES = ("none", "std")
@@ -36,6 +37,18 @@ ZERO_ACCURACY = ("half", "cap")
 _MOST_SAMPLES = 2**15  # N⁴ must fit in 64 bits
 
 
+@overload
+def equal_treatment(
+    num_correct: int, num_samples: int, max_generations: int, scale: str = "none", zero_accuracy: str = "half"
+) -> int: ...
+@overload
+def equal_treatment(
+    num_correct: int | Tensor,
+    num_samples: int | Tensor,
+    max_generations: int,
+    scale: str = "none",
+    zero_accuracy: str = "half",
+) -> Tensor: ...
 def equal_treatment(
     num_correct: int | Tensor,
     num_samples: int | Tensor,
@@ -60,7 +73,7 @@ def equal_treatment(
             `max_generations` allows (`"cap"`).
 
     Returns:
-        `int` or `Tensor` of shape `(P,)`: Rollouts to add, 0 where accuracy is at least 1/2 and never more than
+        `int` or `Tensor` of shape `(P,)`: Rollouts to add: 0 where accuracy is at least 1/2, and never more than
         `max_generations − num_samples`. An `int` when both counts are, else `int64`; tensors broadcast.
 
     Raises:
@@ -70,6 +83,18 @@ def equal_treatment(
     return _extra(_equal_treatment_size, num_correct, num_samples, max_generations, scale, zero_accuracy)
 
 
+@overload
+def hardness_weighted(
+    num_correct: int, num_samples: int, max_generations: int, scale: str = "none", zero_accuracy: str = "half"
+) -> int: ...
+@overload
+def hardness_weighted(
+    num_correct: int | Tensor,
+    num_samples: int | Tensor,
+    max_generations: int,
+    scale: str = "none",
+    zero_accuracy: str = "half",
+) -> Tensor: ...
 def hardness_weighted(
     num_correct: int | Tensor,
     num_samples: int | Tensor,
@@ -137,7 +162,7 @@ def _ceil_div(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ceil_sqrt(x: Tensor) -> Tensor:
-    # The smallest t with t² >= x >= 1. x < 2^53 is exact in float64, so that the first guess is off by 1 at most.
+    # The smallest t with t² >= x >= 1. x < 2^53 is exact in float64, so the first guess is off by 1 at most.
     root = x.double().sqrt().ceil().long()
     root = root - ((root - 1) ** 2 >= x).long()
     return root + (root**2 < x).long()

@@ -1,4 +1,4 @@
-"""The demo: what GRPO does to pass@k, and what other methods do, on a model small enough for a laptop."""
+"""The demo: what GRPO and other methods do to pass@k, on a model small enough for a laptop."""
 
 import json
 import time
@@ -6,12 +6,13 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import transformers
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from ..data import make_maze_dataset
+from ..data.reading import as_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..rewards import maze_reward
 from ..terminal import literal
@@ -27,7 +28,7 @@ SETTINGS_FILE = "demo.json"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How much of everything; the defaults are the full demo."""
+    """The size of the demo; the defaults are the full one."""
 
     warmup_mazes: int = 6000
     warmup_steps: int = 400
@@ -51,11 +52,11 @@ def run_demo(
 
     Args:
         output_dir (`str` or `Path`):
-            A new or empty folder, or that of an earlier demo, which is replaced.
+            A new or empty folder, or the folder of an earlier demo, which is replaced.
         methods (`list[str]`):
             Names in `METHODS`, each once.
         settings ([`DemoSettings`]):
-            How much of everything.
+            The size of the demo.
         disable_tqdm (`bool`, *optional*, defaults to `False`):
             Whether to hide the progress bars.
 
@@ -63,20 +64,20 @@ def run_demo(
         `dict[str, EvaluationResult]`: the evaluation of the base and of each method.
 
     Raises:
-        `ValueError`: A method is unknown or named twice, or `output_dir` holds something else.
+        `ValueError`: A method is unknown or named twice, or `output_dir` holds anything other than a demo.
     """
     _check_methods(methods)
     folder = _claim_folder(Path(output_dir), settings)
     console, start = Console(), time.perf_counter()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    transformers.utils.logging.disable_progress_bar()  # those of loading weights; the demo has its own
+    logging.disable_progress_bar()  # of loading weights; the demo has its own
 
     console.print("Drawing mazes: a held-out test set first, then others to train on.")
     test = make_maze_dataset(settings.test_mazes, prompt_style="bare", seed=settings.seed)
     num_train = settings.warmup_mazes + settings.steps * PROMPTS_PER_STEP
     pool = make_maze_dataset(num_train, prompt_style="bare", seed=settings.seed + 1, exclude=test)
-    warmup_mazes = pool.select(range(settings.warmup_mazes))
-    rl_mazes = pool.select(range(settings.warmup_mazes, num_train))
+    warmup_mazes = as_dataset(pool.select(range(settings.warmup_mazes)))
+    rl_mazes = as_dataset(pool.select(range(settings.warmup_mazes, num_train)))
 
     tokenizer = build_tokenizer()
     warm_up(
@@ -102,8 +103,8 @@ def run_demo(
         )
 
     rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
-    conclusion = describe(results)
-    _save(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
+    conclusion = describe_results(results)
+    _write_report(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
     plot_pass_at_k(
         {label(name): result for name, result in results.items()},
         folder / "pass_at_k.png",
@@ -131,15 +132,17 @@ def _check_methods(methods: list[str]) -> None:
 def _claim_folder(folder: Path, settings: DemoSettings) -> Path:
     """Refuses a folder with anything in it but an earlier demo, so that no one's files are overwritten."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SETTINGS_FILE).exists())):
-        raise ValueError(f"`output_dir` {str(folder)!r} exists and is not of an earlier demo. Name a new folder.")
+        raise ValueError(
+            f"`output_dir` {str(folder)!r} exists and is not the folder of an earlier demo. Name a new folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # must not stand beside the models of another run
+    (folder / "results.json").unlink(missing_ok=True)  # they would not belong to the models of this run
     (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
     return folder
 
 
 def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: bool) -> EvaluationResult:
-    """Loads a trained folder as any user would, and samples it on the test mazes."""
+    """Loads a trained model from its folder, as any user would, and evaluates it on the test mazes."""
     return evaluate(
         AutoModelForCausalLM.from_pretrained(folder),
         AutoTokenizer.from_pretrained(folder),
@@ -152,7 +155,7 @@ def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: b
     )
 
 
-def _save(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
+def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
     report = {
         "settings": asdict(settings),
         "seconds": round(seconds, 1),
@@ -167,7 +170,7 @@ def _save(folder, settings, results, logs, rollouts, conclusion, seconds) -> Non
 
 
 def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float]) -> Table:
-    """Each method's pass@k with half the width of its 95 % interval over mazes, its entropies, and what it sampled."""
+    """Each method's pass@k with half the width of its 95 % interval over mazes, entropies, and rollouts per prompt."""
     ks = _shown_ks(results)
     some = next(iter(results.values()))
     table = Table(title=f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each")
@@ -185,8 +188,8 @@ def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float])
     return table
 
 
-def describe(results: dict[str, EvaluationResult]) -> str:
-    """One sentence of what the figures show: GRPO against the base, the other methods against GRPO if it is there."""
+def describe_results(results: dict[str, EvaluationResult]) -> str:
+    """One sentence on what the figures show: GRPO against the base, other methods against GRPO if it was trained."""
     wide = max(k for k in _shown_ks(results) if k <= 32)
     against = {name: "grpo" if "grpo" in results and name != "grpo" else BASE for name in results if name != BASE}
     return "; ".join(_compared(results, name, other, sorted({1, wide})) for name, other in against.items()) + "."

@@ -1,4 +1,4 @@
-"""A language model small enough to learn 4x4 mazes on a CPU, and a tokenizer that has nothing but their symbols."""
+"""A language model small enough to learn 4x4 mazes on a CPU, and a tokenizer that knows only their symbols."""
 
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -14,14 +14,14 @@ def build_tokenizer() -> Qwen2Tokenizer:
     """
     Builds the tokenizer: 14 tokens, one for each symbol of a maze, each move and each answer tag, and 3 special ones.
 
-    For a folder that holds a Qwen2 model, `AutoTokenizer` overrides the class in the saved tokenizer config with
-    [`~transformers.Qwen2Tokenizer`], and that class keeps only the vocabulary, the merges and the added tokens of
-    `tokenizer.json`: a word-level tokenizer comes back without its newlines and tags, and nothing warns. So this *is*
-    a `Qwen2Tokenizer`. Without merges its byte-level BPE gives one token per character. The tags are added tokens, and
-    not special ones, because TRL decodes completions with `skip_special_tokens=True` before it scores them.
+    In a folder that holds a Qwen2 model, `AutoTokenizer` overrides the class in the saved tokenizer config with
+    [`~transformers.Qwen2Tokenizer`], which keeps only the vocabulary, the merges and the added tokens of
+    `tokenizer.json`: a word-level tokenizer would come back without its newlines and tags, and without a warning. So
+    this *is* a `Qwen2Tokenizer`. Without merges its byte-level BPE makes one token per character. The tags are added
+    tokens, not special ones, because TRL decodes completions with `skip_special_tokens=True` before it scores them.
 
-    There is no chat template, and no token for other characters: they are dropped, as they are by every byte-level
-    BPE without all bytes. Use the prompt style `"bare"` of [`~rlvr_trl.data.make_maze_dataset`].
+    There is no chat template, and no token for other characters: they are dropped, as by every byte-level BPE that
+    lacks some bytes. Use the prompt style `"bare"` of [`~rlvr_trl.data.make_maze_dataset`].
 
     Returns:
         [`~transformers.Qwen2Tokenizer`]: a tokenizer that pads on the left, as generation needs.

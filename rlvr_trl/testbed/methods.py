@@ -23,14 +23,14 @@ from ..trainer import (
     RLVRConfig,
     RLVRTrainer,
 )
-from .progress import show_figures_in_bar
+from .progress_bar import show_figures_in_bar
 
 
 NUM_GENERATIONS = 16
 PROMPTS_PER_STEP = 16
 MAX_COMPLETION_LENGTH = 12
 
-# Of DAPO (arXiv 2503.14476) the loss and the higher upper clip; a learning rate that falls to 0, without which the
+# The loss and the higher upper clip are those of DAPO (arXiv 2503.14476). The learning rate falls to 0: otherwise the
 # tiny model oscillates.
 RECIPE = {
     "per_device_train_batch_size": PROMPTS_PER_STEP * NUM_GENERATIONS,
@@ -53,7 +53,7 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Method:
-    """A trainer, its configuration class, what it sets beyond the recipe, and what it trains on."""
+    """A trainer, its configuration class, the settings it adds to the recipe, and its rewards."""
 
     label: str
     trainer: Callable
@@ -63,7 +63,7 @@ class Method:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything it is trained with."""
+        """All settings it is trained with."""
         return RECIPE | self.settings
 
     @property
@@ -89,17 +89,19 @@ METHODS = {
 
 
 def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
-    """Mean completions of a prompt over a run, from the trainer's log."""
+    """Mean number of completions per prompt over a run, from the trainer's log."""
     logged = [entry["rollouts/per_prompt_mean"] for entry in log if "rollouts/per_prompt_mean" in entry]
     return sum(logged) / len(logged) if logged else method.recipe["num_generations"]
 
 
-def make_trainer(method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings) -> Trainer:
+def make_method_trainer(
+    method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings
+) -> Trainer:
     """
-    The trainer of a method: the model of folder `base`, and as many steps as see every maze once.
+    The trainer of a method for the model in folder `base`, with as many steps as it takes to see every maze once.
 
     Args:
-        settings: of the configuration, in place of those of the recipe and the method.
+        settings: settings of the configuration that replace those of the recipe and the method.
     """
     recipe = method.recipe | settings
     batches = len(mazes) // method.prompts_per_batch
@@ -122,7 +124,7 @@ def train(
     method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, disable_tqdm: bool = False
 ) -> list[dict]:
     """
-    Trains the model of folder `base` on every maze once and saves it, with its tokenizer, in `output_dir`.
+    Trains the model in folder `base` on every maze once and saves it, with its tokenizer, in `output_dir`.
 
     Returns:
         `list[dict]`: the trainer's log.
@@ -130,7 +132,7 @@ def train(
     Raises:
         `ValueError`: There are fewer mazes than one step needs.
     """
-    trainer = make_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
+    trainer = make_method_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
     show_figures_in_bar(trainer, method.label, {"reward": "reward", "entropy": "entropy"})
     trainer.train()
     trainer.save_model()

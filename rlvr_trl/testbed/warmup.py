@@ -1,4 +1,4 @@
-"""Supervised warm-up: teaches the model of `maze_model` to answer often enough for reinforcement learning to begin."""
+"""Supervised warm-up: the model of `maze_model` learns to answer often enough for reinforcement learning to begin."""
 
 import random
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from transformers import (
 
 from ..answer_text import CLOSING_TAG, OPENING_TAG
 from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
-from .progress import show_figures_in_bar
+from .progress_bar import show_figures_in_bar
 
 
 # `<answer>`, the moves, `</answer>` and the end token fit the 12 tokens that a completion may have.
@@ -25,11 +25,11 @@ MAX_MOVES = 9
 
 def demonstrations(mazes: Iterable[str], count: int, random_move_probability: float = 0.25, seed: int = 0) -> Dataset:
     """
-    Walks from S to E that are right but not all short, so that a model trained on them stays unsure.
+    Makes walks from S to E that are right but not all short, so that a model trained on them stays uncertain.
 
-    At each step the walk makes a move drawn uniformly from the legal ones with probability `random_move_probability`,
-    and otherwise one drawn uniformly from those that begin a shortest path to E. It stops on E. A walk of more than 9
-    moves is drawn again on the same maze.
+    With probability `random_move_probability` a step of the walk is drawn uniformly from the legal moves, otherwise
+    from those that begin a shortest path to E. The walk stops on E. A walk of more than 9 moves is drawn again, on the
+    same maze.
 
     Args:
         mazes (iterable of `str`):
@@ -79,14 +79,14 @@ def warm_up(
     disable_tqdm: bool = False,
 ) -> list[float]:
     """
-    Trains the model in place on [`demonstrations`], each seen once, and saves it with its tokenizer.
+    Trains the model in place on [`demonstrations`], each of them once, and saves it with its tokenizer.
 
     The loss counts the completion only. The learning rate rises over the first 30 steps (a tenth of the steps, if that
     is less) and falls to 0 over the last 30 %.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model, trained in place; it ends on a GPU if there is one.
+            The model, trained in place; it is on a GPU afterwards if there is one.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer of the model.
         mazes (iterable of `str`):
@@ -94,7 +94,7 @@ def warm_up(
         output_dir (`str` or `Path`):
             Folder for the trained model and the tokenizer.
         steps (`int`, *optional*, defaults to `400`):
-            Optimizer steps. Many more, and the model leaves reinforcement learning little to find.
+            Optimizer steps. After many more, the model leaves reinforcement learning little to find.
         batch_size (`int`, *optional*, defaults to `64`):
             Demonstrations per step.
         learning_rate (`float`, *optional*, defaults to `2e-3`):
@@ -137,7 +137,7 @@ def warm_up(
 
 
 def _guide(maze: str) -> tuple[str, tuple, dict]:
-    """The maze, its start, and for each cell before E the legal moves and the shortest ones, with where they lead."""
+    """The maze, its start, and for each cell but E the legal moves and the shortest ones, each with its target."""
     rows, start, end = parse_maze(maze)
     distance = {cell: len(path) for cell, path in shortest_paths(rows, end).items()}
     if distance.get(start, MAX_MOVES + 1) > MAX_MOVES:
@@ -160,14 +160,15 @@ def _walk(rng: random.Random, cell: tuple, choices: dict, random_move_probabilit
     return moves
 
 
-def _tokenize(walks: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
+def _tokenize(walks: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Token ids of prompt, completion and end token; the labels of the prompt are -100, which the loss ignores."""
     prompts = tokenizer(list(walks["prompt"]))["input_ids"]
     completions = tokenizer(list(walks["completion"]))["input_ids"]
-    return [
+    rows = [
         {
             "input_ids": prompt + completion + [tokenizer.eos_token_id],
             "labels": [-100] * len(prompt) + completion + [tokenizer.eos_token_id],
         }
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
+    return Dataset.from_list(rows)

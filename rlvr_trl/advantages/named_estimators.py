@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..naming import build_by_name
+from ..registry import build_by_name
 from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .groups import AdvantageEstimator
 from .grpo import GroupRelative

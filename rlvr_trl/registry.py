@@ -1,4 +1,4 @@
-"""Objects by name, for YAML files and the command line."""
+"""Builds objects from their names, for YAML files and the command line."""
 
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
@@ -20,9 +20,9 @@ def build_by_name(
         choices (`Mapping[str, Callable]`):
             The dataclass or function behind each name. Its parameters are the fields.
         kind (`str`):
-            What is built, for the errors: `"advantage estimator"`.
+            What is built, for error messages: `"advantage estimator"`.
         nested (`Mapping[str, Callable]`, *optional*):
-            For fields that hold objects given by name themselves, the function that builds them.
+            For each field whose value is itself given by name, the function that builds it.
 
     Raises:
         `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.

@@ -1,4 +1,4 @@
-"""The `plot` command. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
+"""The command `rlvr-trl plot`. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
 
 import argparse
 import json
@@ -59,7 +59,9 @@ def _add_bandit(kinds) -> None:
 
 def _add_output(parser) -> None:
     parser.add_argument("--output-dir", default="rlvr-plots", help="folder for pictures and CSV (default: rlvr-plots)")
-    parser.add_argument("--format", choices=("png", "svg"), default="png", help="of the pictures (default: png)")
+    parser.add_argument(
+        "--format", choices=("png", "svg"), default="png", help="format of the pictures (default: png)"
+    )
 
 
 def _run_curves(args: argparse.Namespace) -> None:
@@ -84,7 +86,7 @@ def _run_curves(args: argparse.Namespace) -> None:
             )
         path = _path(args, name)
         plot_curves(curves, path, f"{figure.title} (n = {n})", figure.panels)
-        _report(path)
+        _print_paths(path)
 
 
 def _figure_of(args: argparse.Namespace) -> Any:
@@ -92,11 +94,11 @@ def _figure_of(args: argparse.Namespace) -> Any:
     from ..rollouts import build_allocator
     from .curves import Curve, Figure
 
-    estimator = build_estimator(_parse(args.estimator, "--estimator"))
+    estimator = build_estimator(_parse_spec(args.estimator, "--estimator"))
     batch_accuracy = 0.5 if args.batch_accuracy is None else args.batch_accuracy
     lines = [Curve("first stage" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
     if args.rollouts:
-        allocator = build_allocator(_parse(args.rollouts, "--rollouts"))
+        allocator = build_allocator(_parse_spec(args.rollouts, "--rollouts"))
         lines.append(Curve("with the extra stage", estimator, allocator, batch_accuracy))
     return Figure(args.estimator, tuple(lines))
 
@@ -114,7 +116,7 @@ def _run_bandit(args: argparse.Namespace) -> None:
             crossed = int((~each.isnan()).sum())
             step = "never" if mean != mean else f"at step {mean:.0f}"
             print(f"{name}, {label}: the mean crosses {step}; {crossed} of {len(each)} seeds do")
-        _report(path)
+        _print_paths(path)
 
 
 def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -125,8 +127,8 @@ def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:
     return {name: choices[name]}
 
 
-def _parse(spec: str, option: str) -> Any:
-    """The name as it is, or what the JSON says."""
+def _parse_spec(spec: str, option: str) -> Any:
+    """The name as it is, or the parsed JSON."""
     if not spec.lstrip().startswith("{"):
         return spec
     try:
@@ -141,5 +143,5 @@ def _path(args: argparse.Namespace, name: str) -> Path:
     return folder / f"{name}.{args.format}"
 
 
-def _report(path: Path) -> None:
+def _print_paths(path: Path) -> None:
     print(f"{path} and {path.with_suffix('.csv').name}")

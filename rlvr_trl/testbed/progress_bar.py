@@ -1,10 +1,12 @@
-"""A progress bar that shows the latest figures in itself, where transformers prints a line for every log."""
+"""A progress bar that shows the latest figures, where transformers prints a line for every log."""
 
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 
 class FiguresInBar(ProgressCallback):
     """
+    A progress bar with a title and figures.
+
     Args:
         title (`str`): what is being done.
         figures (`dict[str, str]`): name in the trainer's log -> name in the bar.
@@ -20,7 +22,8 @@ class FiguresInBar(ProgressCallback):
             self.training_bar.set_description(self.title)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        shown = {name: f"{logs[key]:.3f}" for key, name in self.figures.items() if key in (logs or {})}
+        logs = logs or {}
+        shown = {name: f"{logs[key]:.3f}" for key, name in self.figures.items() if key in logs}
         if self.training_bar is not None and shown:
             self.training_bar.set_postfix(shown)
 
