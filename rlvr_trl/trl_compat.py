@@ -239,6 +239,17 @@ IMAGES = "TRL keeps the images of a batch as one entry per row"
 PUBLIC = "the library makes it public"
 
 PRIVATE_PARTS: tuple[Part, ...] = (
+    Function(
+        owner=GRPO,
+        name="__init__",
+        named=(
+            *("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class"),
+            *("reward_processing_classes", "callbacks", "optimizers", "quantization_config", "peft_config", "tools"),
+            *("rollout_func", "environment_factory"),
+        ),
+        why="overridden with its parameters written out, which editors show",
+        until=PUBLIC,
+    ),
     # one call of generation and scoring, and what is recorded of it
     Function(
         owner=GRPO,

@@ -44,7 +44,7 @@ def test_every_public_name_is_offered(script, package):
 @pytest.mark.parametrize(
     ("package", "name", "some"),
     [
-        ("rlvr_trl", "RLVRTrainer", ["model", "reward_funcs", "args", "train_dataset", "advantages", "rollouts"]),
+        ("rlvr_trl", "RLVRTrainer", ["model", "reward_funcs", "args", "peft_config", "advantages", "rollouts"]),
         ("rlvr_trl", "PassAtKTrainer", ["model", "reward_funcs", "args", "train_dataset"]),
         ("rlvr_trl", "PassAtKConfig", ["output_dir", "learning_rate", "num_generations", "k"]),
         ("rlvr_trl.advantages", "PassAtK", ["k", "method"]),

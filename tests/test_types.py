@@ -42,6 +42,7 @@ MISTAKES = {
     "RLVRConfig('out', num_generation=8)": ("unexpected-keyword", "num_generation"),
     "RLVRTrainer('model', maze_reward, advantages=listed)": ("bad-argument-type", "advantages"),
     "RLVRTrainer('model', maze_reward, advantages='pass_at_k')": ("bad-argument-type", "advantages"),
+    "RLVRTrainer('model', maze_reward, rollout=DARS())": ("unexpected-keyword", "rollout"),
     "RLVRTrainer('model', maze_reward, rollouts=PassAtK(8))": ("bad-argument-type", "rollouts"),
 }
 

@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
@@ -34,6 +37,14 @@ from .validation import (
     passes_per_batch,
 )
 from .vllm_watchdog import wait_for_server
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import BitsAndBytesConfig
+
+RewardFunc = str | PreTrainedModel | Callable[..., Any]  # its rewards, or a coroutine of them
+EvalDataset = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
 
 
 class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration):
@@ -90,15 +101,23 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
     def __init__(
         self,
-        model,
-        reward_funcs=None,
+        model: "str | PreTrainedModel | PeftModel",
+        reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: RLVRConfig | None = None,
-        train_dataset=None,
-        eval_dataset=None,
-        *positional,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: EvalDataset | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: "BitsAndBytesConfig | None" = None,
+        peft_config: "PeftConfig | None" = None,
+        tools: list[Callable] | None = None,
+        rollout_func: Callable[..., dict[str, Any]] | None = None,
+        environment_factory: Callable[[], Any] | dict[str, Callable[[], Any]] | None = None,
+        *,
         advantages: AdvantageEstimator | None = None,
         rollouts: RolloutAllocator | None = None,
-        **kwargs,
     ):
         if args is None:
             model_id = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -125,7 +144,22 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         passes = borrow(args, steps_per_generation=passes_per_batch(args))
         with passes, end_together(PartialState()):
             wait_for_server(args)
-            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs)
+            super().__init__(
+                model=model,
+                reward_funcs=reward_funcs,
+                args=args,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                reward_processing_classes=reward_processing_classes,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+                tools=tools,
+                rollout_func=rollout_func,
+                environment_factory=environment_factory,
+            )
         check_attributes(self)
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
