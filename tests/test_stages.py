@@ -360,6 +360,7 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         (DARSConfig, {"generation_kwargs": {"seed": 3}}, "seed=3.*identical"),
         (DARSConfig, {"use_adaptive_entropy": True}, "use_adaptive_entropy"),
         (DARSConfig, {"top_entropy_quantile": 0.2}, "`top_entropy_quantile`=0.2.*must be 1.0"),
+        (DARSConfig, {"loss_type": "of_tomorrow"}, "`loss_type` must be one of grpo, .*vespo.*, got .of_tomorrow."),
         (DARSConfig, {"max_extra_rollouts": -1}, "-1"),
         (RLVRConfig, {"max_rows_per_generation": 0}, "at least 1, got 0"),
         (RLVRConfig, {"max_rows_per_generation": 8, "use_vllm": True}, "no effect with `use_vllm`"),
