@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.data.maze import format_maze, is_solution, parse_maze, shortest_path, shortest_paths, step
+from rlvr_trl.mazes import format_maze, is_solution, parse_maze, shortest_path, shortest_paths, step
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rewards.maze import completion_text, extract_moves, extract_tagged_answer
 

@@ -1,6 +1,6 @@
 """Datasets in the columns that TRL's trainers and this package's reward functions expect.
 
-They are imported on first use: the rewards, which need the rules of the maze, do not load what reads the Hub.
+They are imported on first use: a program that wants mazes does not load what reads the Hub.
 """
 
 from typing import TYPE_CHECKING

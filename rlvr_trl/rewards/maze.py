@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ..answer_text import THINKING_TAGS, after_thinking, completion_text, extract_tagged_answer
-from ..data.maze import MOVES, is_solution
+from ..mazes import MOVES, is_solution
 
 
 def maze_reward(
