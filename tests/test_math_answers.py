@@ -24,7 +24,7 @@ from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, show
 from rlvr_trl.rewards.answers.literals import settled
 from rlvr_trl.rewards.answers.parser import parse
 from rlvr_trl.rewards.answers.reader import read, readings
-from rlvr_trl.rewards.answers.sympy_judge import _parse, latex
+from rlvr_trl.rewards.answers.sympy_judge import _parse_latex, latex
 from rlvr_trl.rewards.answers.tokens import MAX_DEPTH, Unreadable, tokenize
 
 
@@ -412,7 +412,7 @@ BRACED = r"\sum_{n=0}^{\infty}\frac{x_x^{(1)i{f}(0)e{l}{s}{e}(p{r}{i}{n}{t}(7))}
 def test_names_that_sympy_makes_are_checked_too(text):
     for answer in read(text):
         assert latex(getattr(answer, "tokens", ())) in (None, "")
-    assert _parse(text) == ()
+    assert _parse_latex(text) == ()
 
 
 def test_numbers_of_many_digits_are_shown():

@@ -85,7 +85,7 @@ class MathReward:
             num_workers = max(1, min(4, _cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
         self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
         limits = (time_limit, memory_limit_mb, start_method)
-        self.pool = WorkerPool(judge, num_workers, *limits, warm_up=warm_up)
+        self.pool = WorkerPool(judge_by_evaluation, num_workers, *limits, warm_up=warm_up_evaluation)
         # One that has loaded SymPy takes seconds to start, and is seldom needed
         self.algebra_pool = WorkerPool(judge_by_algebra, num_workers, *limits, warm_up=warm_up_algebra)
         self._cache: OrderedDict[tuple, bool] = OrderedDict()
@@ -207,7 +207,7 @@ class MathReward:
 
 
 # What workers call. They alone load what judges.
-def judge(reference: str, answer: str) -> bool | None:
+def judge_by_evaluation(reference: str, answer: str) -> bool | None:
     from .answers.equality import judge_without_algebra
 
     return judge_without_algebra(reference, answer)
@@ -219,10 +219,10 @@ def judge_by_algebra(reference: str, answer: str) -> bool:
     return judge(reference, answer)
 
 
-def warm_up():
+def warm_up_evaluation():
     """Import all that a judgement may need: once a worker is locked, it imports nothing more."""
     for reference, answer in ((r"\sqrt{8}x", r"2x\sqrt{2}"), ("(1,2]", "1<x\\le2"), ("2 m", "200 cm")):
-        judge(reference, answer)
+        judge_by_evaluation(reference, answer)
 
 
 def warm_up_algebra():

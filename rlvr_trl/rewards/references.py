@@ -21,10 +21,10 @@ def reference_column(reward: str, completions: list, solution: list | None, answ
         raise ValueError(
             f"`{column}` must have one entry for each of the {len(completions)} completions, found {found}."
         )
-    return [_text(reward, column, reference) for reference in references]
+    return [_reference_text(reward, column, reference) for reference in references]
 
 
-def _text(reward: str, column: str, reference) -> str | None:
+def _reference_text(reward: str, column: str, reference) -> str | None:
     if reference is None or isinstance(reference, str):
         return reference
     if isinstance(reference, Real) and not isinstance(reference, bool):

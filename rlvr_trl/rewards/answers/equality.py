@@ -11,7 +11,7 @@ from itertools import product
 
 from . import rules
 from .expressions import Expr
-from .identity import expressions
+from .identity import same_expressions
 from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
 from .lists import all_say, items_and_value, same_items, same_lists, signed_values, text_and_items
 from .literals import exact
@@ -59,7 +59,7 @@ def _texts(reference: Text, answer: Text) -> bool:
 def _text_and_value(text: Text, value: Value) -> Verdict:
     """A capital letter is a name of a point, an option, or a variable."""
     letter = text.original
-    return len(letter) == 1 and value.unit is None and expressions(Expr("sym", name=letter), value.expr)
+    return len(letter) == 1 and value.unit is None and same_expressions(Expr("sym", name=letter), value.expr)
 
 
 def _based_and_value(based: Based, value: Value) -> bool:
@@ -91,14 +91,14 @@ def _ratios(reference: Ratio, answer: Ratio) -> Verdict:
     zero = Expr("num")
     if len(reference.parts) != len(answer.parts):
         return False
-    if any(expressions(part, zero) is not False for one in (reference, answer) for part in one.parts):
-        return all(expressions(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
+    if any(same_expressions(part, zero) is not False for one in (reference, answer) for part in one.parts):
+        return all(same_expressions(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
     (x, *xs), (y, *ys) = reference.parts, answer.parts
-    return all(expressions(Expr("mul", (x, b)), Expr("mul", (a, y))) for a, b in zip(xs, ys, strict=True))
+    return all(same_expressions(Expr("mul", (x, b)), Expr("mul", (a, y))) for a, b in zip(xs, ys, strict=True))
 
 
 def _ratio_and_value(ratio: Ratio, value: Value) -> Verdict:
-    return len(ratio.parts) == 2 and expressions(Expr("div", ratio.parts), value.expr)
+    return len(ratio.parts) == 2 and same_expressions(Expr("div", ratio.parts), value.expr)
 
 
 def _swapped(rule: Callable) -> Callable[[Answer, Answer], Verdict]:

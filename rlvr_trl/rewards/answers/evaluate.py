@@ -61,7 +61,7 @@ class Evaluation:
         if isinstance(value, acb):
             if not value.is_finite():
                 raise Undefined(tree.op)
-            self.spread += abs(_exponent(value))
+            self.spread += abs(_binary_exponent(value))
         else:
             self.spread += _size(value)
         if self.spread > (MAX_EXACT_BITS if isinstance(value, fmpq) else MAX_BITS):
@@ -126,7 +126,7 @@ class Evaluation:
         return self._gamma(acb(value) + 1)
 
     def _gamma(self, value: acb) -> acb:
-        if _exponent(value) > 60:
+        if _binary_exponent(value) > 60:
             raise TooLarge("factorial")
         return value.gamma()
 
@@ -154,9 +154,9 @@ class Evaluation:
 
     def _saturates(self, value: acb, name: str):
         """Count the bits in which a function such as tanh comes close to its limit."""
-        if _exponent(value) > 40:
+        if _binary_exponent(value) > 40:
             raise TooLarge(name)
-        self.spread += 3 * 2 ** _exponent(value) if _exponent(value) > 5 else 0
+        self.spread += 3 * 2 ** _binary_exponent(value) if _binary_exponent(value) > 5 else 0
 
     def _apply(self, tree):
         """A function of which only the name is known: some transcendental function that depends on the name."""
@@ -180,9 +180,9 @@ class Evaluation:
         if tree.name == "binom" and len(values) == 2:
             return self._binomial(*values)
         if tree.name in ("floor", "ceil") and len(values) == 1:
-            return _rounded(values[0], tree.name)
+            return _floor_or_ceil(values[0], tree.name)
         if tree.name in ("gcd", "lcm"):
-            return _integers({"gcd": math.gcd, "lcm": math.lcm}[tree.name], values)
+            return _of_integers({"gcd": math.gcd, "lcm": math.lcm}[tree.name], values)
         if tree.name in ("max", "min") and all(isinstance(value, fmpq) for value in values):
             return max(values) if tree.name == "max" else min(values)
         if tree.name == "log" and len(values) == 2:
@@ -200,7 +200,7 @@ class Evaluation:
         value = acb(values[0])
         if tree.name.endswith("h"):
             self._saturates(value, tree.name)
-        if _exponent(value) > 40:
+        if _binary_exponent(value) > 40:
             raise TooLarge(tree.name)
         return _FUNCTIONS[tree.name](value)
 
@@ -244,7 +244,7 @@ def power(base: Scalar, exponent: Scalar) -> Scalar:
             if exact is not None:
                 return exact
         if exponent.q == 1 and abs(exponent) < _LARGE:
-            if _exponent(acb(base)) * exponent > _LARGE:
+            if _binary_exponent(acb(base)) * exponent > _LARGE:
                 raise TooLarge("a power")
             return acb(base) ** int(exponent.p)
         real = acb(base)
@@ -256,7 +256,8 @@ def power(base: Scalar, exponent: Scalar) -> Scalar:
     base, exponent = acb(base), acb(exponent)
     if base.contains(0):
         raise Undefined("a power of 0")
-    if _exponent(exponent) > 40 or max(abs(_exponent(base)), 1) * 2 ** max(_exponent(exponent), 0) > _LARGE:
+    size, times = _binary_exponent(base), _binary_exponent(exponent)
+    if times > 40 or max(abs(size), 1) * 2 ** max(times, 0) > _LARGE:
         raise TooLarge("a power")
     return base**exponent
 
@@ -282,7 +283,7 @@ def _negative(value: Scalar) -> bool:
     return value < 0 if isinstance(value, fmpq) else value.imag == 0 and value.real < 0
 
 
-def _rounded(value: Scalar, how: str) -> Scalar:
+def _floor_or_ceil(value: Scalar, how: str) -> Scalar:
     if isinstance(value, fmpq):
         return fmpq(value.floor() if how == "floor" else value.ceil())
     if value.imag != 0:
@@ -290,7 +291,7 @@ def _rounded(value: Scalar, how: str) -> Scalar:
     return acb(value.real.floor() if how == "floor" else value.real.ceil())
 
 
-def _integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
+def _of_integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
     if not all(isinstance(value, fmpq) and value.q == 1 for value in values):
         raise Undefined("integers")
     return fmpq(function(*(int(value.p) for value in values)))
@@ -302,7 +303,7 @@ def _size(value: fmpq) -> int:
     return bits if bits > 16 else 0
 
 
-def _exponent(value: acb) -> int:
+def _binary_exponent(value: acb) -> int:
     """About the logarithm to base 2 of a value; 0 for 0."""
     upper = abs(value).abs_upper()
     if upper == 0 or not upper.is_finite():

@@ -7,6 +7,10 @@ from .tokens import Token
 from .units import Unit
 
 
+INEQUALITIES = frozenset(["<", ">", "<=", ">=", "!="])
+RELATIONS = INEQUALITIES | {"=", "≈", "≡", "in"}
+
+
 @dataclass(frozen=True)
 class Value:
     r"""A number or another expression; `percent` where it says so, `unit` where it has one."""

@@ -6,7 +6,7 @@ from .expressions import Expr
 from .kinds import Answer, Value
 
 
-MAX_BITS = 50_000
+MAX_LITERAL_BITS = 50_000
 MIN_PLACES, MIN_DIGITS = 6, 5  # of a decimal that counts as what it rounds
 
 
@@ -17,7 +17,7 @@ def exact(tree: Expr) -> Fraction | None:
     if tree.op not in ("neg", "add", "mul", "div", "pow"):
         return None
     values = [exact(arg) for arg in tree.args]
-    if None in values or any(_bits(value) > MAX_BITS for value in values):
+    if None in values or any(_bits(value) > MAX_LITERAL_BITS for value in values):
         return None
     if tree.op == "neg":
         return -values[0]
@@ -26,14 +26,14 @@ def exact(tree: Expr) -> Fraction | None:
     if tree.op == "mul":
         total = values[0]
         for value in values[1:]:
-            if _bits(total) > MAX_BITS:
+            if _bits(total) > MAX_LITERAL_BITS:
                 return None
             total *= value
         return total
     if tree.op == "div":
         return values[0] / values[1] if values[1] else None
     base, exponent = values
-    if exponent.denominator != 1 or abs(exponent) * _bits(base) > MAX_BITS or (base == 0 and exponent <= 0):
+    if exponent.denominator != 1 or abs(exponent) * _bits(base) > MAX_LITERAL_BITS or (base == 0 and exponent <= 0):
         return None
     return base**exponent.numerator
 

@@ -39,14 +39,14 @@ def parse(tokens: list[Token] | tuple[Token, ...]) -> Expr:
     Raises:
         `Unreadable`: They stand for none.
     """
-    parser = _Parser(tokens)
+    parser = _ExpressionParser(tokens)
     tree = parser.whole()
     if parser.i < len(parser.tokens):
         raise Unreadable(f"{parser.tokens[parser.i].text!r} after an expression")
     return tree
 
 
-class _Parser:
+class _ExpressionParser:
     def __init__(self, tokens):
         self.tokens, self.i, self.bars = list(tokens), 0, 0
 
@@ -97,7 +97,7 @@ class _Parser:
             sign = self.take().text if self.at("+", "-", "±", "∓") else "+"
             while sign in ("+", "-") and self.at("+", "-"):  # 14 + -1
                 sign = "+" if (self.take().text == "-") == (sign == "-") else "-"
-            terms.append(_signed(sign, self.product()))
+            terms.append(_apply_sign(sign, self.product()))
             if not self.at("+", "-", "±", "∓"):
                 return terms[0] if len(terms) == 1 else Expr("add", tuple(terms))
 
@@ -133,7 +133,7 @@ class _Parser:
     def factor(self) -> Expr:
         if self.at("-", "+"):
             sign = self.take().text
-            return _signed(sign, self.factor())
+            return _apply_sign(sign, self.factor())
         mixed = self.mixed()
         if mixed is not None:
             return mixed
@@ -160,7 +160,7 @@ class _Parser:
     def exponent(self) -> Expr:
         if self.at("-", "+"):
             sign = self.take().text
-            return _signed(sign, self.exponent())
+            return _apply_sign(sign, self.exponent())
         if self.at("{", "("):
             return self.group()
         if self.token is not None and self.token.kind in ("number", "letters", "symbol", "command"):
@@ -229,7 +229,7 @@ class _Parser:
             return self.letter()
         if self.at("-"):
             self.i += 1
-            return _signed("-", self.argument())
+            return _apply_sign("-", self.argument())
         return self.group() if self.at("{") else self.atom()
 
     def atom(self) -> Expr:
@@ -382,7 +382,7 @@ class _Parser:
         inside = [token for token in self.tokens[self.i + 1 : end] if token.text not in ("{", "}")]
         self.i = end + 1
         name = "".join(token.text for token in inside)
-        if not inside or len(name) > 30 or any(not _plain(token) for token in inside):
+        if not inside or len(name) > 30 or any(not _may_be_in_subscript(token) for token in inside):
             raise Unreadable("a subscript that is not plain")
         return name
 
@@ -416,7 +416,7 @@ class _Parser:
         if name == "sqrt" and self.at("["):
             base = self.bracketed()
         values, closed = self.call_arguments()
-        inverse = power is not None and power == _signed("-", number("1"))
+        inverse = power is not None and power == _apply_sign("-", number("1"))
         if inverse and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
             return Expr("call", values, name=f"arc{name}")
         if name == "lg":
@@ -443,23 +443,23 @@ class _Parser:
             return (self.group(),), True
         factors = []
         sign = self.take().text if self.at("-", "+") else "+"
-        while self.starts_operand() and (not factors or not self.is_name()):
+        while self.starts_operand() and (not factors or not self.at_function()):
             mixed = self.mixed() if not factors else None
             factors.append(self.power(self.postfix(self.atom())) if mixed is None else mixed)
             if self.at("/") and all(factor.op in ("num", "sym") for factor in factors):
                 following = self.tokens[self.i + 1] if self.i + 1 < len(self.tokens) else None
                 if following is not None and following.kind == "number":  # sin pi/4
                     self.i += 1
-                    factors.append(Expr("pow", (self.power(self.atom()), _signed("-", number("1")))))
+                    factors.append(Expr("pow", (self.power(self.atom()), _apply_sign("-", number("1")))))
                     break
         if not factors:
             raise Unreadable("a function without an argument")
         value = factors[0]
         for factor in factors[1:]:
             value = _product(value, factor)
-        return (_signed(sign, value),), False
+        return (_apply_sign(sign, value),), False
 
-    def is_name(self) -> bool:
+    def at_function(self) -> bool:
         token = self.token
         return token is not None and (
             token.kind == "name"
@@ -472,18 +472,13 @@ class _Parser:
         if self.tokens[start].text in ("vmatrix", "Vmatrix", "cases"):
             raise Unreadable("a determinant, or cases")
         self.i = end + 1
-        return matrix(self.tokens[start + 1 : end])
-
-
-def matrix(tokens: list[Token]) -> Expr:
-    """The matrix whose rows the tokens are."""
-    rows = split(tokens, lambda token: token.text == "\\\\")
-    if len(rows) > 1 and not rows[-1]:  # the end of the last row
-        rows.pop()
-    cells = [split(row, lambda token: token.text == "&") for row in rows]
-    if len({len(row) for row in cells}) != 1:
-        raise Unreadable("rows of different lengths")
-    return Expr("matrix", tuple(Expr("row", tuple(parse(cell) for cell in row)) for row in cells))
+        rows = split(self.tokens[start + 1 : end], lambda token: token.text == "\\\\")
+        if len(rows) > 1 and not rows[-1]:  # the end of the last row
+            rows.pop()
+        cells = [split(row, lambda token: token.text == "&") for row in rows]
+        if len({len(row) for row in cells}) != 1:
+            raise Unreadable("rows of different lengths")
+        return Expr("matrix", tuple(Expr("row", tuple(parse(cell) for cell in row)) for row in cells))
 
 
 def _is_differential(tree: Expr) -> bool:
@@ -493,7 +488,7 @@ def _is_differential(tree: Expr) -> bool:
     return first.op == "sym" and (first.name == "partial" or (first.name == "d" and tree != first))
 
 
-def _signed(sign: str, value: Expr) -> Expr:
+def _apply_sign(sign: str, value: Expr) -> Expr:
     if sign == "+":
         return value
     if sign == "-":
@@ -510,5 +505,5 @@ def function_prefix(text: str) -> str | None:
     return next((text[:n] for n in range(min(len(text), 8), 1, -1) if text[:n] in _RUN_TOGETHER), None)
 
 
-def _plain(token: Token) -> bool:
+def _may_be_in_subscript(token: Token) -> bool:
     return token.kind in ("number", "letters", "symbol", "name") or token.text in ("+", "-", ",", "'", "*", "=", "/")

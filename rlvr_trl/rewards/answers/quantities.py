@@ -19,7 +19,7 @@ def read_value(tokens: list[Token]) -> Answer | None:
             return Named("empty")
         if name.startswith("mathbb_") and name[-1] in "RZQNC":
             return Named(name[-1])
-    for reader in (_money, _percentage, _angle, _plain, _quantity):
+    for reader in (_money, _percentage, _angle, _bare_expression, _quantity):
         answer = reader(tokens)
         if answer is not None:
             return answer
@@ -34,7 +34,7 @@ def _try(tokens: list[Token]) -> Expr | None:
         return None
 
 
-def _plain(tokens: list[Token]) -> Value | None:
+def _bare_expression(tokens: list[Token]) -> Value | None:
     """An expression without a unit, unless what ends it looks like one."""
     if unit_start(tokens) is not None:
         return None

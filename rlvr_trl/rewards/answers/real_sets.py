@@ -8,12 +8,11 @@ from flint import fmpq
 
 from .evaluate import Evaluation, TooLarge, Undefined, fraction
 from .expressions import Expr
-from .identity import expressions, infinity_sign
-from .kinds import ANY, Answer, Items, Named, Relation, SetOperation, Value
+from .identity import infinity_sign, same_expressions
+from .kinds import ANY, INEQUALITIES, Answer, Items, Named, Relation, SetOperation, Value
 
 
 INFINITE = float("inf")
-INEQUALITIES = ("<", ">", "<=", ">=", "!=")
 TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
@@ -78,7 +77,7 @@ def same_set(one: Answer, other: Answer) -> bool | None:
 def _same_bound(one: Bound, other: Bound) -> bool:
     if one.closed != other.closed or (one.expr is None) != (other.expr is None):
         return False
-    return one.at == other.at if one.expr is None else bool(expressions(one.expr, other.expr))
+    return one.at == other.at if one.expr is None else bool(same_expressions(one.expr, other.expr))
 
 
 def real_set(answer: Answer) -> RealSet | None:

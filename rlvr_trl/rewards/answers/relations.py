@@ -7,10 +7,10 @@ from flint import fmpq
 
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import CONSTANTS, Expr
-from .identity import expressions, sample_points, variables
-from .kinds import Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
+from .identity import same_expressions, sample_points, variables
+from .kinds import INEQUALITIES, Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
 from .literals import exact
-from .real_sets import INEQUALITIES, TURNED, same_set
+from .real_sets import TURNED, same_set
 from .rules import Verdict, equal
 
 
@@ -111,7 +111,7 @@ def _is_sum_of_names(side: Answer) -> bool:
 
 
 def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verdict:
-    if set(relation.signs) & set(INEQUALITIES):
+    if set(relation.signs) & INEQUALITIES:
         return bool(same_set(relation, other))
     value = _says(relation, compound=swapped)
     if value is None or isinstance(value, Relation):
@@ -124,7 +124,7 @@ def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verd
 def same_relations(reference: Relation, answer: Relation) -> Verdict:
     if reference.condition and answer.condition and reference.condition != answer.condition:
         return False
-    if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
+    if any(set(one.signs) & INEQUALITIES for one in (reference, answer)):
         same = same_set(reference, answer)
         if same is not None:
             return same
@@ -152,13 +152,14 @@ def _proportional(reference: Relation, answer: Relation) -> bool:
     """Whether one equation, or inequality, is a multiple of the other."""
     (sign,), (other_sign,) = reference.signs, answer.signs
     one, other = _difference(reference), _difference(answer)
-    zero = Expr("num")
-    names = variables(one, other)
-    if not names or variables(one) != variables(other) or any(expressions(d, zero) is not False for d in (one, other)):
+    zero, names = Expr("num"), variables(one, other)
+    if not names or variables(one) != variables(other):
+        return False
+    if any(same_expressions(difference, zero) is not False for difference in (one, other)):
         return False
     primed = {name: Expr("sym", name=f"{name} again") for name in names}
     crossed = [Expr("mul", (one, _substituted(other, primed))), Expr("mul", (other, _substituted(one, primed)))]
-    if not expressions(*crossed):
+    if not same_expressions(*crossed):
         return False
     if sign == other_sign and sign in ("=", "!=", "≡"):
         return True
@@ -178,7 +179,8 @@ def _solved(explicit: Relation, other: Relation) -> bool:
     above = [Expr("add", (right, Expr("num", value=Fraction(n)))) for n in range(3)]
     at = [_substituted(difference, {left.name: y}) for y in above]
     zero, slope = Expr("num"), Expr("add", (at[2], Expr("neg", (at[1],))))
-    return bool(expressions(at[0], zero) and expressions(slope, at[1]) and expressions(at[1], zero) is False)
+    holds = same_expressions(at[0], zero) and same_expressions(at[1], zero) is False
+    return bool(holds and same_expressions(slope, at[1]))
 
 
 def _difference(relation: Relation) -> Expr:

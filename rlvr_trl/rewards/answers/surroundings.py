@@ -74,6 +74,12 @@ def is_word(token: Token) -> bool:
     return token.kind == "letters" and (token.font in ("text", "rm") or bool(token.spaced)) and len(token.text) > 1
 
 
+def is_separator(token: Token) -> bool:
+    if token.kind == "op":
+        return token.text in (",", ";", "lor", "land")
+    return token.kind == "letters" and token.text.lower() in ("and", "or")
+
+
 def with_joined_digits(tokens: list[Token]) -> list[Token]:
     r"""Digits parted by thin spaces or by `{,}` and `,\!` as one number, and what [`_meant`] knows as it is meant."""
     found: list[Token] = []

@@ -16,7 +16,7 @@ _SYMBOLS = frozenset([*GREEK, "pi", "infty", "emptyset"])
 _LARGE_OPERATORS = frozenset(["sum", "prod", "int", "lim"])
 MAX_LETTERS = 12  # in one run
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9]{1,20}(?:_\{?[A-Za-z0-9]{1,20}\}?)?", re.ASCII)
-MAX_TOKENS = 300  # the parser of math-verify takes minutes for some longer texts
+MAX_LATEX_TOKENS = 300  # the parser of math-verify takes minutes for some longer texts
 # Pairs for which all is imported that any pair needs: sets, matrices, sums, integrals, limits, relations, series.
 WARM_UP = (
     (r"\sum_{k=1}^{n} k", r"\frac{n(n+1)}{2}+\sum_{k=1}^{0} k"),
@@ -38,7 +38,7 @@ def latex(tokens: tuple[Token, ...]) -> str | None:
     The tokens as LaTeX that holds no name but letters, Greek letters and functions; `None` where that cannot be. A
     subscript, whose text SymPy would take for a name, holds digits and letters.
     """
-    if len(tokens) > MAX_TOKENS:
+    if len(tokens) > MAX_LATEX_TOKENS:
         return None
     parts = []
     for i, token in enumerate(tokens):
@@ -102,12 +102,12 @@ def verify(reference: str, answer: str) -> bool:
     """Whether math-verify finds two texts of LaTeX equal, without taking letters for units."""
     from math_verify import verify
 
-    references, answers = _parse(reference), _parse(answer)
+    references, answers = _parse_latex(reference), _parse_latex(answer)
     return bool(references and answers) and bool(verify(list(references), list(answers), timeout_seconds=None))
 
 
 @lru_cache(maxsize=1_000)
-def _parse(text: str) -> tuple:
+def _parse_latex(text: str) -> tuple:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 

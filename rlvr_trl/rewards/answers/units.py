@@ -114,7 +114,7 @@ _PREFIXED_WORDS = (
 )  # fmt: skip
 
 
-def _table() -> dict[str, Unit]:
+def _unit_table() -> dict[str, Unit]:
     table = {}
     for dimensions, multiples in _BASES.values():
         for names, factor in multiples.items():
@@ -127,7 +127,7 @@ def _table() -> dict[str, Unit]:
     return table
 
 
-UNITS = _table()
+UNITS = _unit_table()
 # Words that change a number, or say something else of it: 5 squared, 5 thirds, 5 more than x, 5 below zero
 _NO_NOUNS = """
 about above ago and approximately are at bar base basi be below but by correct cos could couple cubed decreased
@@ -204,7 +204,7 @@ def read_unit(tokens: list[Token]) -> Unit:
         if token.kind == "op" and word in ("/", "*", "."):
             sign = -1 if word == "/" else sign
         elif token.kind == "op" and word == "^" and last is not None:
-            exponent, i = _exponent(tokens, i)
+            exponent, i = _read_exponent(tokens, i)
             factor *= last.factor ** (sign * (exponent - 1))
             for base, times in last.dimensions:
                 powers[base] = powers.get(base, 0) + sign * times * (exponent - 1)
@@ -236,7 +236,7 @@ def read_unit(tokens: list[Token]) -> Unit:
     return Unit(tuple(sorted((base, times) for base, times in powers.items() if times)), factor)
 
 
-def _exponent(tokens: list[Token], i: int) -> tuple[int, int]:
+def _read_exponent(tokens: list[Token], i: int) -> tuple[int, int]:
     digits = ""
     braced = i < len(tokens) and tokens[i].text == "{"
     i += braced
