@@ -82,7 +82,7 @@ _ABOUT_THE_ANSWER = re.compile(
 )
 _HEADINGS = {"", "final", "the", "the final", "my", "my final", "correct", "the correct", "最终"}
 _REST_OF_HEADING = re.compile(r"[ \t*_`#]{0,9}(?:\n|\Z)")
-_SKIPPED = re.compile(r"[\s*`]*")
+_BEGINNING = re.compile(r"[^\s*`]")
 _CLAUSE = re.compile(r"(?<=[\s,(—–])(?:(?:because|since|so|which|as|where)\b|i\.e\.)|因为|因為|所以", re.IGNORECASE)
 _MATH_DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 # Asterisks around bold text, and not the power in 2**3 or 2 ** 3
@@ -142,10 +142,10 @@ def find_answer(
     FoundAnswer(how='phrase', texts=('4',))
     ```
     """
-    text = after_thinking(text, thinking_tags, starts_thinking)
-    if text is None:
+    rest = after_thinking(text, thinking_tags, starts_thinking)
+    if rest is None:
         return None
-    boxed = last_boxes(text)
+    boxed = last_boxes(rest)
     if boxed:
         return FoundAnswer("box", boxed)
     for how, find in (
@@ -154,7 +154,7 @@ def find_answer(
         ("phrase", _after_phrase),
         ("line", _last_line),
     ):
-        found = (find(text) or "").strip()
+        found = (find(rest) or "").strip()
         if found and not _BOX_NAME.search(found):  # a box that is empty or cut off is no answer
             return FoundAnswer(how, (found,))
     return None
@@ -223,7 +223,7 @@ def boxes(text: str, braced: bool = False) -> list[tuple[int, int, str]]:
             start = match.end()
             end = _closing_brace(text, start)
         else:
-            start = match.start(match.lastgroup)
+            start = match.start("command" if match["command"] else "whole")
             end = _end_of_arguments(text, match.end()) if match["command"] else match.end()
         content = text[start:end]
         if end >= 0 and content.strip() and not _BOX_NAME.search(content):
@@ -322,8 +322,10 @@ def _after_phrase(text: str) -> str:
             lead = _REST_OF_HEADING.match(text, word.end())
         if lead is None or _ABOUT_THE_ANSWER.match(text, lead.end()):  # "I hope this answer is correct"
             continue
-        start = _SKIPPED.match(text, lead.end()).end()
-        window = text[start : start + MAX_PHRASE_CHARS]
+        first = _BEGINNING.search(text, lead.end())
+        if first is None:
+            continue
+        window = text[first.start() : first.start() + MAX_PHRASE_CHARS]
         end = _end_of_answer(window)
         if end == MAX_PHRASE_CHARS:
             continue

@@ -89,8 +89,8 @@ def extract_choice(
     """The letters that a completion chooses, nearly always one, or `None`. For the arguments see [`find_answer`]."""
     found = find_answer(text, thinking_tags, starts_thinking)
     if found is not None and found.how in ("box", "tag"):
-        readings = [choice_letters(marked) for marked in found.texts]
-        return frozenset().union(*readings) if all(readings) else None
+        marked = [choice_letters(text) for text in found.texts]
+        return frozenset(letter for letters in marked for letter in letters or ()) if all(marked) else None
     if found is not None:
         letters, rest = _leading_letters(found.texts[0])
         if found.how != "line":
@@ -138,9 +138,10 @@ def _leading_letters(text: str) -> tuple[frozenset[str], str]:
         return frozenset(text), ""
     letters, end, match = set(), 0, _LETTER.match(text)
     while match:
-        letters.add(match[match.lastindex].upper())
+        letters.add((match[1] or match[2] or match[3]).upper())
         end = match.end()
-        match = _LETTER.match(text, _BETWEEN_LETTERS.match(text, end).end())
+        between = _BETWEEN_LETTERS.match(text, end)
+        match = _LETTER.match(text, between.end() if between else end)
     rest = text[end:]
     if rest.strip(" .,;:") == "":
         return frozenset(letters), ""

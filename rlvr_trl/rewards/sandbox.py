@@ -123,10 +123,9 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
         with contextlib.suppress(ImportError):  # of another version
             importlib.import_module(f"sympy.{name}")
     for name in _OPTIONAL:
+        # pyrefly: ignore[no-matching-overload]  # None makes an import fail, which the stubs of `sys` leave out
         sys.modules.setdefault(name, None)
     import mpmath
-    from sympy.core import evalf
-    from sympy.parsing import sympy_parser
     from sympy.polys.monomials import MonomialOps
 
     numbers = _number_reader(refuse)
@@ -144,9 +143,10 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
         module, _, attribute = name.rpartition(".")
         if module in sys.modules:  # `sympy.utilities.lambdify` is a function as an attribute, and a module here
             _replace_everywhere(getattr(sys.modules[module], attribute), replacement)
-    evalf.lambdify = _polynomial
+    vars(importlib.import_module("sympy.core.evalf"))["lambdify"] = _polynomial
     mpmath.identify = lambda *args, **kwargs: None
-    sympy_parser.eval = _refusal("sympy.parsing.sympy_parser.eval", refuse)
+    parser = "sympy.parsing.sympy_parser"
+    vars(importlib.import_module(parser))["eval"] = _refusal(f"{parser}.eval", refuse)
     MonomialOps._build = lambda self, code, name: _MONOMIALS[name]
 
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from numbers import Real
 from typing import Any, Literal
 
@@ -41,6 +42,9 @@ serve(*{arguments!r})
 """
 
 
+Status = Literal["done", "failed", "timed_out", "died", "lost"]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """
@@ -55,7 +59,7 @@ class Outcome:
             What the function returned if it is done, else what happened, in words.
     """
 
-    status: Literal["done", "failed", "timed_out", "died", "lost"]
+    status: Status
     value: Any = None
 
 
@@ -120,7 +124,8 @@ class WorkerPool:
         wall_limit: float | None = None,
         warm_up: Callable[[], object] | None = None,
     ):
-        wall_limit = max(60.0, 10 * time_limit) if wall_limit is None and isinstance(time_limit, Real) else wall_limit
+        if wall_limit is None:
+            wall_limit = max(60.0, 10 * time_limit) if isinstance(time_limit, Real) else 60.0
         for name, value in {"time_limit": time_limit, "wall_limit": wall_limit}.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
@@ -197,6 +202,7 @@ class WorkerPool:
                     self._welcome(worker)
                     continue
                 job, outcome = worker.job, self._outcome(worker)
+                assert job is not None  # a worker that is ready is waited for only if it has a job
                 if outcome.status in _INNOCENCE:
                     if job not in first_tries:
                         first_tries[job] = outcome
@@ -299,9 +305,10 @@ def _absolute(entry: str) -> str:
 class _Worker:
     """The parent's end of a worker. What comes from it is lines of JSON: a pickle could run anything here."""
 
-    def __init__(self, process: "subprocess.Popen | multiprocessing.Process", here: socket.socket):
+    def __init__(self, process: subprocess.Popen | BaseProcess, here: socket.socket):
         self.process, self.pid, self.socket = process, process.pid, here
-        self.ready, self.fresh, self.job, self.deadline = False, True, None, time.monotonic() + STARTUP_LIMIT
+        self.ready, self.fresh, self.deadline = False, True, time.monotonic() + STARTUP_LIMIT
+        self.job: int | None = None
         self.received = b""
         self.message: bytes | None = None  # a line; empty if the worker has ended, or says more than it may
         here.settimeout(GRACE)
@@ -335,7 +342,7 @@ class _Worker:
 
     def read(self) -> tuple[str, Any]:
         """The message, which is then no more."""
-        message, self.message = self.message, None
+        message, self.message = self.message or b"", None
         try:
             status, value = json.loads(message)
             return (status, value) if isinstance(status, str) else ("died", "it sent what is no answer")
@@ -364,7 +371,7 @@ class _Worker:
             self.process.join(timeout)
 
 
-def _how_it_ended(code: int | None) -> tuple[str, str]:
+def _how_it_ended(code: int | None) -> tuple[Status, str]:
     """Status and words for what `_Worker.kill` returns for a worker that no longer talks."""
     if code is None:
         return "died", "its worker closed its socket, or said more than it may"

@@ -5,8 +5,10 @@ A rule gives True, False, or None where it cannot tell. What no rule can tell is
 LaTeX of a closed set of names. docs/verifier.md has the policy in words.
 """
 
+import operator
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 from . import rules
@@ -117,11 +119,11 @@ RULES |= {
     (Items, Items): same_items,
     (Relation, Relation): same_relations,
     (SetOperation, SetOperation): _sets,
-    (Based, Based): lambda reference, answer: reference == answer,
+    (Based, Based): operator.eq,
     (Clock, Clock): _clocks,
     (Ratio, Ratio): _ratios,
-    (Items, Value): lambda reference, answer: items_and_value(reference, answer, swapped=False),
-    (Value, Items): lambda reference, answer: items_and_value(answer, reference, swapped=True),
+    (Items, Value): partial(items_and_value, swapped=False),
+    (Value, Items): _swapped(partial(items_and_value, swapped=True)),
     **dict.fromkeys([(Based, Items), (Clock, Items), (Ratio, Items)], all_say),
     **_both_ways(Text, Value, _text_and_value),
     **_both_ways(Text, Items, text_and_items),
@@ -133,11 +135,11 @@ RULES |= {
     **_both_ways(SetOperation, Relation, _sets),
     **_both_ways(SetOperation, Named, _sets),
     **{
-        (Relation, kind): lambda reference, answer: relation_and_other(reference, answer, swapped=False)
+        (Relation, kind): partial(relation_and_other, swapped=False)
         for kind in (Value, Text, Items, Named, Based, Clock, Ratio, Unread)
     },
     **{
-        (kind, Relation): lambda reference, answer: relation_and_other(answer, reference, swapped=True)
+        (kind, Relation): _swapped(partial(relation_and_other, swapped=True))
         for kind in (Value, Text, Items, Named, Based, Clock, Ratio, Unread)
     },
 }

@@ -122,6 +122,7 @@ class Evaluation:
             if value < 0:
                 raise Undefined("factorial")
             if value <= MAX_FACTORIAL:
+                # pyrefly: ignore[bad-argument-type]  # a static method, which the stubs of python-flint do not say
                 return fmpq(fmpz.fac_ui(int(value.p)))
         return self._gamma(acb(value) + 1)
 
@@ -183,8 +184,10 @@ class Evaluation:
             return _floor_or_ceil(values[0], tree.name)
         if tree.name in ("gcd", "lcm"):
             return _of_integers({"gcd": math.gcd, "lcm": math.lcm}[tree.name], values)
-        if tree.name in ("max", "min") and all(isinstance(value, fmpq) for value in values):
-            return max(values) if tree.name == "max" else min(values)
+        if tree.name in ("max", "min"):
+            numbers = [value for value in values if isinstance(value, fmpq)]
+            if len(numbers) == len(values):
+                return max(numbers) if tree.name == "max" else min(numbers)
         if tree.name == "log" and len(values) == 2:
             return self._log(values[0]) / self._log(values[1])
         if len(values) != 1:
@@ -292,9 +295,10 @@ def _floor_or_ceil(value: Scalar, how: str) -> Scalar:
 
 
 def _of_integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
-    if not all(isinstance(value, fmpq) and value.q == 1 for value in values):
+    integers = [int(value.p) for value in values if isinstance(value, fmpq) and value.q == 1]
+    if len(integers) != len(values):
         raise Undefined("integers")
-    return fmpq(function(*(int(value.p) for value in values)))
+    return fmpq(function(*integers))
 
 
 def _size(value: fmpq) -> int:

@@ -12,10 +12,10 @@ from .expressions import CONSTANTS, Expr
 from .kinds import Value
 from .literals import exact, rounded, rounds, same_number
 from .rules import Verdict
-from .units import Unit, lookup
+from .units import UNITS, Unit
 
 
-_DEGREE, _RADIAN = lookup("degree"), lookup("radian")
+_DEGREE, _RADIAN = UNITS["degree"], UNITS["radian"]
 
 
 def same_values(reference: Value, answer: Value) -> Verdict:
@@ -183,19 +183,19 @@ def matrix_of(tree: Expr) -> Expr | None:
         return _mapped(inner[0], lambda cell: Expr("neg", (cell,)))
     if tree.op == "div" and inner[0] is not None and inner[1] is None:
         return _mapped(inner[0], lambda cell: Expr("div", (cell, tree.args[1])))
-    if (
-        tree.op == "add"
-        and None not in inner
-        and len({tuple(len(row.args) for row in one.args) for one in inner}) == 1
-    ):
-        rows = zip(*(one.args for one in inner), strict=True)
+    matrices = [one for one in inner if one is not None]
+    if tree.op == "add" and len(matrices) == len(inner) and len({_shape(one) for one in matrices}) == 1:
+        rows = zip(*(one.args for one in matrices), strict=True)
         cells = [zip(*(row.args for row in several), strict=True) for several in rows]
         return Expr("matrix", tuple(Expr("row", tuple(Expr("add", cell) for cell in row)) for row in cells))
-    if tree.op == "mul" and sum(one is not None for one in inner) == 1:
-        found = next(one for one in inner if one is not None)
+    if tree.op == "mul" and len(matrices) == 1:
         scalars = tuple(arg for arg, one in zip(tree.args, inner, strict=True) if one is None)
-        return _mapped(found, lambda cell: Expr("mul", (*scalars, cell)))
+        return _mapped(matrices[0], lambda cell: Expr("mul", (*scalars, cell)))
     return None
+
+
+def _shape(matrix: Expr) -> tuple[int, ...]:
+    return tuple(len(row.args) for row in matrix.args)
 
 
 def _mapped(matrix: Expr, change: Callable[[Expr], Expr]) -> Expr:
@@ -205,7 +205,7 @@ def _mapped(matrix: Expr, change: Callable[[Expr], Expr]) -> Expr:
 def _same_matrices(left: Expr | None, right: Expr | None) -> Verdict:
     if left is None or right is None:
         return False
-    if [len(row.args) for row in left.args] != [len(row.args) for row in right.args]:
+    if _shape(left) != _shape(right):
         return False
     cells = [[cell for row in matrix.args for cell in row.args] for matrix in (left, right)]
     return all(same_expressions(*pair) for pair in zip(*cells, strict=True))

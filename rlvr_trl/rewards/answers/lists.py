@@ -125,28 +125,28 @@ def same_items(reference: Items, answer: Items) -> Verdict:
     if any(node.op == "pm" for one in (reference, answer) for node in _nodes(one)):
         return same_lists(expanded(reference), expanded(answer))
     if any(one.left not in ("", "\\{") for one in (reference, answer)):
-        coordinates = [_coordinates(one) for one in (reference, answer)]
-        return None not in coordinates and _tuples(*coordinates)
-    x, y = expanded(reference), expanded(answer)
-    assignments = [[assigned(item) for item in one.items] for one in (x, y)]
-    if all(None not in one for one in assignments):
-        names = [[name for name, _ in one] for one in assignments]
-        if all(len(set(one)) == len(one) for one in names):  # x = 2, y = 3
-            by_name = [dict(one) for one in assignments]
-            return by_name[0].keys() == by_name[1].keys() and all(
-                equal(v, by_name[1][n]) for n, v in by_name[0].items()
-            )
-    return same_lists(x, y)
+        left, right = _coordinates(reference), _coordinates(answer)
+        return left is not None and right is not None and _tuples(left, right)
+    several, others = expanded(reference), expanded(answer)
+    golds, found = _by_name(several), _by_name(others)
+    if golds is None or found is None:
+        return same_lists(several, others)
+    return golds.keys() == found.keys() and all(equal(value, found[name]) for name, value in golds.items())
+
+
+def _by_name(items: Items) -> dict[str, Answer] | None:
+    """The values of x = 2, y = 3; `None` unless all items are such equations, each for a name of its own."""
+    pairs = [pair for pair in map(assigned, items.items) if pair is not None]
+    values = dict(pairs)
+    return values if len(values) == len(items.items) else None
 
 
 def _coordinates(items: Items) -> Items | None:
     """(2, 3) for x = 2, y = 3; a tuple as it is; `None` for any other list."""
     if items.left not in ("", "\\{"):
         return items
-    pairs = [assigned(item) for item in items.items]
-    if None in pairs or items.left or len({name for name, _ in pairs}) != len(pairs):
-        return None
-    return Items(tuple(value for _, value in sorted(pairs, key=lambda pair: pair[0])), "(", ")")
+    values = None if items.left else _by_name(items)
+    return None if values is None else Items(tuple(values[name] for name in sorted(values)), "(", ")")
 
 
 def _tuples(x: Items, y: Items) -> Verdict:

@@ -16,9 +16,12 @@ def exact(tree: Expr) -> Fraction | None:
         return tree.value
     if tree.op not in ("neg", "add", "mul", "div", "pow"):
         return None
-    values = [exact(arg) for arg in tree.args]
-    if None in values or any(_bits(value) > MAX_LITERAL_BITS for value in values):
-        return None
+    values: list[Fraction] = []
+    for arg in tree.args:
+        value = exact(arg)
+        if value is None or _bits(value) > MAX_LITERAL_BITS:
+            return None
+        values.append(value)
     if tree.op == "neg":
         return -values[0]
     if tree.op == "add":
@@ -97,7 +100,7 @@ def settled(references: tuple[Answer, ...], answers: tuple[Answer, ...]) -> bool
         return True
     if len(references) == len(answers) == 1:
         one, other = references[0], answers[0]
-        plain = isinstance(one, Value) and isinstance(other, Value) and one.condition == other.condition
-        if plain and not (one.percent or other.percent):
-            return same_number(one.expr, other.expr) if one.unit is None and other.unit is None else None
+        if isinstance(one, Value) and isinstance(other, Value) and one.condition == other.condition:
+            plain = all(value.unit is None and not value.percent for value in (one, other))
+            return same_number(one.expr, other.expr) if plain else None
     return None

@@ -4,6 +4,8 @@ Expressions from tokens, by recursive descent.
 An operand that is not understood raises [`Unreadable`]; nothing is guessed and nothing is left out.
 """
 
+from collections.abc import Sequence
+
 from .commands import NAMES
 from .expressions import CONSTANTS, Expr, number
 from .tokens import Token, Unreadable, contents, split
@@ -32,7 +34,7 @@ _RUN_TOGETHER = frozenset(  # gcd(a, b) needs its brackets, sinx does not
 _FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is no product, a(x+1) is one
 
 
-def parse(tokens: list[Token] | tuple[Token, ...]) -> Expr:
+def parse(tokens: Sequence[Token]) -> Expr:
     """
     The expression that all of the tokens stand for.
 
@@ -47,7 +49,7 @@ def parse(tokens: list[Token] | tuple[Token, ...]) -> Expr:
 
 
 class _ExpressionParser:
-    def __init__(self, tokens):
+    def __init__(self, tokens: Sequence[Token]):
         self.tokens, self.i, self.bars = list(tokens), 0, 0
 
     # What comes next
@@ -102,7 +104,7 @@ class _ExpressionParser:
                 return terms[0] if len(terms) == 1 else Expr("add", tuple(terms))
 
     def product(self) -> Expr:
-        value, literal = self.factor(), self.was_number(self.i)
+        value, literal = self.factor(), self.is_number(self.i - 1)
         while True:
             if self.at("×") and self.between_vectors():
                 self.i += 1
@@ -114,21 +116,21 @@ class _ExpressionParser:
                 self.i += 1
                 value = Expr("div", (value, self.factor()))
             elif self.starts_operand():
-                if self.token.kind == "number" and literal:
+                if literal and self.is_number(self.i):
                     raise Unreadable("two numbers side by side")
                 value = _product(value, self.factor())
             else:
                 return value
-            literal = self.was_number(self.i)
+            literal = self.is_number(self.i - 1)
 
     def between_vectors(self) -> bool:
         return 0 < self.i < len(self.tokens) - 1 and all(
             token.font == "bf" for token in (self.tokens[self.i - 1], self.tokens[self.i + 1])
         )
 
-    def was_number(self, end: int) -> bool:
-        """Whether the last token that was read is a number that stands alone, and not in braces."""
-        return end > 0 and self.tokens[end - 1].kind == "number"
+    def is_number(self, at: int) -> bool:
+        """Whether a token is a number, which stands alone and not in braces."""
+        return at >= 0 and self.tokens[at].kind == "number"
 
     def factor(self) -> Expr:
         if self.at("-", "+"):
@@ -242,7 +244,7 @@ class _ExpressionParser:
                 raise Unreadable("a number with a base inside an expression")
             return number(token.text)
         if token.kind == "letters":
-            return self.letters()
+            return self.letters(token)
         if token.kind == "symbol":
             self.i += 1
             return self.named(token.text)
@@ -304,9 +306,8 @@ class _ExpressionParser:
             return self.named(f"vec_{name}")
         return self.named(name)
 
-    def letters(self) -> Expr:
+    def letters(self, token: Token) -> Expr:
         """The first factor of a run of letters: a function, a name that is more than a letter, or one letter."""
-        token = self.token
         if token.font == "text" and len(token.text) > 1:
             raise Unreadable(f"the word {token.text!r} in an expression")
         if token.font == "rm" and len(token.text) > 1 and token.text not in NAMES:
@@ -431,7 +432,7 @@ class _ExpressionParser:
     def call_arguments(self) -> tuple[tuple[Expr, ...], bool]:
         """The arguments, and whether brackets close them, so that what follows is of the value."""
         if self.at("(", "[", "{", "\\{"):
-            start, opening = self.i, self.token.text
+            start, opening = self.i, self.tokens[self.i].text
             end = contents(self.tokens, self.i)
             inside = self.tokens[start + 1 : end]
             if inside and inside[0].text == "\\{" and contents(inside, 0) == len(inside) - 1:

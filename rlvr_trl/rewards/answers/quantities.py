@@ -55,7 +55,8 @@ def _money(tokens: list[Token]) -> Answer | None:
     inner = read_value(rest) if rest else None
     if not isinstance(inner, Value) or inner.percent:
         return None
-    return replace(inner, unit=unit) if inner.unit in (None, unit) or inner.unit.noun else None
+    fits = inner.unit is None or inner.unit == unit or inner.unit.noun
+    return replace(inner, unit=unit) if fits else None
 
 
 def _percentage(tokens: list[Token]) -> Value | None:
@@ -169,8 +170,8 @@ def compound_quantity(tokens: list[Token]) -> Value | None:
         return None
     if any(token.kind != "number" for token in numbers) or any(token.kind != "letters" for token in words):
         return None
-    units = [lookup(token.text) for token in words]
-    if None in units or len({unit.dimensions for unit in units}) != 1:
+    units = [unit for token in words if (unit := lookup(token.text)) is not None]
+    if len(units) != len(words) or len({unit.dimensions for unit in units}) != 1:
         return None
     if any(small.factor >= large.factor for large, small in zip(units, units[1:], strict=False)):
         return None

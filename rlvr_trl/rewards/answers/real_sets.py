@@ -75,9 +75,11 @@ def same_set(one: Answer, other: Answer) -> bool | None:
 
 
 def _same_bound(one: Bound, other: Bound) -> bool:
-    if one.closed != other.closed or (one.expr is None) != (other.expr is None):
+    if one.closed != other.closed:
         return False
-    return one.at == other.at if one.expr is None else bool(same_expressions(one.expr, other.expr))
+    if one.expr is None or other.expr is None:
+        return one.expr is other.expr and one.at == other.at
+    return bool(same_expressions(one.expr, other.expr))
 
 
 def real_set(answer: Answer) -> RealSet | None:
@@ -91,16 +93,17 @@ def real_set(answer: Answer) -> RealSet | None:
             low, high = low._replace(closed=answer.left == "["), high._replace(closed=answer.right == "]")
             return union([Interval(low, high)])
         if answer.left == "\\{":
-            points = [bound_at(item) for item in answer.items]
-            return None if None in points else union(Interval(point, point) for point in points)
-        if answer.left == "" and all(isinstance(item, Relation) for item in answer.items):
-            return _of_inequalities(answer.items, answer.joined)
+            points = [point for point in map(bound_at, answer.items) if point is not None]
+            return union(Interval(p, p) for p in points) if len(points) == len(answer.items) else None
+        relations = tuple(item for item in answer.items if isinstance(item, Relation))
+        if answer.left == "" and len(relations) == len(answer.items):
+            return _of_inequalities(relations, answer.joined)
         return None
     if isinstance(answer, Relation):
         return _of_inequalities((answer,))
     if isinstance(answer, SetOperation):
-        sets = [real_set(part) for part in answer.parts]
-        if None in sets:
+        sets = [one for one in map(real_set, answer.parts) if one is not None]
+        if len(sets) != len(answer.parts):
             return None
         if answer.sign == "cup":
             return union(interval for one in sets for interval in one)
@@ -191,10 +194,7 @@ def _distance(relation: Relation) -> tuple[str, RealSet] | None:
         return None
     inside = "<" in relation.signs[0]
     other = Bound(-bound.at, True, Expr("neg", (bound.expr,)))
-    near, far = (
-        _half_line(relation.signs[0], bound),
-        _half_line(relation.signs[0].replace(*"<>" if inside else "><"), other),
-    )
+    near, far = _half_line(relation.signs[0], bound), _half_line(TURNED[relation.signs[0]], other)
     return name, intersection(near, far) if inside else union((*near, *far))
 
 

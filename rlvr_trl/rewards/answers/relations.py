@@ -133,12 +133,13 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
             return True
         if reference.signs == ("=",) and reference.sides == answer.sides[::-1]:
             return True
-    values = [_says(one, compound=False) for one in (reference, answer)]
+    value, other = _says(reference, compound=False), _says(answer, compound=False)
     names = [[show(side) for side in (one.sides[0], one.sides[-1]) if is_name(side)] for one in (reference, answer)]
     approximate = "≈" in reference.signs and "≈" in answer.signs
-    if None not in values and (approximate or (all(names) and names[0][:1] == names[1][:1])):
-        return equal(*values)
-    if not all(len(one.sides) == 2 and all(isinstance(s, Value) for s in one.sides) for one in (reference, answer)):
+    comparable = approximate or (all(names) and names[0][:1] == names[1][:1])
+    if comparable and value is not None and other is not None:
+        return equal(value, other)
+    if not all(len(one.sides) == len(_expressions(one)) == 2 for one in (reference, answer)):
         return False
     return _proportional(reference, answer) or _solved(reference, answer) or _solved(answer, reference)
 
@@ -170,7 +171,7 @@ def _proportional(reference: Relation, answer: Relation) -> bool:
 
 def _solved(explicit: Relation, other: Relation) -> bool:
     """Whether one equation is y = f(x), and the other is linear in y and holds for it, as x y = 1 for y = 1/x."""
-    left, right = (side.expr for side in explicit.sides)
+    left, right = _expressions(explicit)
     if {explicit.signs, other.signs} != {("=",)} or not _is_variable(left) or left.name in variables(right):
         return False
     difference = _difference(other)
@@ -183,9 +184,14 @@ def _solved(explicit: Relation, other: Relation) -> bool:
     return bool(holds and same_expressions(slope, at[1]))
 
 
+def _expressions(relation: Relation) -> list[Expr]:
+    """The sides that are expressions."""
+    return [side.expr for side in relation.sides if isinstance(side, Value)]
+
+
 def _difference(relation: Relation) -> Expr:
     """The left side less the right one."""
-    left, right = (side.expr for side in relation.sides)
+    left, right = _expressions(relation)
     return Expr("add", (left, Expr("neg", (right,))))
 
 

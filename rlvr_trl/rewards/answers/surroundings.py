@@ -87,7 +87,7 @@ def with_joined_digits(tokens: list[Token]) -> list[Token]:
     while i < len(tokens):
         window, previous = tokens[i : i + 4], found[-1] if found else None
         group, taken = _group_ahead(window) if _is_integer(previous) else ("", 0)
-        if taken:
+        if previous is not None and taken:
             found[-1] = previous._replace(text=previous.text + group)
         else:
             kept, taken = _meant(window, previous)

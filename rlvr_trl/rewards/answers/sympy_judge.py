@@ -103,7 +103,7 @@ def verify(reference: str, answer: str) -> bool:
     from math_verify import verify
 
     references, answers = _parse_latex(reference), _parse_latex(answer)
-    return bool(references and answers) and bool(verify(list(references), list(answers), timeout_seconds=None))
+    return bool(references and answers) and verify(list(references), list(answers), timeout_seconds=None)
 
 
 @lru_cache(maxsize=1_000)
@@ -115,6 +115,7 @@ def _parse_latex(text: str) -> tuple:
         basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
     )
     config = LatexExtractionConfig(normalization_config=rules)
+    # pyrefly: ignore[bad-argument-type]  # no time limit, which its annotation leaves out
     found = parse(f"${text}$", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None)
     return tuple(found) if all(map(_names_are_plain, found)) else ()
 

@@ -125,7 +125,7 @@ def split(tokens, separators) -> list[list[Token]]:
 def _lexemes(text: str) -> list[tuple[str, str]]:
     found = []
     for match in _LEXEME.finditer(text):
-        found.append((match.lastgroup, match[0]))
+        found.append((match.lastgroup or "", match[0]))
         if len(found) > MAX_TOKENS:
             raise Unreadable(f"an answer of more than {MAX_TOKENS} tokens")
     return found
