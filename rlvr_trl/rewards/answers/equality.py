@@ -1,7 +1,7 @@
 """
-What is equal, as a table: one rule for each pair of kinds, in `RULES`.
+What is equal, as a table: `RULES` has one rule for each pair of kinds.
 
-A rule gives True, False, or None where it cannot tell. What no rule can tell is asked of math-verify, once both are
+A rule returns True, False, or None if it cannot tell. Then math-verify is asked, after both answers were written as
 LaTeX of a closed set of names. docs/verifier.md has the policy in words.
 """
 
@@ -24,12 +24,12 @@ from .rules import RULES, NeedsAlgebra, Verdict, equal
 
 
 def judge(reference: str, answer: str) -> bool:
-    """Whether the text of an answer is equal to that of a reference, in one reading of each. It may take long."""
+    """Whether the text of an answer is equal to that of a reference, in any reading of each. This may take long."""
     return any(equal(one, other) for one, other in product(read(reference), read(answer)))
 
 
 def judge_without_algebra(reference: str, answer: str) -> bool | None:
-    """As `judge`, in a process that never asks math-verify: `None` where only that could tell."""
+    """Like `judge`, but this process never asks math-verify from now on. `None` if only math-verify could tell."""
     rules.ALGEBRA = False
     undecided = False
     for one, other in product(read(reference), read(answer)):
@@ -42,7 +42,7 @@ def judge_without_algebra(reference: str, answer: str) -> bool | None:
 
 
 def _sets(reference: Answer, answer: Answer) -> Verdict:
-    """As sets of real numbers, or part by part where there are variables in them."""
+    """Whether two sets of real numbers are equal. If they have variables, they are compared part by part."""
     same = same_set(reference, answer)
     if same is not None:
         return same
@@ -53,13 +53,13 @@ def _sets(reference: Answer, answer: Answer) -> Verdict:
     return False
 
 
-# The small kinds
+# Rules for the small kinds
 def _texts(reference: Text, answer: Text) -> bool:
     return reference.words == answer.words
 
 
 def _text_and_value(text: Text, value: Value) -> Verdict:
-    """A capital letter is a name of a point, an option, or a variable."""
+    """A capital letter may be the name of a point, an option, or a variable."""
     letter = text.original
     return len(letter) == 1 and value.unit is None and same_expressions(Expr("sym", name=letter), value.expr)
 
@@ -71,7 +71,7 @@ def _based_and_value(based: Based, value: Value) -> bool:
 
 
 def _clocks(reference: Clock, answer: Clock) -> bool:
-    """20:34 is 8:34 p.m.; a time that does not say which half of the day may be in either."""
+    """20:34 is 8:34 p.m. A time that does not name its half of the day may be in either."""
     same = (reference.minute, reference.second) == (answer.minute, answer.second)
     return same and bool(_hours(reference) & _hours(answer))
 
@@ -108,11 +108,11 @@ def _swapped(rule: Callable) -> Callable[[Answer, Answer], Verdict]:
 
 
 def _both_ways(one: type, other: type, rule: Callable) -> dict:
-    """A rule that is the same whichever of the two is the reference."""
+    """A rule that holds whichever of the two is the reference."""
     return {(one, other): rule, (other, one): _swapped(rule)}
 
 
-# (kind of the reference, kind of the answer) -> rule. A pair that is not here is asked of math-verify or not equal.
+# (kind of the reference, kind of the answer) -> rule. For other pairs math-verify is asked, or they are not equal.
 RULES |= {
     (Value, Value): signed_values,
     (Text, Text): _texts,

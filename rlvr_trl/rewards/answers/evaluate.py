@@ -1,8 +1,8 @@
 """
-What an expression comes to: exactly where it is rational, else as a ball that is certain to hold the value.
+The value of an expression: an exact number if it is rational, else a ball that is certain to hold the value.
 
-A ball is a number of Arb (python-flint) with its error bound, so that two values are told apart by proof. They are
-called equal where they agree to more digits than the numbers in the expressions could hide, see [`Evaluation`].
+A ball is a number of Arb (python-flint) with its error bound, so two values are told apart by proof. They are called
+equal if they agree to more digits than the numbers in the expressions could hide, see [`Evaluation`].
 """
 
 import hashlib
@@ -28,21 +28,21 @@ class Undefined(ArithmeticError):
 
 
 class TooLarge(ArithmeticError):
-    """A value that would take too long or too much memory."""
+    """A value that would take too much time or memory."""
 
 
 class Evaluation:
     """
-    The value of an expression where names have values.
+    The value of an expression, given the values of its names.
 
     Args:
         names (`dict[str, fmpq]`): Values of the variables.
         precision (`int`): Bits of the balls.
-        log_base (`int`): 10, or 0 for the natural one: what `\\log` without a base is.
-        real (`bool`): Even roots and logarithms of negative numbers are undefined.
+        log_base (`int`): Base of a `\\log` that has none: 10, or 0 for the natural logarithm.
+        real (`bool`): Whether even roots and logarithms of negative numbers are undefined.
 
     Attributes:
-        spread (`int`): Bits that all numbers met so far would take side by side: with fewer, a term could be lost.
+        spread (`int`): Bits of all numbers met so far, side by side. With a lower precision a term could be lost.
     """
 
     def __init__(self, names: dict[str, fmpq], precision: int = 256, log_base: int = 10, real: bool = False):
@@ -154,13 +154,13 @@ class Evaluation:
         return acb(exponent).exp()
 
     def _saturates(self, value: acb, name: str):
-        """Count the bits in which a function such as tanh comes close to its limit."""
+        """Count the bits that it takes to tell a function such as tanh from its limit."""
         if _binary_exponent(value) > 40:
             raise TooLarge(name)
         self.spread += 3 * 2 ** _binary_exponent(value) if _binary_exponent(value) > 5 else 0
 
     def _apply(self, tree):
-        """A function of which only the name is known: some transcendental function that depends on the name."""
+        """An unknown function: some transcendental function that depends on its name."""
         total = acb(0)
         for i, arg in enumerate(tree.args):
             value = self.value(arg)
@@ -231,11 +231,11 @@ _FUNCTIONS: dict[str, Callable[[acb], acb]] = {
 
 def power(base: Scalar, exponent: Scalar) -> Scalar:
     """
-    A power. Of a negative real number with an odd denominator in the exponent it is the real one, as in ∛(-8) = -2.
+    A power. For a negative real base and an exponent with an odd denominator it is the real one, as in ∛(-8) = -2.
 
     Raises:
         `Undefined`: 0 to a power that is not positive.
-        `TooLarge`: The result.
+        `TooLarge`: The result would be too large.
     """
     if isinstance(exponent, fmpq):
         if base == 0:
@@ -302,13 +302,13 @@ def _of_integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
 
 
 def _size(value: fmpq) -> int:
-    """Bits of an exact number, but for the 1 or 2 of a small one."""
+    """Bits of an exact number; 0 for a small one."""
     bits = abs(value.p).bit_length() + value.q.bit_length()
     return bits if bits > 16 else 0
 
 
 def _binary_exponent(value: acb) -> int:
-    """About the logarithm to base 2 of a value; 0 for 0."""
+    """Roughly the logarithm to base 2 of a value; 0 for 0."""
     upper = abs(value).abs_upper()
     if upper == 0 or not upper.is_finite():
         return 0
@@ -317,14 +317,15 @@ def _binary_exponent(value: acb) -> int:
 
 
 def fraction(value: fmpq) -> Fraction:
-    """An exact number as Python has it."""
+    """An exact number as a `Fraction`."""
     return Fraction(int(value.p), int(value.q))
 
 
 def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, real: bool) -> bool | None:
     """
-    Whether two expressions have the same value at one point: False by proof, True where they agree to 100 bits more
-    than the numbers in them take, `None` where that cannot be said, or where `real` and one of them is not real.
+    Whether two expressions have the same value at one point. False is proven. True means that they agree to 100 bits
+    more than the numbers in them take. `None` means that neither can be said, or that `real` is set and one of the
+    values is not real.
     """
     precision = 256
     while precision <= MAX_BITS:
@@ -340,7 +341,7 @@ def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, r
         ctx.prec = 53
         needed = 100 + evaluation.spread
         if not difference.contains(0):
-            # A real value that comes with an imaginary part of rounding is told apart by its real part.
+            # This also tells real values apart that have an imaginary part from rounding.
             return False
         if abs(difference).abs_upper() < arb(2) ** -needed:
             return True

@@ -19,7 +19,7 @@ _DEGREE, _RADIAN = UNITS["degree"], UNITS["radian"]
 
 
 def same_values(reference: Value, answer: Value) -> Verdict:
-    """Two numbers or expressions with their units and signs."""
+    """Whether two numbers or expressions are equal, with their units, percent and degree signs."""
     if reference.condition and answer.condition and reference.condition != answer.condition:
         return False
     if reference.percent or answer.percent:
@@ -38,7 +38,7 @@ def same_values(reference: Value, answer: Value) -> Verdict:
         and signs[0] != signs[1]
         and (known := same_expressions(*map(_without_degrees, (reference.expr, answer.expr))))
     ):
-        return known  # the sign was left out
+        return known  # one of them leaves the degree sign out
     return same_expressions(reference.expr, answer.expr)
 
 
@@ -49,7 +49,7 @@ def _without_degrees(tree: Expr) -> Expr:
 
 
 def _same_quantities(x: Expr, unit: Unit, y: Expr, other: Unit) -> Verdict:
-    """Two quantities: the same measure in other units is equal, and another measure is not."""
+    """Two quantities. The same measure in other units is equal, another measure is not."""
     if {unit.dimensions, other.dimensions} == {_DEGREE.dimensions, _RADIAN.dimensions}:
         x, y = (Expr("deg", (e,)) if u.dimensions == _DEGREE.dimensions else e for e, u in ((x, unit), (y, other)))
         return same_expressions(x, y)
@@ -65,7 +65,7 @@ def _times(expr: Expr, unit: Unit) -> Expr:
 
 
 def _same_percentages(reference: Value, answer: Value) -> Verdict:
-    """50% is 50 where the sign is left out, and 0.5; but 0.5 is not 0.5%."""
+    """50% is equal to 0.5, and to 50 with the sign left out; but 0.5 is not 0.5%."""
     if any(value.unit is not None and value.unit.dimensions for value in (reference, answer)):
         return False
     x, y = reference.expr, answer.expr
@@ -99,7 +99,7 @@ def same_expressions(reference: Expr, answer: Expr) -> Verdict:
 
 
 def _one_rounds_other(left: Expr, right: Expr) -> bool:
-    """Whether one is a decimal of enough digits that rounds the value of the other."""
+    """Whether one is a decimal with enough digits to stand for the value of the other, rounded."""
     for decimal, other in ((rounded(left), right), (rounded(right), left)):
         if decimal is None or variables(other):
             continue
@@ -128,7 +128,7 @@ def variables(*trees: Expr) -> tuple[str, ...]:
 
 
 def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
-    """By exact numbers and balls: at the one point where there are no variables, else at many."""
+    """Compare by exact numbers and balls: once if there are no variables, else at many points."""
     names = variables(left, right)
     real = bool(names) and not any(node == Expr("sym", name="i") for tree in (left, right) for node in tree.walk())
     try:
@@ -161,7 +161,7 @@ def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
 
 @lru_cache(maxsize=64)
 def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, ...]]]:
-    """Where expressions of so many variables are compared: real numbers, and if most are outside, whole ones."""
+    """The points at which expressions with `count` variables are compared: real ones, and whole ones as a fallback."""
     draw = random.Random(20251).randint
     ranges = [(1, 96)] * 6 + [(1, 400)] * 6 + [(-400, 400)] * 6 + [(-4_000, 4_000)] * 3
     parts = [97, 89, 83, 101, 103, 107, 109]
@@ -175,7 +175,7 @@ def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, 
 
 
 def matrix_of(tree: Expr) -> Expr | None:
-    """A matrix, with the scalars around it multiplied into it; `None` for what is none."""
+    """The matrix that an expression is, with the scalars around it multiplied in; `None` if it is no matrix."""
     if tree.op == "matrix":
         return tree
     inner = [matrix_of(arg) for arg in tree.args]

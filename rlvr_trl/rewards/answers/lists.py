@@ -1,4 +1,4 @@
-"""Several answers: lists, sets, tuples, and signs that stand for two answers."""
+"""Several answers: lists, sets, tuples, and signs such as ± that stand for two answers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +16,8 @@ MAX_ITEMS = 100  # of a list whose order does not matter
 MAX_SIGNS = 4  # ± in an expression
 
 
-# Several answers
 def expanded(answer: Answer) -> Items:
-    r"""As a list in which `\pm 2` is two answers, and x = 1 or x = 2 are 1 and 2."""
+    r"""The answer as a list in which `\pm 2` is two answers, and "x = 1 or x = 2" is 1 and 2."""
     items = answer.items if isinstance(answer, Items) and answer.left in ("", "\\{") else (answer,)
     found: list[Answer] = []
     for item in items:
@@ -79,7 +78,7 @@ def assigned(answer: Answer) -> tuple[str, Answer] | None:
 
 
 def same_lists(reference: Items, answer: Items) -> Verdict:
-    """Lists and sets: in any order, each as often as the other has it, but for repetitions in a set."""
+    """Lists and sets: equal in any order if each item occurs equally often in both. A set ignores repetitions."""
     if len(reference.items) > MAX_ITEMS or len(answer.items) > MAX_ITEMS:
         return False
     golds, answers = list(reference.items), list(answer.items)
@@ -97,7 +96,7 @@ def same_lists(reference: Items, answer: Items) -> Verdict:
 
 
 def signed_values(reference: Value, answer: Value) -> Verdict:
-    r"""Two values, each of which `\pm` may make two."""
+    r"""Two values, each of which may be two because of a `\pm`."""
     if any(node.op == "pm" for value in (reference, answer) for node in value.expr.walk()):
         return same_lists(expanded(reference), expanded(answer))
     return same_values(reference, answer)
@@ -172,13 +171,13 @@ def items_and_value(items: Items, value: Value, swapped: bool) -> Verdict:
 
 
 def all_say(reference: Answer, items: Items) -> bool:
-    """A reference of one, and a list of which each item says the same: 1/2, or 0.5."""
+    """A single reference, and a list whose items are all equal to it: 1/2, or 0.5."""
     several = expanded(items).items
     return items.left == "" and len(several) <= MAX_ITEMS and all(equal(reference, item) for item in several)
 
 
 def text_and_items(text: Text, items: Items) -> bool:
-    """AC as the options A, C."""
+    """AC may stand for the options A, C."""
     letters = [item.original for item in items.items if isinstance(item, Text)]
     word = text.original
     return (

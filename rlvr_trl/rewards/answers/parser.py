@@ -1,7 +1,7 @@
 """
-Expressions from tokens, by recursive descent.
+The parser of expressions: tokens become a tree by recursive descent.
 
-An operand that is not understood raises [`Unreadable`]; nothing is guessed and nothing is left out.
+An operand that is not understood raises [`Unreadable`]. Nothing is guessed and nothing is left out.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from .expressions import CONSTANTS, Expr, number
 from .tokens import Token, Unreadable, contents, split
 
 
-_RUN_TOGETHER = frozenset(  # gcd(a, b) needs its brackets, sinx does not
+# Names that may begin a run of letters: sinx needs no brackets, gcd(a, b) does.
+_RUN_TOGETHER = frozenset(
     [
         "sin",
         "cos",
@@ -31,15 +32,15 @@ _RUN_TOGETHER = frozenset(  # gcd(a, b) needs its brackets, sinx does not
     ]
     + ["log", "ln", "exp", "sqrt", "pi", "theta", "infinity", "inf"]
 )
-_FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is no product, a(x+1) is one
+_FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is not a product, a(x+1) is
 
 
 def parse(tokens: Sequence[Token]) -> Expr:
     """
-    The expression that all of the tokens stand for.
+    The expression that the tokens stand for.
 
     Raises:
-        `Unreadable`: They stand for none.
+        `Unreadable`: They stand for no expression.
     """
     parser = _ExpressionParser(tokens)
     tree = parser.whole()
@@ -83,7 +84,7 @@ class _ExpressionParser:
 
     # From sums to atoms
     def whole(self) -> Expr:
-        r"""What is in a group, such as `a \over b`."""
+        r"""The content of a group, such as `a \over b`."""
         value = self.sum()
         if self.at("over"):
             self.i += 1
@@ -129,7 +130,7 @@ class _ExpressionParser:
         )
 
     def is_number(self, at: int) -> bool:
-        """Whether a token is a number, which stands alone and not in braces."""
+        """Whether the token at a place is a number, without braces around it."""
         return at >= 0 and self.tokens[at].kind == "number"
 
     def factor(self) -> Expr:
@@ -187,7 +188,7 @@ class _ExpressionParser:
             return None
         if self.i and self.tokens[self.i - 1].text in ("*", "×", "/", "^"):
             return None
-        start, tokens = self.i, list(self.tokens)  # as they are before arguments are split off
+        start, tokens = self.i, list(self.tokens)  # a copy, because arguments may be split off
         self.i += 1
         if rest[1][:2] == ("command", "frac"):
             fraction = self.atom()
@@ -273,7 +274,7 @@ class _ExpressionParser:
         if name == "sqrt":
             degree = self.bracketed() if self.at("[") else None
             token = self.token
-            if token is not None and token.kind == "number":  # `\sqrt17` is meant as it looks
+            if token is not None and token.kind == "number":  # `\sqrt17` means the root of 17
                 self.i += 1
                 value = number(token.text)
             else:
@@ -294,7 +295,7 @@ class _ExpressionParser:
 
     # Names
     def letter(self) -> Expr:
-        """One letter of a run, with what belongs to it."""
+        """The first letter of a run, with its subscript, primes and arguments."""
         token = self.take()
         if token.font == "text" and len(token.text) > 1:
             raise Unreadable(f"the word {token.text!r} in an expression")
@@ -307,7 +308,7 @@ class _ExpressionParser:
         return self.named(name)
 
     def letters(self, token: Token) -> Expr:
-        """The first factor of a run of letters: a function, a name that is more than a letter, or one letter."""
+        """The first factor of a run of letters: a function, a name of several letters, or one letter."""
         if token.font == "text" and len(token.text) > 1:
             raise Unreadable(f"the word {token.text!r} in an expression")
         if token.font == "rm" and len(token.text) > 1 and token.text not in NAMES:
@@ -332,7 +333,7 @@ class _ExpressionParser:
         return self.call()
 
     def named(self, name: str) -> Expr:
-        """A name with its subscript and primes, and its arguments where it is a function."""
+        """A name with its subscript and primes, and with its arguments if it is a function."""
         if name == "imath":
             name = "i"
         if self.at("_"):
@@ -359,7 +360,7 @@ class _ExpressionParser:
         return Expr("sym", name=name)
 
     def primes(self) -> int:
-        r"""How many primes are in `^{\prime\prime}`; -1 for a single one without braces, 0 for none."""
+        r"""The number of primes in `^{\prime\prime}`; -1 for a single one without braces, 0 for none."""
         i = self.i + 1
         texts = [token.text for token in self.tokens[i : i + 5]]
         if texts[:1] == ["'"]:
@@ -375,7 +376,7 @@ class _ExpressionParser:
             if token.kind not in ("number", "letters", "symbol") and token.text != "*":
                 raise Unreadable("a subscript that is not plain")
             if token.kind == "letters" and len(token.text) > 1 and token.font != "rm":
-                self.i -= 1  # x_ab is x_a b
+                self.i -= 1  # x_ab means x_a b
                 self.tokens[self.i] = token._replace(text=token.text[1:], spaced="")
                 return token.text[0]
             return token.text
@@ -388,7 +389,7 @@ class _ExpressionParser:
         return name
 
     def arguments(self, name: str) -> tuple[Expr, ...] | None:
-        """The arguments where a name is applied: f(x+1), I(0), x(t), but not x(t+1), which is a product."""
+        """The arguments of a name that is applied: f(x+1), I(0), x(t), but not x(t+1), which is a product."""
         if not self.at("(") or name in CONSTANTS:
             return None
         end = contents(self.tokens, self.i)
@@ -404,7 +405,7 @@ class _ExpressionParser:
         return tuple(parse(part) for part in parts)
 
     def call(self) -> Expr:
-        """A known function with its arguments, which may stand without brackets."""
+        """A known function with its arguments, with or without brackets."""
         name = self.take().text
         power = base = None
         for _ in range(2):
@@ -430,7 +431,7 @@ class _ExpressionParser:
         return self.power(self.postfix(value)) if closed else value
 
     def call_arguments(self) -> tuple[tuple[Expr, ...], bool]:
-        """The arguments, and whether brackets close them, so that what follows is of the value."""
+        """The arguments, and whether they are in brackets, so that what follows applies to the value."""
         if self.at("(", "[", "{", "\\{"):
             start, opening = self.i, self.tokens[self.i].text
             end = contents(self.tokens, self.i)
@@ -483,7 +484,7 @@ class _ExpressionParser:
 
 
 def _is_differential(tree: Expr) -> bool:
-    """dy, d^2 y or a partial one, whose d cannot be cancelled."""
+    """Whether this is dy, d^2 y or a partial differential, whose d cannot be cancelled."""
     first = tree.args[0] if tree.op == "mul" else tree
     first = first.args[0] if first.op == "pow" else first
     return first.op == "sym" and (first.name == "partial" or (first.name == "d" and tree != first))

@@ -35,7 +35,7 @@ def _try(tokens: list[Token]) -> Expr | None:
 
 
 def _bare_expression(tokens: list[Token]) -> Value | None:
-    """An expression without a unit, unless what ends it looks like one."""
+    """An expression without a unit; `None` if its end looks like a unit."""
     if unit_start(tokens) is not None:
         return None
     expr = _try(tokens)
@@ -99,7 +99,7 @@ def _angle(tokens: list[Token]) -> Value | None:
 
 
 def _before_degrees(tokens: list[Token]) -> Expr | None:
-    """What stands before the first sign of degrees."""
+    """The expression before the first degree sign."""
     end = next(i for i, token in enumerate(tokens) if token.text == "°")
     while end and tokens[end - 1].text in ("^", "{"):
         end -= 1
@@ -107,7 +107,7 @@ def _before_degrees(tokens: list[Token]) -> Expr | None:
 
 
 def unit_start(tokens: list[Token]) -> int | None:
-    """Where the words after a number begin."""
+    """Where the unit after a number begins; `None` if there is none."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -132,8 +132,8 @@ def _is_unit(tokens: list[Token]) -> bool:
 
 def _may_be_unit(tokens: list[Token], before: list[Token]) -> bool:
     """
-    Whether a word after a number is a unit: one in a text font, one that is known, or a noun. Letters that could be
-    variables must stand apart from a plain number.
+    Whether a word after a number may be a unit: it is in a text font, it is known, or it is a noun. Letters that could
+    be variables must be separated from a plain number by a space.
     """
     token = tokens[0]
     word = token.text
@@ -163,7 +163,7 @@ def has_vowel(word: str) -> bool:
 
 
 def compound_quantity(tokens: list[Token]) -> Value | None:
-    """1 hour 20 minutes, and 5 ft 3 in: numbers with ever smaller units of one measure."""
+    """1 hour 20 minutes, or 5 ft 3 in: numbers with smaller and smaller units of one measure."""
     plain = [token for token in tokens if token.text.lower() != "and" or token.kind != "letters"]
     numbers, words = plain[::2], plain[1::2]
     if len(numbers) != len(words) or len(numbers) < 2:
@@ -180,7 +180,7 @@ def compound_quantity(tokens: list[Token]) -> Value | None:
 
 
 def _multiple(words: list[Token]) -> tuple[int, list[Token]]:
-    """How many a number counts, as in 5 million, and the words behind that."""
+    """The factor of a word such as million after a number, and the words after it."""
     factor = 1
     while words and words[0].kind == "letters" and singular(words[0].text.lower()) in MULTIPLES:
         factor *= MULTIPLES[singular(words[0].text.lower())]

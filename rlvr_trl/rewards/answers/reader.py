@@ -1,8 +1,8 @@
 r"""
-The text of an answer read as one of its kinds, from the outside in.
+The reader of answers: from the outside in, a text becomes an answer of one of the kinds.
 
-A text may have two readings, such as `12,345`: a number, or two numbers. Then two answers are equal if one reading of
-each is equal to one of the other.
+A text may have two readings: `12,345` is a number, or two numbers. Two answers are equal if any reading of one is
+equal to any reading of the other.
 """
 
 from dataclasses import replace
@@ -58,22 +58,22 @@ _OPERATIONS = ("cup", "cap", "setminus")
 @lru_cache(maxsize=20_000)
 def read(text: str) -> tuple[Answer, ...]:
     """
-    The readings of the text of an answer, the likeliest first; none where there is nothing in it. It never raises:
-    what cannot be read is [`Unread`], equal only to the same text.
+    The readings of the text of an answer, the likeliest first; empty if there is nothing in the text. This function
+    never raises an error: what cannot be read is [`Unread`], which is equal only to the same text.
     """
     squeezed = " ".join(text.split())
     try:
         return readings(squeezed)
-    except Exception:  # also an error of ours: no text that a model writes may end its training
+    except Exception:  # even for a fault of this package: no text that a model writes may end its training
         return (Unread(squeezed),) if any(c.isalnum() for c in squeezed) else ()
 
 
 def readings(text: str) -> tuple[Answer, ...]:
     """
-    As `read`, for a text without line ends.
+    Like `read`, for a text without line breaks.
 
     Raises:
-        `Unreadable`: It is no answer.
+        `Unreadable`: The text is not an answer.
     """
     tokens = with_joined_digits(without_surroundings(list(tokenize(text.strip('`" ')))))
     if not tokens:
@@ -89,7 +89,7 @@ def readings(text: str) -> tuple[Answer, ...]:
 
 
 def _as_list(tokens: list[Token]) -> list[Answer]:
-    """Numbers such as 12,345 as two, unless one would begin with 0."""
+    """Read 12,345 and the like as two numbers, unless one of them would begin with 0."""
     groups = [
         t.text for before, t in zip(tokens, tokens[1:], strict=False) if before.text == "," and t.kind == "number"
     ]
@@ -100,7 +100,7 @@ def _as_list(tokens: list[Token]) -> list[Answer]:
 
 
 def _others(tokens: list[Token], first: Answer) -> list[Answer]:
-    """A word that may be a product, as xyz or \\pi r, and a quantity whose unit may be a variable, as 3 m."""
+    """Other readings: of a word as a product, as xyz or \\pi r, and of a unit as a variable, as in 3 m."""
     found = []
     if isinstance(first, Text) and len(tokens) == 1 and tokens[0].font != "text":
         word = tokens[0].text
@@ -117,7 +117,7 @@ def _others(tokens: list[Token], first: Answer) -> list[Answer]:
 
 
 def _without_row_ends(tokens: list[Token]) -> Unread:
-    r"""A matrix without the row ends before commands, which answers of MATH have lost: `\\\frac` became `\frac`."""
+    r"""A matrix without the row ends before commands, which answers of MATH lack: `\\\frac` has become `\frac`."""
     kept = [
         token
         for token, following in zip(tokens, [*tokens[1:], None], strict=True)
@@ -161,7 +161,7 @@ def _read_tokens(tokens: list[Token]) -> Answer:
 
 
 def _conditional(tokens: list[Token], start: int) -> Answer:
-    """An answer with a reason behind it, or one with variables and an inequality for them. All else is words."""
+    """An answer with a reason after it, or with an inequality for its variables. Anything else is words."""
     before, after = tokens[:start], tokens[start + 1 :]
     while before and before[-1].text in (",", ";", "("):
         before = before[:-1]
@@ -179,7 +179,7 @@ def _conditional(tokens: list[Token], start: int) -> Answer:
 
 
 def _bracketed_condition(tokens: list[Token]) -> int | None:
-    r"""Where `(n \ge 1)` and `(k \in \mathbb{Z})` begin behind an answer."""
+    r"""Where a condition such as `(n \ge 1)` or `(k \in \mathbb{Z})` begins after an answer."""
     start = next((i for i in range(len(tokens) - 1, 0, -1) if tokens[i].text == "("), 0)
     if not start or tokens[-1].text != ")" or not tokens[start].spaced or not closes_all(tokens[start:]):
         return None
@@ -193,14 +193,14 @@ def _is_condition(answer: Answer) -> bool:
 
 
 def _under(answer: Answer, condition: str) -> Answer | None:
-    """An answer with variables under a condition; `None` for one without."""
+    """An answer with the condition on its variables; `None` for an answer without variables."""
     if isinstance(answer, Relation) or (isinstance(answer, Value) and _has_variables(answer)):
         return replace(answer, condition=condition)
     return None
 
 
 def _system(tokens: list[Token]) -> Answer | None:
-    """Equations under each other, behind one brace."""
+    """Equations below each other, perhaps after a brace."""
     if tokens[0].text == "\\{" and len(tokens) > 2 and tokens[1].kind == "begin":
         tokens = tokens[1:]
     elif tokens[0][:2] != ("begin", "cases"):
@@ -326,7 +326,7 @@ def _side(tokens: list[Token]) -> Answer:
 
 
 def _without_unit(answer: Answer, tokens: list[Token]) -> Answer:
-    """3 h as a product in 3 h = 6, where only what follows is a quantity."""
+    """A left side such as 3 h in 3 h = 6 is a product: only the right side may be a quantity."""
     plain = all(token.font != "text" for token in tokens)
     expr = _others(tokens, answer) if plain and isinstance(answer, Value) and answer.unit is not None else []
     return expr[0] if expr else answer

@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, points, and what unions, differences and inequalities make of them."""
+"""Sets of real numbers: intervals, points, and the unions, differences and inequalities that describe them."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -17,9 +17,9 @@ TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 class Bound(NamedTuple):
-    """An end of an interval: where it is, whether it belongs to it, and the number as it was written."""
+    """An end of an interval: where it is, whether it belongs to the interval, and the number as it was written."""
 
-    at: Fraction | float  # -inf and inf for the infinite ones
+    at: Fraction | float  # -inf or inf if the interval is not bounded
     closed: bool
     expr: Expr | None = None
 
@@ -34,7 +34,7 @@ RealSet = tuple[Interval, ...]
 
 
 def union(parts: Iterable[Interval]) -> RealSet:
-    """Disjoint intervals in order, with what touches joined."""
+    """Disjoint intervals in order. Intervals that touch are joined."""
     found: list[Interval] = []
     for low, high in sorted(parts, key=lambda part: (part.low.at, not part.low.closed)):
         if low.at > high.at or (low.at == high.at and not (low.closed and high.closed)):
@@ -50,7 +50,7 @@ def union(parts: Iterable[Interval]) -> RealSet:
 
 
 def complement(of: RealSet) -> RealSet:
-    """All real numbers that are not in a set of disjoint intervals in order."""
+    """All real numbers outside a set of disjoint intervals in order."""
     bounds = [Bound(-INFINITE, False)]
     for low, high in of:
         bounds += [low._replace(closed=not low.closed), high._replace(closed=not high.closed)]
@@ -64,7 +64,7 @@ def intersection(left: RealSet, right: RealSet) -> RealSet:
 
 
 def same_set(one: Answer, other: Answer) -> bool | None:
-    """Whether two answers are the same set of real numbers, by the ends as they are written; `None` if one is none."""
+    """Whether two answers are the same set of real numbers, judged by their ends; `None` if one is not such a set."""
     left, right = real_set(one), real_set(other)
     if left is None or right is None:
         return None
@@ -133,22 +133,22 @@ def variable_of(answer: Answer) -> str | None:
 
 
 def _names_of(answer: Answer) -> set[str]:
-    """The variables that inequalities speak of."""
+    """The variables of inequalities."""
     relations = answer.items if isinstance(answer, Items) else (answer,)
     sides = [side for one in relations if isinstance(one, Relation) for side in one.sides]
     return {name for name in map(variable_of, sides) if name is not None}
 
 
 def _same_variables(one: Answer, other: Answer) -> bool:
-    """Whether two sets, by name or by inequalities, may be of the same variable."""
+    """Whether two sets may be about the same variable. A set without a name for it fits any."""
     names = [_names_of(one), _names_of(other)]
     return not all(names) or names[0] == names[1] or ANY in names[0] | names[1]
 
 
 def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> RealSet | None:
     """
-    The real numbers for which inequalities in one variable hold: all of them, or any where they are joined by "or", or
-    by commas and do not meet.
+    The real numbers for which inequalities in one variable hold: all of the inequalities, or any of them if they are
+    joined by "or", or if they are joined by commas and have no solution in common.
     """
     names, sets = set(), []
     for relation in relations:

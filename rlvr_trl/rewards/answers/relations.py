@@ -1,4 +1,4 @@
-"""Equations and inequalities, and the values that they say."""
+"""Equations and inequalities, and the values that they state."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -18,12 +18,12 @@ _OF_AN_ANGLE = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 
 def _is_of_an_angle(expr: Expr) -> bool:
-    """sin A, whose value a problem may ask for."""
+    """Whether this is like sin A, whose value a problem may ask for."""
     return expr.op == "call" and expr.name in _OF_AN_ANGLE and len(expr.args) == 1 and bool(variables(expr))
 
 
 def _is_named_in_reference(side: Answer) -> bool:
-    """What a reference may call its value besides: a length, a sum of f(2) and f(3), a limit."""
+    """Whether a reference may have this as the left side of its value: a length, f(2) + f(3), or a limit."""
     if isinstance(side, Unread):
         return bool(side.tokens) and side.tokens[0].kind == "big"
     expr = side.expr if isinstance(side, Value) else Expr("num")
@@ -32,7 +32,7 @@ def _is_named_in_reference(side: Answer) -> bool:
 
 
 def _is_impossible(side: Answer, value: Answer) -> bool:
-    """A sine or cosine above 1."""
+    """Whether this states a sine or cosine above 1."""
     number = exact(value.expr) if isinstance(value, Value) else None
     of = side.expr.name if isinstance(side, Value) else ""
     return of in ("sin", "cos") and number is not None and abs(number) > 1
@@ -43,7 +43,7 @@ def _is_variable(expr: Expr) -> bool:
 
 
 def is_name(side: Answer) -> bool:
-    """Whether a side only says of what the other is the value: x, f(x), AB, Area, P(X=2)."""
+    """Whether a side only names what the other side is the value of: x, f(x), AB, Area, P(X=2)."""
     if isinstance(side, Value):
         expr = side.expr
         letters = expr.op == "mul" and all(arg.op == "sym" and arg.name not in CONSTANTS for arg in expr.args)
@@ -68,7 +68,7 @@ def is_name(side: Answer) -> bool:
 
 def _says(relation: Relation, compound: bool) -> Answer | None:
     """
-    The value that a chain of equations ends in. With `compound` the other side may also be a sum or product of
+    The value that a chain of equations ends in. With `compound`, the side that it belongs to may also be a sum of
     different variables, as in a + b = 10.
     """
     sides, signs = relation.sides, relation.signs
@@ -100,7 +100,7 @@ def _says(relation: Relation, compound: bool) -> Answer | None:
 
 
 def _is_sum_of_names(side: Answer) -> bool:
-    """a + b, a - b, m + n + p, or an expression that only math-verify could read."""
+    """Whether this is like a + b, a - b or m + n + p, or an expression that only math-verify could read."""
     if isinstance(side, Unread):
         return True
     if not isinstance(side, Value) or side.expr.op != "add":
@@ -145,12 +145,12 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
 
 
 def _same_side(one: Answer, other: Answer) -> bool:
-    """By form where they are mathematics: two equations that are true have equal values on both sides."""
+    """Mathematics is compared by form here, because the two sides of any true equation have equal values."""
     return one == other or (not isinstance(one, Value | Unread) and equal(one, other))
 
 
 def _proportional(reference: Relation, answer: Relation) -> bool:
-    """Whether one equation, or inequality, is a multiple of the other."""
+    """Whether one equation or inequality is a multiple of the other."""
     (sign,), (other_sign,) = reference.signs, answer.signs
     one, other = _difference(reference), _difference(answer)
     zero, names = Expr("num"), variables(one, other)
@@ -170,7 +170,7 @@ def _proportional(reference: Relation, answer: Relation) -> bool:
 
 
 def _solved(explicit: Relation, other: Relation) -> bool:
-    """Whether one equation is y = f(x), and the other is linear in y and holds for it, as x y = 1 for y = 1/x."""
+    """Whether one equation is y = f(x) and the other is linear in y and has this solution, as x y = 1 for y = 1/x."""
     left, right = _expressions(explicit)
     if {explicit.signs, other.signs} != {("=",)} or not _is_variable(left) or left.name in variables(right):
         return False
@@ -190,7 +190,7 @@ def _expressions(relation: Relation) -> list[Expr]:
 
 
 def _difference(relation: Relation) -> Expr:
-    """The left side less the right one."""
+    """The left side minus the right one."""
     left, right = _expressions(relation)
     return Expr("add", (left, Expr("neg", (right,))))
 

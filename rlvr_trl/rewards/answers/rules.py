@@ -1,4 +1,4 @@
-"""Whether two answers are equal: the rule for their kinds, and math-verify where it cannot tell."""
+"""Whether two answers are equal: by the rule for their kinds, or by math-verify if that cannot tell."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ ALGEBRA: bool = True  # whether math-verify may be asked in this process
 
 
 class NeedsAlgebra(Exception):
-    """Two answers are left to math-verify, which must not be asked here."""
+    """Only math-verify could compare two answers, and this process must not ask it."""
 
 
 # (kind of the reference, kind of the answer) -> rule; filled in equality.py
@@ -36,7 +36,10 @@ def equal(reference: Answer, answer: Answer) -> bool:
 
 
 def _may_ask(reference: Answer, answer: Answer) -> bool:
-    """Not of words, and of a tuple only where the other has an operator that makes one, as a sum or a limit may."""
+    """
+    Whether math-verify may compare two answers. It may not compare words, and a tuple only with something that has a
+    large operator, a matrix or a set operation.
+    """
     kinds = {type(reference), type(answer)}
     if kinds == {Items, Unread}:
         tokens = [token for one in (reference, answer) if isinstance(one, Unread) for token in one.tokens]

@@ -1,4 +1,4 @@
-"""Units of measurement: what a few words after a number measure, and in which multiple of what."""
+"""Units of measurement: what the words after a number measure, and which multiple of the base units they are."""
 
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from .tokens import Token, Unreadable
 
 
 class Unit(NamedTuple):
-    """A product of powers of base units, sorted, times an exact factor. A counted noun is a base unit of its own."""
+    """A product of powers of base units, sorted, times an exact factor. A counted noun is its own base unit."""
 
     dimensions: tuple[tuple[str, int], ...] = ()
     factor: Fraction = Fraction(1)
 
     @property
     def noun(self) -> bool:
-        """Whether it is a word that this table does not know, such as apples."""
+        """Whether a word that the table does not know is part of it, such as apples."""
         return any(base.startswith("noun ") for base, _ in self.dimensions)
 
 
-# Multiples of base units; a space parts the names of one multiple.
+# Multiples of base units, by names separated by spaces.
 _LENGTH = {
     "m meter metre": 1,
     "ft foot feet": "0.3048",
@@ -128,7 +128,7 @@ def _unit_table() -> dict[str, Unit]:
 
 
 UNITS = _unit_table()
-# Words that change a number, or say something else of it: 5 squared, 5 thirds, 5 more than x, 5 below zero
+# Words that change a number or say something else about it: 5 squared, 5 thirds, 5 more than x, 5 below zero.
 _NO_NOUNS = """
 about above ago and approximately are at bar base basi be below but by correct cos could couple cubed decreased
 divided double doubled eighth else equal equals except factorial false fewer fifth first for fourth from gros gross
@@ -138,7 +138,7 @@ power prime quarter raised rd reciprocal root score seventh should sin sixth som
 then third thousandth times to triple tripled twelfth twice under unless was when where with without wrong yes zero
 """
 NO_NOUNS = frozenset(_NO_NOUNS.split())
-# Of these the ones that are nouns in the plural, or stand before a noun: 7 primes, 3 real roots, 4 positive integers
+# Those of them that are nouns in the plural, or stand before a noun: 7 primes, 3 real roots, 4 positive integers.
 _NOUNS_IN_PLURAL = frozenset(
     ["zero", "pair", "prime", "root", "triple", "double", "power", "positive", "negative", "other"]
 )
@@ -146,7 +146,7 @@ _IRREGULAR_PLURALS = frozenset(
     ["people", "children", "men", "women", "fish", "sheep", "feet", "mice", "dice", "teeth"]
 )
 _MONTHS = frozenset(["month", "moth", "bath", "path", "tooth", "cloth", "youth", "myth", "booth"])
-# Words that say only that something is counted
+# Words that say only that something is counted.
 _COUNTS = """
 unit way time point solution total square cubic sq cu each altogether in individual item different distinct possible
 value number integer arrangement outcome old
@@ -175,7 +175,7 @@ def lookup(word: str) -> Unit | None:
 
 
 def _noun(word: str, last: bool) -> Unit:
-    """Something counted, in the plural where it is the last word, and no word that changes the number."""
+    """The unit of a counted noun, which is in the plural if it is the last word and does not change the number."""
     noun, plural = singular(word.casefold()), word.casefold().endswith("s") or word.casefold() in _IRREGULAR_PLURALS
     known = noun in NO_NOUNS and not (noun in _NOUNS_IN_PLURAL and (plural or not last))
     part = noun.endswith(("th", "illion", "illionth")) and noun not in _MONTHS
@@ -189,11 +189,11 @@ def read_unit(tokens: list[Token]) -> Unit:
     The unit that tokens such as `m / s ^ 2`, `square centimeters` or `apples` stand for.
 
     Raises:
-        `Unreadable`: They stand for none.
+        `Unreadable`: They stand for no unit.
     """
     of = next((i for i, token in enumerate(tokens) if token.text == "of"), len(tokens))
     if all(token.kind == "letters" and singular(token.text.lower()) not in NO_NOUNS for token in tokens[of + 1 :]):
-        tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, cups of flour
+        tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, or cups of flour
     words = [token for token in tokens if token.kind in ("letters", "symbol")]
     powers: dict[str, int] = {}
     factor, sign, power, last, i = Fraction(1), 1, 1, None, 0

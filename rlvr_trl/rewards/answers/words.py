@@ -1,4 +1,4 @@
-"""Answers in words: which tokens are words rather than a product of letters, and what words are compared by."""
+"""Answers in words: what is a word rather than a product of letters, and in which form words are compared."""
 
 from .commands import NAMES
 from .expressions import Expr
@@ -21,7 +21,7 @@ _PUNCTUATION = (".", ",", ";", ":", "?", "'")
 
 
 def text_of(tokens: list[Token]) -> Answer:
-    """Words, with the numbers and signs among them, but without spaces, punctuation and the article in front."""
+    """Words with the numbers and signs among them, without spaces, punctuation and an article at the beginning."""
     while len(tokens) > 1 and tokens[0].text.lower() in ("a", "an", "the") and tokens[1].spaced:
         tokens = tokens[1:]
     pieces = []
@@ -40,26 +40,26 @@ def text_of(tokens: list[Token]) -> Answer:
         return Named("R")
     original = "".join((" " if token.spaced and i else "") + token.text for i, token in enumerate(tokens))
     if 1 < len(original) <= 3 and original.isupper() and words not in _SHORT_WORDS:
-        return Text(original, original)  # AB is no other way to write ab
+        return Text(original, original)  # AB is not another way to write ab
     return Text(words, original)
 
 
 def unread(tokens: list[Token]) -> Unread:
-    """Spaces do not matter, but between numbers."""
+    """Tokens that no kind fits. They are compared without spaces, except those between numbers."""
     apart = [a.kind == b.kind == "number" for a, b in zip(tokens, tokens[1:], strict=False)]
     text = "".join((" " if space else "") + token.text for space, token in zip([False, *apart], tokens, strict=True))
     return Unread(text, tuple(tokens))
 
 
 def is_wordy(tokens: list[Token]) -> bool:
-    """Whether there is more than letters and punctuation to a text: several words, or one of four letters."""
+    """Whether tokens that no kind fits are words: several words, or one of at least four letters."""
     words = [token.text for token in tokens if token.kind == "letters"]
     longest = max(map(len, words), default=0)
     return longest > 3 or (len(words) > 1 and longest > 2)
 
 
 def read_words(tokens: list[Token]) -> Answer | None:
-    """Words and nothing else; not single letters, and not short runs of them that may be products."""
+    """Words and nothing else. Single letters, and short runs of letters that may be products, are no words."""
     if _is_phrase(tokens):
         return text_of(tokens)
     words = [token for token in tokens if token.kind == "letters"]
@@ -75,7 +75,7 @@ def read_words(tokens: list[Token]) -> Answer | None:
     if len(tokens) == 1:
         return _single_word(tokens)
     if ("-" in marks and all(len(token.text) < 3 for token in words)) or ("'" in marks and len(words) == 1):
-        return None  # a - b, and f'
+        return None  # a - b, or f'
     single = [len(token.text) == 1 for token in words]
     if all(one and token.font != "text" for one, token in zip(single, words, strict=True)):
         return None
@@ -86,7 +86,7 @@ def read_words(tokens: list[Token]) -> Answer | None:
 
 
 def _is_phrase(tokens: list[Token]) -> bool:
-    """October 30, and several words with something else among them, as in: it may be 11."""
+    """Whether this is like "October 30", or several words with other tokens among them, as in "it may be 11"."""
     first = tokens[0].text if tokens[0].kind == "letters" else ""
     if (
         (len(first) > 3 or (len(first) == 3 and first.istitle()))
