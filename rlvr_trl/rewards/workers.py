@@ -1,7 +1,7 @@
 """
 A pool of worker processes that can be killed, for functions that may hang, crash, or do what they should not.
 
-`pebble.ProcessPool` (5.2.3, read and tried) does not replace it: its parent unpickles what workers send, so that a
+`pebble.ProcessPool` (as of 5.2.3) cannot take its place: its parent unpickles what workers send, so that a
 worker which an answer has taken over runs code in the trainer; its timeout is wall-clock time, which a busy machine
 uses up; and it starts workers by `multiprocessing`, with the environment and the main script of the user.
 """
