@@ -24,7 +24,7 @@ def mazes():
 
 
 def floyd_warshall(maze):
-    """Distances between all cells that are not walls, by another route than breadth-first search."""
+    """Distances between all cells that are not walls, found without a breadth-first search."""
     rows = maze.split("\n")
     cells = [(i, j) for i, row in enumerate(rows) for j, symbol in enumerate(row) if symbol != "*"]
     gaps = np.abs(np.array(cells)[:, None] - np.array(cells)[None]).sum(-1)

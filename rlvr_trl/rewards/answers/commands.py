@@ -111,18 +111,8 @@ _ACTIONS = {
     "argument": "color textcolor phantom hphantom vphantom hspace vspace label tag",
 }
 ACTION_OF = {name: action for action, names in _ACTIONS.items() for name in names.split()}
-MATRICES = (
-    "matrix",
-    "pmatrix",
-    "bmatrix",
-    "vmatrix",
-    "Bmatrix",
-    "Vmatrix",
-    "smallmatrix",
-    "psmallmatrix",
-    "array",
-    "cases",
-)
+_MATRICES = "matrix pmatrix bmatrix vmatrix Bmatrix Vmatrix smallmatrix psmallmatrix array cases"
+MATRICES = frozenset(_MATRICES.split())
 ESCAPES = {
     "{": ("open", "\\{"), "}": ("close", "\\}"), "%": ("op", "%"), "$": ("currency", "$"), "|": ("op", "‖"),
     "_": ("op", "_"), "&": ("op", ","),

@@ -13,24 +13,8 @@ from .tokens import Token, Unreadable, contents, split
 
 # Names that may begin a run of letters: sinx needs no brackets, gcd(a, b) does.
 _RUN_TOGETHER = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-    ]
-    + ["log", "ln", "exp", "sqrt", "pi", "theta", "infinity", "inf"]
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh"]
+    + ["cosh", "tanh", "log", "ln", "exp", "sqrt", "pi", "theta", "infinity", "inf"]
 )
 _FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is not a product, a(x+1) is
 

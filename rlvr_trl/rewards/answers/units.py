@@ -84,34 +84,10 @@ _PREFIXES = {
     "mu": "1e-6",
 }
 _PREFIX_WORDS = {"kilo": 1000, "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9", "mega": 10**6}
-_PREFIXED = (
-    "m",
-    "g",
-    "s",
-    "L",
-    "l",
-    "Hz",
-    "N",
-    "J",
-    "W",
-    "Pa",
-    "A",
-    "V",
-    "mol",
-    "eV",
-    "cal",
-    "bar",
-    "F",
-    "H",
-    "T",
-    "C",
-    "Omega",
-    "Ohm",
-)
+_PREFIXED = "m g s L l Hz N J W Pa A V mol eV cal bar F H T C Omega Ohm"
 _PREFIXED_WORDS = (
-    ["meter", "metre", "gram", "second", "liter", "litre", "hertz", "newton", "joule", "watt", "pascal", "volt", "amp"]
-    + ["ampere", "mole", "electronvolt", "calorie", "ohm"]
-)  # fmt: skip
+    "meter metre gram second liter litre hertz newton joule watt pascal volt amp ampere mole electronvolt calorie ohm"
+)
 
 
 def _unit_table() -> dict[str, Unit]:
@@ -121,7 +97,7 @@ def _unit_table() -> dict[str, Unit]:
             for name in names.split():
                 table[name] = Unit(tuple(sorted(dimensions.items())), Fraction(factor))
     for prefixes, names in ((_PREFIXES, _PREFIXED), (_PREFIX_WORDS, _PREFIXED_WORDS)):
-        for name in names:
+        for name in names.split():
             for prefix, factor in prefixes.items():
                 table.setdefault(prefix + name, Unit(table[name].dimensions, table[name].factor * Fraction(factor)))
     return table
