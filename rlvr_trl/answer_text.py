@@ -375,7 +375,7 @@ def _past_math(text: str, start: int) -> int:
     for opening, closing in _MATH_DELIMITERS:
         if text.startswith(opening, start):
             end = text.find(closing, start + len(opening))
-            # Amounts of money are no mathematics: "$5 because I paid $3"
+            # Amounts of money are not mathematics: "$5 because I paid $3"
             if end < 0 or (opening == "$" and ("\n" in text[start:end] or text[end + 1 : end + 2].isdigit())):
                 return 0
             return end + len(closing)

@@ -41,7 +41,7 @@ def choice_reward(
 
     The choice is read where [`find_answer`] finds the answer: the last `\boxed{…}` after the thinking, else the last
     `<answer>…</answer>`, else what follows "the answer is" and the like, else the last line if it is nothing but a
-    letter. A box or tag with anything other than letters is no choice. Where there is neither, the last resort is the
+    letter. A box or tag with anything other than letters is not a choice. Without either, the last resort is the
     last letter in parentheses or after "option". A completion that chooses several letters, as in `\boxed{A, B}`, is
     right only if the reference has the same ones.
 

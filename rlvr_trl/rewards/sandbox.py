@@ -46,7 +46,7 @@ ALLOWED_EVENTS = frozenset({"builtins.id", "array.__new__", "pickle.find_class",
 # `inspect.signature`, which SymPy calls on its functions, reads these.
 READABLE_ATTRIBUTES = ("__code__", "__defaults__", "__kwdefaults__")
 
-# Modules of SymPy 1.14 that its functions import only when they are called, but for printers, plots and physics
+# Modules of SymPy 1.14 that its functions import only when they are called, except printers, plots and physics
 _ON_FIRST_USE = (
     ["assumptions.facts", "assumptions.satask", "assumptions.lra_satask", "assumptions.wrapper"]
     + [f"assumptions.handlers.{name}" for name in ("calculus", "matrices", "ntheory", "order", "sets")]

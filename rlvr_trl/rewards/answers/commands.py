@@ -89,7 +89,7 @@ _AS_THEY_ARE = {  # commands whose token has the same text
 COMMANDS = {name: (kind, name) for kind, names in _AS_THEY_ARE.items() for name in names.split()} | {
     name: token for token, names in _TABLE.items() for name in names.split()
 }
-# What a command does that is no token: nothing, a space, a font, an accent on a name, or hiding its argument.
+# What a command that is not a token does: nothing, a space, a font, an accent on a name, or hiding its argument.
 _ACTIONS = {
     "drop": "displaystyle textstyle scriptstyle limits nolimits Large LARGE large normalsize small huge Huge tiny "
     "footnotesize mathstrut strut checkmark qed square blacksquare hfill noindent nonumber bf rm it sf tt bfseries "

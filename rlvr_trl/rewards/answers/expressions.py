@@ -48,7 +48,7 @@ def number(text: str) -> Expr:
     if "(" in text:
         match = _REPEATING.fullmatch(text)
         if match is None:
-            raise Unreadable(f"{text} is no number")
+            raise Unreadable(f"{text} is not a number")
         whole, fixed, repeated = match.groups()
         scale = 10 ** len(fixed)
         value = Fraction(int(whole or 0)) + Fraction(int(fixed or 0), scale)

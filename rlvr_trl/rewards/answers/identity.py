@@ -175,7 +175,7 @@ def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, 
 
 
 def matrix_of(tree: Expr) -> Expr | None:
-    """The matrix that an expression is, with the scalars around it multiplied in; `None` if it is no matrix."""
+    """The matrix that an expression is, with the scalars around it multiplied in; `None` if it is not one."""
     if tree.op == "matrix":
         return tree
     inner = [matrix_of(arg) for arg in tree.args]

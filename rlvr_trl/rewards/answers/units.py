@@ -156,7 +156,7 @@ def _noun(word: str, last: bool) -> Unit:
     known = noun in NO_NOUNS and not (noun in _NOUNS_IN_PLURAL and (plural or not last))
     part = noun.endswith(("th", "illion", "illionth")) and noun not in _MONTHS
     if word.isascii() and (known or part or len(noun) < 2 or word in NAMES or (last and not plural)):
-        raise Unreadable(f"{word!r} is no unit")
+        raise Unreadable(f"{word!r} is not a unit")
     return Unit((("noun " + noun, 1),))
 
 

@@ -59,7 +59,7 @@ def is_wordy(tokens: list[Token]) -> bool:
 
 
 def read_words(tokens: list[Token]) -> Answer | None:
-    """Words and nothing else. Single letters, and short runs of letters that may be products, are no words."""
+    """Words and nothing else. Single letters, and short runs of letters that may be products, are not words."""
     if _is_phrase(tokens):
         return text_of(tokens)
     words = [token for token in tokens if token.kind == "letters"]
