@@ -1,9 +1,9 @@
 r"""
 Where the answer is in a completion: after the thinking, in a box, in a tag, after a phrase, or in the last line.
 
-Nothing is said here about what an answer means. Rewards and datasets read it: `math_reward` as mathematics,
-`choice_reward` as a letter. All functions take time that is linear in the text, for a model in training will find the
-text for which they do not.
+This module does not know what an answer means. Rewards and datasets read it: `math_reward` as mathematics,
+`choice_reward` as a letter. All functions take time linear in the text, because a model in training will find any text
+for which they do not.
 """
 
 import re
@@ -17,12 +17,12 @@ OPENING_TAG, CLOSING_TAG = "<answer>", "</answer>"
 
 MAX_TEXT_CHARS = 1_000_000  # a longer text is not read
 MAX_BOXES = 50  # boxes that are looked at, from the end
-MAX_BOX_CHARS = 10_000  # characters in a box, so that the search is linear in the text however many boxes are open
-MAX_PHRASES = 50  # places where the word "answer" stands that are looked at, from the end
+MAX_BOX_CHARS = 10_000  # characters in a box: keeps the search linear in the text however many boxes are left open
+MAX_PHRASES = 50  # occurrences of the word "answer" that are looked at, from the end
 MAX_PHRASE_CHARS = 2_000  # characters of an answer after a phrase
 MAX_LINE_CHARS = 200  # characters of a last line that may be an answer
 
-# Opening and closing tag of a thought. An empty opening tag: only the closing one can be told from other text.
+# Opening and closing tag of a thought. The opening tag is empty if only the closing one can be told from other text.
 THINKING_TAGS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, MiniMax, Nemotron, OLMo and most others
     ("<thinking>", "</thinking>"),
@@ -82,10 +82,10 @@ _ABOUT_THE_ANSWER = re.compile(
 )
 _HEADINGS = {"", "final", "the", "the final", "my", "my final", "correct", "the correct", "最终"}
 _REST_OF_HEADING = re.compile(r"[ \t*_`#]{0,9}(?:\n|\Z)")
-_SKIPPED = re.compile(r"[\s*`]*")
+_BEGINNING = re.compile(r"[^\s*`]")
 _CLAUSE = re.compile(r"(?<=[\s,(—–])(?:(?:because|since|so|which|as|where)\b|i\.e\.)|因为|因為|所以", re.IGNORECASE)
 _MATH_DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
-# Asterisks around bold text, and not the power in 2**3 or 2 ** 3
+# Asterisks around bold text, but not the power in 2**3 or 2 ** 3
 _BOLD = re.compile(r"(?<![\w)\]}])\*\*(?=\S)|(?<=\S)\*\*(?![\w({\\-])")
 
 
@@ -97,10 +97,10 @@ class FoundAnswer:
     Attributes:
         how (`str`):
             What it was found by: `"box"` (`\boxed{…}`), `"tag"` (`<answer>…</answer>`), `"phrase"` ("the answer is
-            …"), `"hash"` (`#### …`) or `"line"`, the last line. A last line may be anything: it is for the caller to
-            decide whether it reads as an answer.
+            …"), `"hash"` (`#### …`) or `"line"` (the last line). A last line may be anything: the caller decides
+            whether it is an answer.
         texts (`tuple[str, ...]`):
-            At least one text, none of them blank. Several only for boxes side by side, as in
+            At least one text, none of them blank. There are several only for boxes side by side, as in
             `$\boxed{1}$ and $\boxed{2}$`.
     """
 
@@ -114,16 +114,16 @@ def find_answer(
     r"""
     The answer of a completion, or `None` if there is none.
 
-    Of what follows the thinking, see [`after_thinking`], the first of these that is there:
+    It is looked for after the thinking, see [`after_thinking`]. The first of these that exists is the answer:
 
-    - the last box, or the last boxes where only separators stand between them, see [`boxes`];
+    - the last box, or the last boxes if only separators stand between them, see [`boxes`];
     - the last complete `<answer>…</answer>` that is not blank;
     - what follows `####` in the last line, as in GSM8K;
     - what follows the last "answer is", "answer:" or "答案是", or the line after a heading such as "**Final Answer**",
-      up to the end of the line, of the sentence, or to a clause such as ", because …";
+      up to the end of the line or the sentence, or up to a clause such as ", because …";
     - the last line, if it has at most 200 characters.
 
-    Of the last three, markdown bold, a full stop at the end, and `$…$` or `\(…\)` around the whole are left out.
+    The last three come without markdown bold, a full stop at the end, and `$…$` or `\(…\)` around the whole.
 
     Args:
         text (`str`):
@@ -134,7 +134,7 @@ def find_answer(
             Whether the prompt has opened a thought, so that there is no answer before a closing tag.
 
     Raises:
-        `ValueError`: `thinking_tags` are no pairs.
+        `ValueError`: `thinking_tags` are not pairs.
 
     Example:
     ```python
@@ -142,10 +142,10 @@ def find_answer(
     FoundAnswer(how='phrase', texts=('4',))
     ```
     """
-    text = after_thinking(text, thinking_tags, starts_thinking)
-    if text is None:
+    rest = after_thinking(text, thinking_tags, starts_thinking)
+    if rest is None:
         return None
-    boxed = last_boxes(text)
+    boxed = last_boxes(rest)
     if boxed:
         return FoundAnswer("box", boxed)
     for how, find in (
@@ -154,8 +154,8 @@ def find_answer(
         ("phrase", _after_phrase),
         ("line", _last_line),
     ):
-        found = (find(text) or "").strip()
-        if found and not _BOX_NAME.search(found):  # a box that is empty or cut off is no answer
+        found = (find(rest) or "").strip()
+        if found and not _BOX_NAME.search(found):  # an empty box, or one that was cut off, is no answer
             return FoundAnswer(how, (found,))
     return None
 
@@ -164,23 +164,23 @@ def after_thinking(
     text: str, thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS, starts_thinking: bool = False
 ) -> str | None:
     r"""
-    What follows the thinking, without tokens that end the turn; `None` if there is only thinking.
+    What follows the thinking, without the tokens that end the turn; `None` if there is only thinking.
 
-    It begins after the last closing tag of any kind. Everything before is thought, whether or not the text has the
-    opening tag: many chat templates put it into the prompt. A thought that no tag of its own kind closes was cut off,
-    and then there is nothing to read, even if a thought of another kind ends within it or an earlier one has ended.
+    It begins after the last closing tag of any kind. Everything before is thought, even if the text has no opening
+    tag, because many chat templates put it into the prompt. A thought without a closing tag of its own kind was cut
+    off. Then there is nothing to read, even if a thought of another kind ends within it or an earlier one has ended.
 
     Args:
         text (`str`):
             What the model wrote. One of more than 1,000,000 characters is not read: `None`.
         thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
-            Pairs of opening and closing tag. The opening one may be empty, where only the closing one can be told from
-            other text.
+            Pairs of opening and closing tag. The opening one is empty if only the closing one can be told from other
+            text.
         starts_thinking (`bool`, *optional*, defaults to `False`):
             Whether the prompt has opened a thought: then a text without a closing tag is all thought.
 
     Raises:
-        `ValueError`: `thinking_tags` are no pairs.
+        `ValueError`: `thinking_tags` are not pairs.
 
     Example:
     ```python
@@ -210,9 +210,9 @@ def boxes(text: str, braced: bool = False) -> list[tuple[int, int, str]]:
     r"""
     Start, end and content of the boxes that are closed and not empty, from the last to the first.
 
-    A box is `\boxed{…}`, `\fbox{…}` or `\framebox{…}`. `\boxed 5` and `\boxed\frac{1}{2}` count too, unless they must
-    be `braced`. A box that holds another is not one of them: of `\boxed{\text{it is } \boxed{5}}`, the inner one is.
-    At most the last `MAX_BOXES` are looked at, and those of more than `MAX_BOX_CHARS` characters count as open.
+    A box is `\boxed{…}`, `\fbox{…}` or `\framebox{…}`. `\boxed 5` and `\boxed\frac{1}{2}` count too, unless boxes must
+    be `braced`. A box around another does not: of `\boxed{\text{it is } \boxed{5}}`, only the inner one counts.
+    Only the last `MAX_BOXES` are looked at, and a box of more than `MAX_BOX_CHARS` characters counts as open.
     """
     found = []
     for name in reversed(deque(_BOX_NAME.finditer(text), maxlen=MAX_BOXES)):
@@ -223,7 +223,7 @@ def boxes(text: str, braced: bool = False) -> list[tuple[int, int, str]]:
             start = match.end()
             end = _closing_brace(text, start)
         else:
-            start = match.start(match.lastgroup)
+            start = match.start("command" if match["command"] else "whole")
             end = _end_of_arguments(text, match.end()) if match["command"] else match.end()
         content = text[start:end]
         if end >= 0 and content.strip() and not _BOX_NAME.search(content):
@@ -233,9 +233,9 @@ def boxes(text: str, braced: bool = False) -> list[tuple[int, int, str]]:
 
 def last_boxes(text: str) -> tuple[str, ...]:
     r"""
-    The content of the last box, and of those before it from which only separators part it, in their order.
+    The content of the last box, and of those before it with only separators in between, in the order of the text.
 
-    `$\boxed{1}$ and $\boxed{2}$` has two. Equal contents appear once. There is no search for the end of a thought.
+    `$\boxed{1}$ and $\boxed{2}$` has two. Equal contents appear once. This function does not look for a thought.
     """
     found = boxes(text)
     contents = [content.strip() for _, _, content in found[:1]]
@@ -250,10 +250,10 @@ def extract_tagged_answer(text: str) -> str | None:
     """
     The text inside the last complete `<answer>…</answer>`, or `None` if there is no such pair.
 
-    An opening tag that is never closed and a closing tag that was never opened are passed over.
+    An opening tag that is never closed and a closing tag that was never opened are ignored.
     """
-    # Searched from the end rather than matched with `<answer>(.*?)</answer>`, whose time is quadratic in the number of
-    # opening tags, and which would begin at the first of two of them.
+    # The search goes backwards: `<answer>(.*?)</answer>` takes time quadratic in the number of opening tags, and would
+    # begin at the first of two of them.
     opening = text.rfind(OPENING_TAG, 0, max(text.rfind(CLOSING_TAG), 0))
     if opening == -1:
         return None
@@ -262,10 +262,10 @@ def extract_tagged_answer(text: str) -> str | None:
 
 def completion_text(completion: str | list[dict] | None) -> str:
     """
-    The text of a plain or conversational completion; the empty string where there is none.
+    The text of a plain or conversational completion; the empty string if there is none.
 
-    Of a conversational completion the last message counts. Its content may be a string or a list of parts, of which
-    those of type `"text"` are joined.
+    Of a conversational completion the last message counts. Its content may be a string, or a list of parts, whose
+    parts of type `"text"` are joined.
     """
     if isinstance(completion, str):
         return completion
@@ -278,7 +278,7 @@ def completion_text(completion: str | list[dict] | None) -> str:
 
 
 def _end_of_turn(text: str) -> int:
-    """Where the tokens and the space at the end begin."""
+    """Where the tokens that end the turn, and the space around them, begin."""
     end = len(text)
     while True:
         while end and text[end - 1].isspace():
@@ -322,8 +322,10 @@ def _after_phrase(text: str) -> str:
             lead = _REST_OF_HEADING.match(text, word.end())
         if lead is None or _ABOUT_THE_ANSWER.match(text, lead.end()):  # "I hope this answer is correct"
             continue
-        start = _SKIPPED.match(text, lead.end()).end()
-        window = text[start : start + MAX_PHRASE_CHARS]
+        first = _BEGINNING.search(text, lead.end())
+        if first is None:
+            continue
+        window = text[first.start() : first.start() + MAX_PHRASE_CHARS]
         end = _end_of_answer(window)
         if end == MAX_PHRASE_CHARS:
             continue
@@ -334,7 +336,7 @@ def _after_phrase(text: str) -> str:
 
 
 def _is_heading(text: str, start: int) -> bool:
-    """Whether the line has nothing but "the final" and the like before `start`."""
+    """Whether nothing but "the final" and the like stands before `start` in its line."""
     before = text[max(0, start - 40) : start]
     before = before[before.rfind("\n") + 1 :] if "\n" in before or start <= 40 else "a line that is too long"
     return " ".join("".join(c if c.isalpha() else " " for c in before.lower()).split()) in _HEADINGS
@@ -358,7 +360,7 @@ def _end_of_answer(text: str) -> int:
             return i
         depth = max(0, depth + (c == "{") - (c == "}"))
         if depth == 0 and i > 0:
-            # Not an ellipsis, and not the point in 1.5; the asterisks end bold text
+            # Neither an ellipsis nor the point in 1.5. Asterisks that end bold text may follow.
             full_stop = c == "。" or (
                 c == "." and text[i - 1] != "." and (text[i + 1 : i + 4].lstrip("*`") or " ")[0].isspace()
             )
@@ -373,7 +375,7 @@ def _past_math(text: str, start: int) -> int:
     for opening, closing in _MATH_DELIMITERS:
         if text.startswith(opening, start):
             end = text.find(closing, start + len(opening))
-            # Not amounts of money: "$5 because I paid $3"
+            # Amounts of money are not mathematics: "$5 because I paid $3"
             if end < 0 or (opening == "$" and ("\n" in text[start:end] or text[end + 1 : end + 2].isdigit())):
                 return 0
             return end + len(closing)
@@ -381,7 +383,7 @@ def _past_math(text: str, start: int) -> int:
 
 
 def _last_line(text: str) -> str:
-    """The last line if it is short, or the content of the display that ends there."""
+    """The last line if it is short, or the content of the displayed formula that ends there."""
     line = text[text.rfind("\n") + 1 :]
     for opening, closing in _MATH_DELIMITERS[:2]:
         if line.strip() == closing:
@@ -391,7 +393,7 @@ def _last_line(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """A text without markdown bold, code marks and full stop, and without the delimiters around all of it."""
+    """A text without markdown bold, code marks, full stop, and delimiters around the whole."""
     text = _without_full_stop(_BOLD.sub("", text.strip()).strip("*` \t\n"))
     for opening, closing in _MATH_DELIMITERS:
         inner = text[len(opening) : -len(closing)]

@@ -155,7 +155,12 @@ def make_trainer(
             The trainer that belongs to the class of `training_args`.
         kwargs:
             Further arguments of the trainer, such as `processing_class`.
+
+    Raises:
+        `ValueError`: No model is named, or `model_init_kwargs` is no dict.
     """
+    if model_args.model_name_or_path is None:
+        raise ValueError("`model_name_or_path` is None, but the folder or the id of a model is needed.")
     given = training_args.model_init_kwargs or {}
     if not isinstance(given, dict):
         raise ValueError(f"`model_init_kwargs` must be a dict, or one as JSON, got {given!r}.")

@@ -35,8 +35,8 @@ from rlvr_trl.advantages import (
 )
 from rlvr_trl.advantages.pass_at_k_sampled import draw_subsets
 from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.digests import content_digest
 from rlvr_trl.rewards import LengthReward, NoisyReward, maze_reward
-from rlvr_trl.rewards.wrapper import content_digest
 
 
 def binary(counts, n=8, dtype=torch.float64, **fields):
@@ -550,7 +550,7 @@ def test_noise_depends_on_seed_prompt_and_completion_alone():
     assert call(NoisyReward(right_or_wrong, 0.5, seed=1), wrong) != rewards
     assert call(noisy, wrong, prompts=["2 + 2?"] * 64) != rewards
     # in another process too, where Python's own hash is salted anew
-    code = "from rlvr_trl.rewards.wrapper import content_digest; print(content_digest(0, 'a', [{'b': 1}]).hex())"
+    code = "from rlvr_trl.digests import content_digest; print(content_digest(0, 'a', [{'b': 1}]).hex())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert printed == content_digest(0, "a", [{"b": 1}]).hex()
 

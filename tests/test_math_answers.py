@@ -1,4 +1,4 @@
-r"""What counts as equal: pairs of each kind, the policy where people differ, and names that no text makes."""
+r"""What counts as equal: pairs of each kind, the policy where people disagree, and names that no text can make."""
 
 import random
 import re
@@ -24,11 +24,11 @@ from rlvr_trl.rewards.answers.kinds import Answer, Named, Unread, Value, show
 from rlvr_trl.rewards.answers.literals import settled
 from rlvr_trl.rewards.answers.parser import parse
 from rlvr_trl.rewards.answers.reader import read, readings
-from rlvr_trl.rewards.answers.sympy_judge import _parse, latex
+from rlvr_trl.rewards.answers.sympy_judge import _parse_latex, latex
 from rlvr_trl.rewards.answers.tokens import MAX_DEPTH, Unreadable, tokenize
 
 
-# kind -> groups of texts: all of a group are equal, and none equals one of another group of its kind
+# kind -> groups of texts: the texts of a group are equal, and different from those of other groups of the kind
 GROUPS = {
     "e-notation": [["7.2e15", r"7.2\times10^{15}", r"7.2 \cdot 10^{15}", "7.2×10^15", "7200000000000000"], ["7.2e16"]],
     "small e-notation": [["3.5e-4", "0.00035", r"3.5 \times 10^{-4}"], ["3.5e-3"], ["3.6e-4"]],
@@ -186,7 +186,7 @@ GROUPS = {
     "floors": [[r"\lfloor x\rfloor"], ["x"], [r"\lfloor x+\frac{1}{500}\rfloor"]],
     "infinity": [[r"\infty", r"+\infty", r"\text{infinity}", "∞"], [r"-\infty"]],
 }
-# reference, answer, verdict: where people differ, and where it matters which of the two is the reference
+# reference, answer, verdict: where people disagree, and where it matters which of the two is the reference
 POLICY = [
     ("9", r"\frac{81}{9}", True),
     ("9", r"a+b=9", True),
@@ -316,7 +316,7 @@ def test_what_is_settled_without_a_worker_is_what_the_judge_says():
 def test_rules_are_for_kinds_of_answers():
     kinds = set(Answer.__args__)
     assert all(set(pair) <= kinds for pair in RULES)
-    assert {kind for kind in kinds if (kind, kind) not in RULES} == {Named, Unread}  # equal to the same only
+    assert {kind for kind in kinds if (kind, kind) not in RULES} == {Named, Unread}  # equal only to themselves
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_values_are_balls_that_hold_them():
     with pytest.raises(Undefined):
         same_value(parse(tokenize(r"\sqrt{x}")), y, {"x": fmpq(-3)}, 10, real=True)
     assert same_value(parse(tokenize("ix")), y, {"x": fmpq(3)}, 10, real=True) is None
-    # an exact number and a ball, and a number that a function comes close to
+    # an exact number and a ball, and a number that a function approaches
     third, tangent = (parse(tokenize(text)) for text in (r"-\frac{7}{24}", r"\tan(2\arctan(-\frac17))"))
     assert same_value(third, tangent, {}, 10, real=False) is True
     assert same_value(parse(tokenize("1")), parse(tokenize(r"\tanh(1000)")), {}, 10, real=False) is False
@@ -412,7 +412,7 @@ BRACED = r"\sum_{n=0}^{\infty}\frac{x_x^{(1)i{f}(0)e{l}{s}{e}(p{r}{i}{n}{t}(7))}
 def test_names_that_sympy_makes_are_checked_too(text):
     for answer in read(text):
         assert latex(getattr(answer, "tokens", ())) in (None, "")
-    assert _parse(text) == ()
+    assert _parse_latex(text) == ()
 
 
 def test_numbers_of_many_digits_are_shown():

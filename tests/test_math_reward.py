@@ -281,7 +281,7 @@ def test_a_judgement_that_hangs_is_ended_and_remembered():
 
 
 class _Ending(WorkerPool):
-    """A pool in which every judgement ends in one way."""
+    """A pool in which every judgement ends in the same way."""
 
     outcome = None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.data.maze import format_maze, is_solution, parse_maze, shortest_path, shortest_paths, step
+from rlvr_trl.mazes import format_maze, is_solution, parse_maze, shortest_path, shortest_paths, step
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rewards.maze import completion_text, extract_moves, extract_tagged_answer
 
@@ -24,7 +24,7 @@ def mazes():
 
 
 def floyd_warshall(maze):
-    """Distances between all cells that are not walls, by another route than breadth-first search."""
+    """Distances between all cells that are not walls, found without a breadth-first search."""
     rows = maze.split("\n")
     cells = [(i, j) for i, row in enumerate(rows) for j, symbol in enumerate(row) if symbol != "*"]
     gaps = np.abs(np.array(cells)[:, None] - np.array(cells)[None]).sum(-1)

@@ -1,4 +1,4 @@
-"""What a worker gives up, layer by layer: an answer that runs Python, direct tries, and judgements that must go on."""
+"""What a worker gives up, layer by layer: answers that run Python, direct attempts, and judgements that still work."""
 
 import os
 import random

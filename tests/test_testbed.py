@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, set_seed
 
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.data.maze import is_solution, parse_maze, shortest_path, shortest_paths, step
+from rlvr_trl.mazes import is_solution, parse_maze, shortest_path, shortest_paths, step
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_model, build_tokenizer, demonstrations, warm_up
 

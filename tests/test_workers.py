@@ -47,7 +47,7 @@ def alive(pid):
 
 
 class FromOutside:
-    """Sends a signal to every worker of a pool, or to the first few, once it is at work on its job."""
+    """Sends a signal to every worker of a pool, or to the first few, once it is working on its job."""
 
     def __init__(self, pool, number, most=1):
         self.pool, self.number, self.most, self.done = pool, number, most, False

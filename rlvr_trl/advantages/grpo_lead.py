@@ -1,4 +1,4 @@
-"""GRPO-LEAD (arXiv 2504.09696): advantages weighted by difficulty. Its length reward is in `rewards/length.py`."""
+"""GRPO-LEAD (arXiv 2504.09696): advantages weighted by difficulty. Its length reward is in `rewards/wrappers.py`."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Datasets in the columns that TRL's trainers and this package's reward functions expect.
 
-Modules are imported on first use: the rewards need the rules of the maze, but not the modules that read the Hub.
+They are imported on first use: a program that wants mazes does not load what reads the Hub.
 """
 
 from typing import TYPE_CHECKING

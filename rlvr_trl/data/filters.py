@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from datasets import Dataset
 
-from ..rewards.wrapper import content_digest
+from ..digests import content_digest
 from .reading import as_dataset
 
 

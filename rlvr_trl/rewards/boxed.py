@@ -1,4 +1,4 @@
-r"""The reward of an answer in a box: 1 if there is a `\boxed{…}` after the thinking."""
+r"""The reward for an answer in a box: 1 if there is a `\boxed{…}` after the thinking."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,27 +13,27 @@ def boxed_format_reward(
     **kwargs,
 ) -> list:
     r"""
-    Reward function that checks for an answer in a box: 1.0 if there is a `\boxed{…}` that is closed and not empty.
+    Reward function for the format: 1.0 if there is a `\boxed{…}` that is closed and not empty, else 0.0.
 
-    A box in the thinking does not count.
+    A box inside the thinking does not count.
 
     Args:
         completions (`list[str]` or `list[list[dict]]`):
             Plain or conversational completions. Of a conversational one the last message counts.
         log_extra (`callable`, *optional*):
-            Given by the trainer. Not used: the reward of the answer logs it.
+            Passed by the trainer. Not used: the reward for the answer logs it.
         thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
-            Pairs of opening and closing tag of a thought. To set it, use `functools.partial`.
+            Pairs of opening and closing tag of a thought. Set it with `functools.partial`.
         starts_thinking (`bool`, *optional*, defaults to `False`):
             Whether the prompt has opened a thought, so that nothing counts before a closing tag.
         **kwargs:
-            Other columns and trainer arguments, not used.
+            Other columns and arguments of the trainer, not used.
 
     Returns:
         `list[float]`: 1.0 or 0.0 per completion.
 
     Raises:
-        `ValueError`: `thinking_tags` are no pairs.
+        `ValueError`: `thinking_tags` are not pairs.
 
     Example:
     ```python

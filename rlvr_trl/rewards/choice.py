@@ -1,4 +1,4 @@
-"""The reward of a multiple-choice question: 1 for the right letter, A to J."""
+"""The reward for a multiple-choice question: 1 for the right letter, A to J."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from ..answer_text import THINKING_TAGS, after_thinking, completion_text, find_a
 from .references import reference_column
 
 
-MAX_CHOICE_CHARS = 2_000  # characters of a letter with the text of its option
-_TAIL = 2_000  # characters at the end in which a letter is looked for that is not marked as the answer
+MAX_CHOICE_CHARS = 2_000  # of a letter with the text of its option
+_TAIL = 2_000  # characters at the end that are searched for a letter if none is marked as the answer
 
 _MARKUP = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|bf|rm)(?![a-zA-Z])|\\[(){}\[\]]|[{}$*`\"“”]"
@@ -17,7 +17,7 @@ _SPACE = re.compile(r"\\(?:[ ,;:!]|q?quad(?![a-z]))|~|\s")
 _LEAD = re.compile(r"(?:the )?(?:correct )?(?:options?|choices?|both) ?(?:is |are )?", re.IGNORECASE)
 _SINGLE = re.compile(r"[(\[]?([A-Ja-j])[)\]]?[.:]?")
 _JOINED = re.compile(r"[A-J]{2,10}")
-# In lower case only with a parenthesis. A and I before a word are an article and a pronoun.
+# Lower case counts only with a parenthesis. Before a word, A is an article and I a pronoun.
 _LETTER = re.compile(r"\(([A-Ja-j])\)|([a-j])\)|([B-HJ]|[AI](?! (?!(?:and|or) )[a-z]))(?:\)|(?![A-Za-z0-9'(]))")
 _BETWEEN_LETTERS = re.compile(r" ?[,;/&+.:]? ?(?:(?:and|or) )?")
 _ANOTHER_OPTION = re.compile(r"[ ,;/]\(?([A-J])\)")
@@ -41,9 +41,9 @@ def choice_reward(
 
     The choice is read where [`find_answer`] finds the answer: the last `\boxed{…}` after the thinking, else the last
     `<answer>…</answer>`, else what follows "the answer is" and the like, else the last line if it is nothing but a
-    letter. What is in a box or tag and is not a letter is no choice. Elsewhere the last resort is the last letter in
-    parentheses or after "option". A completion that chooses several letters, as in `\boxed{A, B}`, is right only if
-    the reference has the same ones.
+    letter. A box or tag with anything other than letters is not a choice. Without either, the last resort is the
+    last letter in parentheses or after "option". A completion that chooses several letters, as in `\boxed{A, B}`, is
+    right only if the reference has the same ones.
 
     Args:
         completions (`list[str]` or `list[list[dict]]`):
@@ -51,23 +51,23 @@ def choice_reward(
         solution (`list[str]`, *optional*):
             Reference solution of each completion, used where there is no column `answer`.
         answer (`list[str]`, *optional*):
-            Reference letter of each completion, such as `C`, `(C)` or `\boxed{C}`; or letters, such as `A,B` or `AB`.
+            Reference letter of each completion, such as `C`, `(C)` or `\boxed{C}`, or letters, such as `A,B` or `AB`.
         log_extra (`callable`, *optional*):
-            Given by the trainer. Receives the column `extracted_answer`: the letter, or letters such as `A,B`, or
+            Passed by the trainer. Receives the column `extracted_answer`: the letter, or letters such as `A,B`, or
             `None` without a choice.
         thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
-            Pairs of opening and closing tag of a thought. To set it, use `functools.partial`.
+            Pairs of opening and closing tag of a thought. Set it with `functools.partial`.
         starts_thinking (`bool`, *optional*, defaults to `False`):
             Whether the prompt has opened a thought, so that nothing counts before a closing tag.
         **kwargs:
-            Other columns and trainer arguments, not used.
+            Other columns and arguments of the trainer, not used.
 
     Returns:
         `list[float | None]`: 1.0 or 0.0 per completion, `None` where no letter can be read from the reference.
 
     Raises:
         `ValueError`: There is neither column, or it does not have one entry for each completion, or `thinking_tags`
-        are no pairs.
+        are not pairs.
 
     Example:
     ```python
@@ -89,8 +89,8 @@ def extract_choice(
     """The letters that a completion chooses, nearly always one, or `None`. For the arguments see [`find_answer`]."""
     found = find_answer(text, thinking_tags, starts_thinking)
     if found is not None and found.how in ("box", "tag"):
-        readings = [choice_letters(marked) for marked in found.texts]
-        return frozenset().union(*readings) if all(readings) else None
+        marked = [choice_letters(text) for text in found.texts]
+        return frozenset(letter for letters in marked for letter in letters or ()) if all(marked) else None
     if found is not None:
         letters, rest = _leading_letters(found.texts[0])
         if found.how != "line":
@@ -106,8 +106,8 @@ def choice_letters(text: str) -> frozenset[str] | None:
     r"""
     The letters that an answer consists of, or `None` if it is not a choice.
 
-    One letter may have the text of its option behind it: `C`, `(c)`, `\textbf{(C)}\ 12`, `C. 12`, `C) Paris` and
-    `option C` are all C. `A, B`, `A and B`, `A/B`, `AB` and `(A) 3 or (B) 4` are two letters.
+    The text of its option may follow a letter: `C`, `(c)`, `\textbf{(C)}\ 12`, `C. 12`, `C) Paris` and `option C` are
+    all C. `A, B`, `A and B`, `A/B`, `AB` and `(A) 3 or (B) 4` are two letters.
 
     Example:
     ```python
@@ -118,14 +118,14 @@ def choice_letters(text: str) -> frozenset[str] | None:
     letters, rest = _leading_letters(text)
     if not rest:
         return letters or None
-    # Text of an option follows a full stop, a colon or a parenthesis
+    # The text of an option follows a full stop, a colon or a parenthesis.
     if len(letters) == 1 and (rest[0] in ".:" or rest.startswith(") ")):
         return letters.union(_ANOTHER_OPTION.findall(rest))
     return None
 
 
 def _leading_letters(text: str) -> tuple[frozenset[str], str]:
-    """The letters at the beginning of an answer, and the text after them with the last letter's parenthesis."""
+    """The letters at the beginning of an answer, and the text after them, with the last letter's parenthesis."""
     if len(text) > MAX_CHOICE_CHARS:
         return frozenset(), text
     text = " ".join(_MARKUP.sub("", _SPACE.sub(" ", text)).split())
@@ -138,9 +138,10 @@ def _leading_letters(text: str) -> tuple[frozenset[str], str]:
         return frozenset(text), ""
     letters, end, match = set(), 0, _LETTER.match(text)
     while match:
-        letters.add(match[match.lastindex].upper())
+        letters.add((match[1] or match[2] or match[3]).upper())
         end = match.end()
-        match = _LETTER.match(text, _BETWEEN_LETTERS.match(text, end).end())
+        between = _BETWEEN_LETTERS.match(text, end)
+        match = _LETTER.match(text, between.end() if between else end)
     rest = text[end:]
     if rest.strip(" .,;:") == "":
         return frozenset(letters), ""

@@ -1,4 +1,4 @@
-"""The reward of a mathematical answer: 1 if it equals the reference, judged in processes that can be killed."""
+"""The reward for a mathematical answer: 1 if it equals the reference, judged in processes that can be killed."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ from .workers import Outcome, WorkerPool
 MAX_ANSWER_CHARS = 1_000
 CACHE_SIZE = 20_000
 _OPTION = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[({]*([A-J])[)}.]*\Z|(?:\\\w+\{)?\(?([A-J])(?:\)|\.\s)")
-MAX_WORDS = 8  # of a reference without a box that is taken for an answer rather than for an explanation
+MAX_WORDS = 8  # a reference without a box that has more is an explanation rather than an answer
 
 
 class MathReward:
@@ -30,32 +30,32 @@ class MathReward:
     Reward function that checks whether the answer of a completion equals the reference.
 
     The answer is read after the thinking, where [`~rlvr_trl.answer_text.find_answer`] finds it: in the last
-    `\boxed{…}` (where only separators stand between several, all of them as a list), else in the last
-    `<answer>…</answer>`, after `####` or after the last "answer is", else in the last line if that is mathematics. The
-    reference is the column `answer` if there is one, else `solution`; of either the part that would be read
-    from a completion, or all of it where it is short. What counts as equal is told in docs/verifier.md.
+    `\boxed{…}` (several with only separators between them are a list), else in the last `<answer>…</answer>`, after
+    `####` or after the last "answer is", else in the last line if that is mathematics. The reference is the column
+    `answer` if there is one, else `solution`. Of either, what counts is the part that would be read from a completion,
+    or all of it if it is short. docs/verifier.md says what is equal.
 
-    Equal forms and plain numbers are settled here, the rest in worker processes. A judgement that takes longer than
-    `time_limit` or more memory than `memory_limit_mb`, or that crashes, is ended with its worker and made once more in
-    another; if that ends too, the answer counts as wrong. Where the cause was outside, as when the system kills the
-    worker, there is no judgement: the reward is `None`. Pairs of reference and answer are judged once and remembered,
-    the last 20,000.
+    Equal forms and plain numbers are settled in this process, the rest in worker processes. A judgement that exceeds
+    `time_limit` or `memory_limit_mb`, or that crashes, is ended with its worker and tried once more in another one. If
+    that ends in the same way, the answer counts as wrong. If the cause lies outside, as when the system kills the
+    worker, there is no judgement and the reward is `None`. Each pair of reference and answer is judged once: the last
+    20,000 judgements are remembered.
 
-    Limits against abuse: a completion of more than 1,000,000 characters, and an answer of more than 1,000, scores 0
-    unread. No text of a completion or of a dataset is ever executed: docs/verifier.md says what guards that.
+    Limits against abuse: a completion of more than 1,000,000 characters or an answer of more than 1,000 scores 0
+    unread. No text of a completion or of a dataset is ever executed: docs/verifier.md says what ensures that.
 
     Args:
         time_limit (`float`, *optional*, defaults to `5.0`):
             Seconds of processor time for one judgement.
         num_workers (`int`, *optional*):
-            Worker processes. Defaults to as many as there are cores for each process on the machine
-            (`LOCAL_WORLD_SIZE`), at most 4.
+            Worker processes. Defaults to the number of cores divided by the number of training processes on the
+            machine (`LOCAL_WORLD_SIZE`), at most 4.
         memory_limit_mb (`int` or `None`, *optional*, defaults to `1024`):
             Megabytes that a worker may use on top of what it starts with (Linux only).
         start_method (`str`, *optional*, defaults to `"spawn"`):
             How workers are started, see [`WorkerPool`].
         thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
-            Pairs of opening and closing tag of a thought: what counts is what follows it.
+            Pairs of opening and closing tag of a thought. Only what follows the thought counts.
         starts_thinking (`bool`, *optional*, defaults to `False`):
             Whether the prompt has opened a thought, so that nothing counts before a closing tag.
 
@@ -80,13 +80,13 @@ class MathReward:
         starts_thinking: bool = False,
     ):
         self.__name__ = "math_reward"
-        find_answer("", thinking_tags, starts_thinking)  # raises where they are no pairs
+        find_answer("", thinking_tags, starts_thinking)  # raises if the tags are not pairs
         if num_workers is None:
             num_workers = max(1, min(4, _cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
         self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
         limits = (time_limit, memory_limit_mb, start_method)
-        self.pool = WorkerPool(judge, num_workers, *limits, warm_up=warm_up)
-        # One that has loaded SymPy takes seconds to start, and is seldom needed
+        self.pool = WorkerPool(judge_by_evaluation, num_workers, *limits, warm_up=warm_up_evaluation)
+        # Workers that load SymPy take seconds to start and are seldom needed.
         self.algebra_pool = WorkerPool(judge_by_algebra, num_workers, *limits, warm_up=warm_up_algebra)
         self._cache: OrderedDict[tuple, bool] = OrderedDict()
         self._lock = threading.Lock()
@@ -111,18 +111,19 @@ class MathReward:
             answer (`list[str]`, *optional*):
                 Reference answer of each completion.
             log_extra (`callable`, *optional*):
-                Given by the trainer. Receives the column `extracted_answer`: normal forms, `None` without an answer.
+                Passed by the trainer. Receives the column `extracted_answer`: answers in normal form, `None` without
+                an answer.
             log_metric (`callable`, *optional*):
-                Given by the trainer. Receives counts of this call as `math_reward/…`: judgements that `timed_out`,
-                that `died` (of a crash or for memory), that were `lost` to an outside cause, that `failed` by an error
-                of ours, that were `refused` something that no judgement needs, and that were `retried`.
+                Passed by the trainer. Receives counts of this call as `math_reward/…`: judgements that `timed_out`,
+                that `died` (in a crash or for lack of memory), that were `lost` to an outside cause, that `failed` by
+                an error in this package, that were `refused` something that no judgement needs, or `retried`.
             thinking_tags, starts_thinking:
-                For this call, by `functools.partial`. Default to those of the instance.
+                For this call, set with `functools.partial`. Default to those of the instance.
             **kwargs:
-                Other columns and trainer arguments, not used.
+                Other columns and arguments of the trainer, not used.
 
         Returns:
-            `list[float | None]`: 1.0 or 0.0 per completion, `None` where the reference cannot be read or the judgement
+            `list[float | None]`: 1.0 or 0.0 per completion, `None` if the reference cannot be read or the judgement
             was lost or failed.
 
         Raises:
@@ -152,7 +153,7 @@ class MathReward:
         ]
 
     def _judge(self, pairs) -> tuple[dict[tuple[str, str], bool | None], dict[str, int]]:
-        """Verdict of each pair of texts, `None` where there is none, and how many judgements were ended."""
+        """The verdict on each pair of texts, `None` if there is none, and how many judgements ended in which way."""
         verdicts, open_pairs = {}, {}
         for pair in pairs:
             key = tuple(map(read, pair))
@@ -172,14 +173,14 @@ class MathReward:
             for (key, same), outcome in zip(open_pairs.items(), outcomes, strict=True):
                 verdict = _verdict(outcome)
                 verdicts.update(dict.fromkeys(same, verdict))
-                if verdict is not None:  # what was ended too: it would hold up every step in which it comes back
+                if verdict is not None:  # also if it was ended: it would hold up every step in which it comes back
                     self._cache[key] = verdict
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
         return verdicts, ended
 
     def _run(self, jobs: list[tuple[str, str]]) -> tuple[list[Outcome], dict[str, int]]:
-        """Outcome of each job: of the workers that evaluate, and where they cannot tell of those with math-verify."""
+        """Outcome of each job from the workers that evaluate, or from those with math-verify if these cannot tell."""
         pools = (self.pool, self.algebra_pool)
         before = [dict(pool.counts) for pool in pools]
         outcomes = self.pool.run(jobs) if jobs else []
@@ -201,13 +202,13 @@ class MathReward:
         self.pool.close()
         self.algebra_pool.close()
 
-    # Trainers send reward functions to other processes
+    # Trainers send reward functions to other processes.
     def __reduce__(self):
         return MathReward, self._settings
 
 
-# What workers call. They alone load what judges.
-def judge(reference: str, answer: str) -> bool | None:
+# What workers call. Only they load the modules that judge.
+def judge_by_evaluation(reference: str, answer: str) -> bool | None:
     from .answers.equality import judge_without_algebra
 
     return judge_without_algebra(reference, answer)
@@ -219,14 +220,14 @@ def judge_by_algebra(reference: str, answer: str) -> bool:
     return judge(reference, answer)
 
 
-def warm_up():
-    """Import all that a judgement may need: once a worker is locked, it imports nothing more."""
+def warm_up_evaluation():
+    """Import everything that a judgement may need: a locked worker can import nothing more."""
     for reference, answer in ((r"\sqrt{8}x", r"2x\sqrt{2}"), ("(1,2]", "1<x\\le2"), ("2 m", "200 cm")):
-        judge(reference, answer)
+        judge_by_evaluation(reference, answer)
 
 
 def warm_up_algebra():
-    """The same with SymPy and math-verify."""
+    """The same for judgements with SymPy and math-verify."""
     from .answers.sympy_judge import WARM_UP
 
     for reference, answer in WARM_UP:
@@ -234,14 +235,16 @@ def warm_up_algebra():
 
 
 def _verdict(outcome: Outcome) -> bool | None:
-    """Whether a judgement found the answer right; `None` where it says nothing of the answer: an outside cause or an
-    error of ours. One that was ended for its time, its memory or for what it tried to do did not find it right."""
+    """
+    Whether the answer is right. `None` if the outcome says nothing about the answer: an outside cause, or an error in
+    this package. A judgement that was ended for its time, its memory or what it tried to do counts as wrong.
+    """
     failed = outcome.status == "failed" and not str(outcome.value).startswith("refused")
     return None if failed or outcome.status == "lost" else outcome.status == "done" and bool(outcome.value)
 
 
 def _reward(verdicts: list[bool | None]) -> float | None:
-    """1.0 if one reading is right; `None` if none is and the judgement of one is lost."""
+    """1.0 if any reading is right; `None` if none is and one was not judged; else 0.0."""
     return 1.0 if True in verdicts else None if None in verdicts else 0.0
 
 
@@ -249,8 +252,10 @@ def read_answers(
     text: str, thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS, starts_thinking: bool = False
 ) -> tuple[str, ...]:
     r"""
-    The text of a completion's answer; none where there is no answer that can be read. Two readings for two boxes that
-    an "and" joins, which is how solutions of MATH mark them: both as a list, and the last.
+    The text of a completion's answer; empty if there is no answer that can be read.
+
+    Two boxes joined by "and" have two readings, both boxes as a list and the last box alone, because solutions of MATH
+    are marked in this way.
     """
     found = find_answer(text, thinking_tags, starts_thinking)
     if found is None or sum(map(len, found.texts)) > MAX_ANSWER_CHARS:
@@ -266,7 +271,7 @@ def read_answers(
 
 
 def _is_mathematics(line: str) -> bool:
-    """Whether a line is a formula and nothing else: no word but functions and units, and no question."""
+    """Whether a line is a formula and nothing else: no words other than functions and units, and no question."""
     words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", line))
     plain = all(word in NAMES or lookup(word) is not None for word in words)
     return plain and not line.rstrip().endswith("?") and not isinstance(read(line)[0], Text | Unread)
@@ -274,7 +279,7 @@ def _is_mathematics(line: str) -> bool:
 
 @lru_cache(maxsize=20_000)
 def read_gold(text: str) -> str | None:
-    """The text of a reference answer: what is marked as the answer, or all of a text of a few words."""
+    """The text of a reference answer: the part that is marked as the answer, or all of it if it has few words."""
     if len(text) > MAX_TEXT_CHARS:
         return None
     found = find_answer(text, thinking_tags=())

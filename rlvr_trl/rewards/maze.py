@@ -1,10 +1,10 @@
-"""The reward of a maze: 1 for a path from S to E inside the last `<answer>…</answer>`, else 0 (arXiv 2508.10751)."""
+"""The reward for a maze: 1 for a path from S to E inside the last `<answer>…</answer>`, else 0 (arXiv 2508.10751)."""
 
 import re
 from collections.abc import Callable, Sequence
 
 from ..answer_text import THINKING_TAGS, after_thinking, completion_text, extract_tagged_answer
-from ..data.maze import MOVES, is_solution
+from ..mazes import MOVES, is_solution
 
 
 def maze_reward(
@@ -18,11 +18,11 @@ def maze_reward(
     r"""
     Reward function that checks whether the moves in the last complete `<answer>…</answer>` lead from S to E.
 
-    A tag in the thinking does not count.
+    A tag inside the thinking does not count.
 
     The moves must be the letters U, D, L and R in upper case; whitespace and commas around and between them are
     ignored. A path that leaves the grid, enters a wall or does not *end* on E scores 0 (it may cross E and come back).
-    So does anything that cannot be read: no tags, other characters, no moves, a completion without text.
+    So does anything that cannot be read: missing tags, other characters, no moves, a completion without text.
 
     Args:
         completions (`list[str]` or `list[list[dict]]`):
@@ -30,21 +30,21 @@ def maze_reward(
         maze (`list[str]`):
             Text of the maze of each completion, as in the `maze` column of [`make_maze_dataset`].
         log_extra (`callable`, *optional*):
-            Given by the trainer. Receives the column `extracted_answer`: the moves of each completion without
+            Passed by the trainer. Receives the column `extracted_answer`: the moves of each completion without
             separators, or `None` where no moves could be read.
         thinking_tags (`Sequence[Sequence[str]]`, *optional*, defaults to `THINKING_TAGS`):
-            Pairs of opening and closing tag of a thought. To set it, use `functools.partial`.
+            Pairs of opening and closing tag of a thought. Set it with `functools.partial`.
         starts_thinking (`bool`, *optional*, defaults to `False`):
             Whether the prompt has opened a thought, so that nothing counts before a closing tag.
         **kwargs:
-            Other columns and trainer arguments, not used.
+            Other columns and arguments of the trainer, not used.
 
     Returns:
         `list[float]`: 1.0 or 0.0 per completion.
 
     Raises:
         ValueError: If an entry of `maze` is not a maze, or if there is not one for each completion. Both are mistakes
-            in the dataset, not in a completion. Or if `thinking_tags` are no pairs.
+            in the dataset, not in a completion. Or if `thinking_tags` are not pairs.
 
     Example:
     ```python

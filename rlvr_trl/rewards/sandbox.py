@@ -5,22 +5,22 @@ A judgement must not run what it reads. SymPy makes that hard: it turns text int
 that an answer such as `\sum_{n=0}^{\infty} \frac{\bar{open('x','w')}^n}{n!}` writes a file. A worker therefore takes
 four steps once everything is imported and warm. `disarm_sympy`, `limit` and `lock` each stop that answer alone.
 
-1. `disarm_sympy`: the functions of SymPy that run text as Python refuse to, or are replaced by ones that run nothing.
-2. `isolate`: no environment variables (tokens, passwords), no open files, no current directory of the user's.
-3. `limit`: what the kernel can take away. Every POSIX system has the limits of `resource`: no file can be opened, none
-   can grow, and no core is dumped; no process is started (root is exempt from this one). On Linux, address space is
-   limited too, and nothing that is executed gains privileges. A Linux with Landlock (5.13) also refuses all access to
-   the file system, removing and renaming included (not modes and times); TCP from 6.7, and signals to other processes
-   from 6.12.
+1. `disarm_sympy`: the functions of SymPy that run text as Python now refuse, or are replaced by ones that run nothing.
+2. `isolate`: no environment variables (tokens, passwords), no open files, and another current directory.
+3. `limit`: what the kernel can take away. On every POSIX system the limits of `resource` keep a worker from opening
+   files, from making them larger, from dumping core and from starting processes (root is exempt from the last one). On
+   Linux, address space is limited too, and nothing that is executed gains privileges. Linux with Landlock (from 5.13)
+   also refuses all access to the file system, even to remove and rename files (but not to change modes and times), TCP
+   from 6.7 on, and signals to other processes from 6.12 on.
 4. `lock`: an audit hook. Python itself refuses `exec`, `compile`, imports, files, sockets, processes and whatever else
-   it audits; only the few events that ordinary judgements raise are allowed.
+   it audits. Only the few events that ordinary judgements raise are allowed.
 
-What this guarantees: text does not become code by any way that Python audits, and no code that Python runs opens a
-file, a socket or a process. What it does not: an audit hook is no sandbox against *native* code, so a fault in the
-interpreter or in a C library meets the limits of the kernel only. Without Landlock those do not keep native code from
-removing files or signalling processes of the user. A forked worker also has a copy of its parent's memory. And code
-that does run, by whatever way, can give any verdict that it likes. There is nothing for Windows, where the pool does
-not run.
+This guarantees that text does not become code in any way that Python audits, and that no code that Python runs opens a
+file, a socket or a process. It does not guarantee more: an audit hook is no sandbox against *native* code, so only the
+limits of the kernel stand against a fault in the interpreter or in a C library. Without Landlock, they do not keep
+native code from removing files of the user or from signalling other processes. A forked worker also has a copy of its
+parent's memory. And code that does run, however it came to, can return any verdict. Windows has no protection:
+the pool does not run there.
 """
 
 import contextlib
@@ -34,19 +34,19 @@ import sys
 from collections.abc import Callable
 
 
-# What an interpreter of a virtual environment, and its shared libraries, may need to start: where they are, how paths
-# are encoded and where bytecode is cached. `sys.path` is handed over as it is.
+# What the interpreter of a virtual environment and its shared libraries may need to start: where they are, how paths
+# are encoded and where bytecode is cached. `sys.path` is passed on separately.
 KEPT_VARIABLES = (
     ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME", "__PYVENV_LAUNCHER__")
     + ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8")
     + ("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
 )
-# `pickle.find_class` is for jobs that hold objects of loaded modules: an import is an event of its own.
+# `pickle.find_class` is for jobs that hold objects of loaded modules; importing a module is a separate event.
 ALLOWED_EVENTS = frozenset({"builtins.id", "array.__new__", "pickle.find_class", "sys.unraisablehook", "time.sleep"})
-# `inspect.signature`, of which SymPy asks for its functions, reads these
+# `inspect.signature`, which SymPy calls on its functions, reads these.
 READABLE_ATTRIBUTES = ("__code__", "__defaults__", "__kwdefaults__")
 
-# Modules of SymPy 1.14 that its functions import when they are called, without printers, plots and physics
+# Modules of SymPy 1.14 that its functions import only when they are called, except printers, plots and physics
 _ON_FIRST_USE = (
     ["assumptions.facts", "assumptions.satask", "assumptions.lra_satask", "assumptions.wrapper"]
     + [f"assumptions.handlers.{name}" for name in ("calculus", "matrices", "ntheory", "order", "sets")]
@@ -65,7 +65,7 @@ _FRACTION = re.compile(r"[+-]?[0-9]+(?:/0*[1-9][0-9]*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]+)?")
 
 _PR_SET_NO_NEW_PRIVS = 38
-# The same numbers on all architectures but alpha
+# These numbers are the same on all architectures but alpha.
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _LANDLOCK_VERSION_FLAG = 1
 
@@ -76,13 +76,13 @@ def bare_environment() -> dict[str, str]:
     """
     The environment of a new interpreter.
 
-    Hashes are not random, so that the order of sets, and with it what SymPy does, is the same in each worker.
+    Hashes are not random, so that sets have the same order, and SymPy takes the same path, in each worker.
     """
     return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"PYTHONHASHSEED": "0"}
 
 
 def raise_permission_error(what: str):
-    """Refuses by an exception. A library may catch it, so a worker ends itself instead."""
+    """Refuse by an exception. A library may catch it, so a worker ends itself instead."""
     raise PermissionError(f"{what} is refused in a worker")
 
 
@@ -109,24 +109,23 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
     Keep SymPy, if it is loaded, from running text as Python.
 
     - `lambdify` refuses in all loaded modules, as do `lambdastr`, `eval_expr`, `preview`, `autowrap` and `ufuncify`.
-      Only `evalf`, which sums series with it, has one that knows polynomials.
-    - `parse_expr`, and so `sympify` of a string, reads numbers only. mpmath's `identify`, whose formulas SymPy reads
-      in this way when it looks for a simpler form of a number, finds none.
-    - The functions on monomials, which SymPy writes as source for each number of variables, become ordinary ones.
+      Only `evalf`, which sums series with it, gets a `lambdify` that knows polynomials.
+    - `parse_expr`, and with it `sympify` of a string, reads numbers only. mpmath's `identify` finds nothing: SymPy
+      would read its formulas in the same way when it looks for a simpler form of a number.
+    - The functions on monomials, whose source SymPy writes anew for each number of variables, become ordinary ones.
 
-    What SymPy imports on first use is imported here, for `lock` refuses that later; packages that it can do without
-    are marked as absent, unless they are loaded.
+    What SymPy imports on first use is imported here, because `lock` refuses it later. Packages that SymPy can do
+    without are marked as absent, unless they are loaded.
     """
     if "sympy" not in sys.modules:
         return
     for name in _ON_FIRST_USE:
-        with contextlib.suppress(ImportError):  # of another version
+        with contextlib.suppress(ImportError):  # another version of SymPy lacks it
             importlib.import_module(f"sympy.{name}")
     for name in _OPTIONAL:
+        # pyrefly: ignore[no-matching-overload]  # None makes an import fail, which the stubs of `sys` leave out
         sys.modules.setdefault(name, None)
     import mpmath
-    from sympy.core import evalf
-    from sympy.parsing import sympy_parser
     from sympy.polys.monomials import MonomialOps
 
     numbers = _number_reader(refuse)
@@ -144,9 +143,10 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
         module, _, attribute = name.rpartition(".")
         if module in sys.modules:  # `sympy.utilities.lambdify` is a function as an attribute, and a module here
             _replace_everywhere(getattr(sys.modules[module], attribute), replacement)
-    evalf.lambdify = _polynomial
+    vars(importlib.import_module("sympy.core.evalf"))["lambdify"] = _polynomial
     mpmath.identify = lambda *args, **kwargs: None
-    sympy_parser.eval = _refusal("sympy.parsing.sympy_parser.eval", refuse)
+    parser = "sympy.parsing.sympy_parser"
+    vars(importlib.import_module(parser))["eval"] = _refusal(f"{parser}.eval", refuse)
     MonomialOps._build = lambda self, code, name: _MONOMIALS[name]
 
 
@@ -165,7 +165,7 @@ def _refusal(name: str, refuse: Refuse) -> Callable:
 
 
 def _polynomial(variable, expression) -> Callable[[int], int]:
-    """`lambdify` as `evalf` needs it, for polynomials with whole coefficients. For others it has another method."""
+    """`lambdify` as `evalf` needs it: for polynomials with whole coefficients. For others `evalf` has another way."""
     from sympy import Poly
 
     coefficients = Poly(expression, variable).all_coeffs()
@@ -206,10 +206,10 @@ _MONOMIALS = {
 
 def isolate(keep: int):
     """
-    Forget the environment, leave the directory, and close every file but `keep`; 0, 1 and 2 become the null device.
+    Forget the environment, leave the directory and close every file but `keep`. 0, 1 and 2 become the null device.
 
-    The block of variables that the process was started with stays in its memory, and in `/proc/self/environ`, which
-    `limit` and `lock` keep out of reach: a new interpreter is started with `bare_environment`.
+    The variables that the process was started with stay in its memory and in `/proc/self/environ`. `limit` and `lock`
+    keep that file out of reach, and a new interpreter starts with `bare_environment` in the first place.
     """
     os.environ.clear()
     os.chdir("/")
@@ -227,7 +227,7 @@ def close_files(keep: int):
 
 
 def limit(memory_limit_mb: int | None = None):
-    """Set the limits of the kernel. Those that a system lacks are left out; the head of this file says which."""
+    """Set the limits of the kernel, as far as the system has them: see the head of this file."""
     import resource
 
     if sys.platform.startswith("linux"):
@@ -236,7 +236,7 @@ def limit(memory_limit_mb: int | None = None):
                 in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             _lower(resource.RLIMIT_AS, in_use + memory_limit_mb * 2**20)
         _restrict_files()
-    # With one descriptor, which 0 is, no other can be had; `poll` needs as many as it watches.
+    # With a limit of one descriptor, which 0 takes up, none can be opened. `poll` needs as many as it watches.
     for name, most in {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": 1}.items():
         if hasattr(resource, name):
             _lower(getattr(resource, name), most)
@@ -251,14 +251,14 @@ def _lower(limit: int, value: int):
 
 
 def _restrict_files():
-    """No new privileges, and no rights on files, TCP ports and other processes where the kernel has Landlock."""
+    """Take away new privileges and, with Landlock, all rights on files, TCP ports and other processes."""
     libc = ctypes.CDLL(None)
     libc.syscall.restype = ctypes.c_long
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
     if version < 1:
         return
-    # All rights that this version knows are handled, and no rule grants one. What it does not know it would reject.
+    # All rights that this version knows are handled and no rule grants one. A right that it does not know is an error.
     files = 2 ** {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16) - 1
     rights = [files] + ([0b11] if version >= 4 else []) + ([0b11] if version >= 6 else [])
     attribute = (ctypes.c_uint64 * len(rights))(*rights)
@@ -270,10 +270,10 @@ def _restrict_files():
 
 def lock(refuse: Refuse = raise_permission_error):
     """
-    Refuse all that Python audits but `ALLOWED_EVENTS`, the reading of `READABLE_ATTRIBUTES`, and the attempt to import
-    what is marked as absent in `sys.modules` now, which fails without a look at any file.
+    Refuse everything that Python audits, with three exceptions: `ALLOWED_EVENTS`, reading `READABLE_ATTRIBUTES`, and
+    importing what is marked as absent in `sys.modules` now, which fails without a look at any file.
 
-    Python has no means of taking an audit hook away.
+    Python has no way to remove an audit hook.
     """
     absent = frozenset(name for name, module in sys.modules.items() if module is None)
 

@@ -14,15 +14,15 @@ from typing import Any, BinaryIO
 from .sandbox import close_files, seal
 
 
-PARENT_CHECK = 1.0  # seconds between two looks of an idle worker at whether its parent lives
-GRACE = 1.0  # seconds after the wall limit when a worker ends itself, should nobody be left to kill it
+PARENT_CHECK = 1.0  # seconds after which an idle worker looks again whether its parent is alive
+GRACE = 1.0  # seconds after the wall limit until a worker ends itself, in case nobody is left to kill it
 MAX_ANSWER_BYTES = 2**16  # of the value that a call returns, as JSON
 
 
 def serve(fd: int, parent: int, time_limit: float, wall_limit: float, memory_limit_mb: int | None):
-    """The life of a worker: receives the functions, then arguments, and sends [status, value] for each."""
+    """The life of a worker: it receives the functions, then arguments, and sends [status, value] for each of these."""
     try:
-        close_files(fd)  # a forked worker has the parent's, among them the other end of its own
+        close_files(fd)  # a forked worker has those of its parent, even the other end of its own socket
         _reset()
         with open(fd, "rb", closefd=False) as stream:
             function = _get_ready(fd, stream, memory_limit_mb)
@@ -33,8 +33,8 @@ def serve(fd: int, parent: int, time_limit: float, wall_limit: float, memory_lim
                     if os.getppid() != parent:
                         return
                 arguments = pickle.load(stream)
-                # Both end the worker, even in C code that never comes back to Python, by the default action of a
-                # signal. The first is the limit; the second is for a worker whose parent is gone.
+                # Both timers end the worker by the default action of a signal, even in C code that never comes back
+                # to Python. The first one is the limit; the second one is for a worker whose parent is gone.
                 signal.setitimer(signal.ITIMER_PROF, time_limit)
                 signal.setitimer(signal.ITIMER_REAL, wall_limit + GRACE)
                 answer = _call(function, arguments)
@@ -42,7 +42,7 @@ def serve(fd: int, parent: int, time_limit: float, wall_limit: float, memory_lim
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 _send(fd, *answer)
     finally:
-        os._exit(1)  # whatever it was: nothing that the parent has registered for its end is run, and nothing printed
+        os._exit(1)  # in any case: nothing is printed, and no exit handler of the parent runs here
 
 
 def _get_ready(fd: int, stream: BinaryIO, memory_limit_mb: int | None) -> Callable:
@@ -59,19 +59,19 @@ def _get_ready(fd: int, stream: BinaryIO, memory_limit_mb: int | None) -> Callab
 
 
 def _reset():
-    """Signals as a program finds them, whatever the parent has done to them, and no words of libraries."""
+    """Set signals to their defaults, whatever the parent has done to them, and silence libraries."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills its workers
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)
-    # Both complain of every answer that cannot be read, and would read source files to do so
+    # Both complain about every answer that cannot be read, and would open source files to do so
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda unraisable: None
 
 
 def _ending(fd: int) -> Callable[[str], None]:
-    """To refuse something, a worker tells its parent and ends: no `except` of a library goes on without it."""
+    """How a worker refuses something: it tells its parent and ends. A library could catch an exception and go on."""
 
     def refuse(what: str, send=_send, leave=os._exit):
         try:

@@ -1,4 +1,10 @@
-"""A pool of worker processes that can be killed, for functions that may hang, crash, or do what they should not."""
+"""
+A pool of worker processes that can be killed, for functions that may hang, crash, or do what they should not.
+
+`pebble.ProcessPool` (as of 5.2.3) cannot take its place: its parent unpickles what workers send, so that a
+worker which an answer has taken over runs code in the trainer; its timeout is wall-clock time, which a busy machine
+uses up; and it starts workers by `multiprocessing`, with the environment and the main script of the user.
+"""
 
 import atexit
 import contextlib
@@ -16,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from numbers import Real
 from typing import Any, Literal
 
@@ -24,21 +31,24 @@ from .serving import GRACE, MAX_ANSWER_BYTES, serve
 
 
 START_METHODS = ("spawn", "fork")
-STARTUP_LIMIT = 120.0  # seconds that a worker may take to import what it needs, on a machine that is busy
-STARTS = 3  # in a row that may be ended from outside before the pool gives up
+STARTUP_LIMIT = 120.0  # seconds that a worker may take to import what it needs on a busy machine
+STARTS = 3  # workers in a row that may be killed while they start before the pool gives up
 
-# Signals by which a worker ends for what it does. Any other signal comes from outside.
+# Signals that a worker brings on itself. Any other signal comes from outside.
 _OUT_OF_TIME = ("SIGPROF", "SIGXCPU")
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGXFSZ")
-_INNOCENCE = ("lost", "timed_out", "died")  # which of two tries that both ended abnormally is told
+_INNOCENCE = ("lost", "timed_out", "died")  # of two tries that both ended early, the first of these is reported
 
-# Of a new interpreter: `__main__` is not imported.
+# What a new interpreter runs. It does not import `__main__`.
 _BOOTSTRAP = """
 import sys
 sys.path[:] = {path!r}
 from {module} import serve
 serve(*{arguments!r})
 """
+
+
+Status = Literal["done", "failed", "timed_out", "died", "lost"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,14 @@ class Outcome:
 
     Attributes:
         status (`str`):
-            `"done"`, `"failed"` (it raised, or was refused something), `"timed_out"` (it used up its processor time),
-            `"died"` (it crashed or ran out of memory) or `"lost"` (it was ended from outside: this says nothing about
-            the job).
+            `"done"`, `"failed"` (it raised an error, or was refused something), `"timed_out"` (it used up its
+            processor time), `"died"` (it crashed or ran out of memory) or `"lost"` (it was ended from outside, which
+            says nothing about the job).
         value:
-            What the function returned if it is done, else what happened, in words.
+            What the function returned if the job is done, else what happened, in words.
     """
 
-    status: Literal["done", "failed", "timed_out", "died", "lost"]
+    status: Status
     value: Any = None
 
 
@@ -63,53 +73,54 @@ class WorkerPool:
     """
     Calls a function in worker processes that can be killed and that have given up what a judgement does not need.
 
-    Workers are started when there is something to do, are reused, and end with the process that started them, however
-    that ends: idle ones within seconds, those at a job by its limits. Before its first job a worker calls `warm_up`
-    and then gives up its environment, files, sockets, processes and the running of text as Python, see
-    [`rewards.sandbox`]. What the function needs must be imported by then. A job that asks for any of it ends its
-    worker and has "failed", with a value that begins with "refused".
+    Workers start when there is something to do and are reused. They end with the process that started them, however
+    that ends: idle ones within seconds, busy ones by the limits of their job. Before its first job a worker calls
+    `warm_up` and then gives up its environment, files, sockets, processes and the running of text as Python, see
+    [`rewards.sandbox`]. What the function needs must be imported by then. A job that asks for any of these things
+    ends its worker and counts as "failed", with a value that begins with "refused".
 
-    A job is ended when it has used its processor time, runs out of memory or crashes, when its worker is killed from
-    outside, or at the wall limit, which it reaches only if it does not run: its process is stopped, or the machine has
-    no time for it. Its worker is killed, whatever the cause, and the job is tried once more, on a fresh worker and
-    after all others. What the second try gives holds, unless that is ended too: then it is "lost" if either was ended
-    from outside, else "timed_out" if either was out of time, else "died".
+    A try of a job ends early when it has used its processor time, runs out of memory or crashes, when its worker is
+    killed from outside, or at the wall limit. It reaches that limit only if it does not run: its process is stopped,
+    or the machine has no time for it. Whatever the cause, its worker is killed and the job is tried once more, on a
+    fresh worker and after all other jobs. The second try decides, unless it ends early too: then the job is "lost" if
+    either try was ended from outside, else "timed_out" if either ran out of time, else "died".
 
-    `run` can be called from any thread; a forked child of the process starts workers of its own.
+    `run` can be called from any thread. A forked child of the process starts workers of its own.
 
     Args:
         function (`callable`):
-            Function to call, importable by its module and name: those of `__main__` cannot be sent to a worker. What
-            it returns must be plain: None, booleans, numbers, strings, and lists and dicts of them, for a worker is
-            not trusted with more than JSON.
+            Function to call. It must be importable by its module and name, so it cannot come from `__main__`. It must
+            return plain values (None, booleans, numbers, strings, and lists and dicts of them), because a worker is
+            trusted with no more than JSON.
         num_workers (`int`):
-            Most workers at a time.
+            Largest number of workers at a time.
         time_limit (`float`):
             Seconds of processor time for one call. Waiting does not count, nor does starting a worker.
         memory_limit_mb (`int` or `None`):
-            Megabytes of address space that a worker may allocate on top of what it has when it starts. `None`, or a
-            system without such limits (they are set on Linux only), is no limit.
+            Megabytes of address space that a worker may allocate on top of what it has when it starts. There is no
+            limit with `None`, or outside Linux.
         start_method (`str`, *optional*, defaults to `"spawn"`):
             `"spawn"` starts a new interpreter, which does not import the main module: safe with threads and
-            accelerators, and possible in a daemonic process. `"fork"` copies the process, which is as unsafe as
-            forking is there, and saves only the imports that it has made.
+            accelerators, and possible in a daemonic process. `"fork"` copies the process, with all that is unsafe
+            about forking it, and saves only the imports that it has already made.
         wall_limit (`float`, *optional*):
             Seconds of wall-clock time for one call. Defaults to ten times `time_limit`, and at least 60.
         warm_up (`callable`, *optional*):
-            Function without arguments, importable as `function` is, that a worker calls before it is locked.
+            Function without arguments that a worker calls before it is locked. It must be importable, as `function`.
 
     Attributes:
         counts (`dict[str, int]`):
-            Calls since the pool was made, by how they ended; those `retried` and those `refused` something; and
-            workers `started`.
+            Calls since the pool was made, by how they ended; how many of them were `retried`, and how many were
+            `refused` something; and how many workers were `started`.
 
     Raises:
         `ValueError`: A limit is not positive, or the start method or a function cannot be used.
     """
 
     # Not `multiprocessing.Process` with "spawn" or "forkserver": both import the script of the user again in each
-    # worker, with torch and all, and refuse to run in daemonic processes. And not PR_SET_PDEATHSIG: it fires when the
-    # *thread* that started the worker ends. An idle worker watches its parent instead, and a busy one has an alarm.
+    # worker, with torch and all, and refuse to run in daemonic processes. PR_SET_PDEATHSIG does not help either: it
+    # fires when the *thread* that started the worker ends. So an idle worker watches its parent, and a busy one has an
+    # alarm.
     def __init__(
         self,
         function: Callable,
@@ -120,7 +131,8 @@ class WorkerPool:
         wall_limit: float | None = None,
         warm_up: Callable[[], object] | None = None,
     ):
-        wall_limit = max(60.0, 10 * time_limit) if wall_limit is None and isinstance(time_limit, Real) else wall_limit
+        if wall_limit is None:
+            wall_limit = max(60.0, 10 * time_limit) if isinstance(time_limit, Real) else 60.0
         for name, value in {"time_limit": time_limit, "wall_limit": wall_limit}.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
                 raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
@@ -145,22 +157,22 @@ class WorkerPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers there are."""
+        """Process ids of the current workers."""
         return [worker.pid for worker in self._workers] if self._owner == os.getpid() else []
 
     def run(self, jobs: Sequence[tuple]) -> list[Outcome]:
         """
-        Outcome of the function for each tuple of arguments, in their order.
+        The outcomes of calling the function with each tuple of arguments, in the same order.
 
         Raises:
-            `RuntimeError`: A worker ended before it was ready, such as for a module that cannot be imported.
+            `RuntimeError`: A worker ended before it was ready, for instance because a module cannot be imported.
         """
-        if self._owner != os.getpid():  # forked since: the workers, and a lock that may be held, are the parent's
+        if self._owner != os.getpid():  # a fork: the workers, and a lock that may be held, belong to the parent
             self._adopt()
         with self._lock:
             try:
                 return self._run(jobs)
-            except BaseException:  # a keyboard interrupt too: no half-done call may answer the next one
+            except BaseException:  # also a keyboard interrupt: answers to this call must not reach the next one
                 self._close()
                 raise
 
@@ -184,7 +196,7 @@ class WorkerPool:
 
     def _run(self, jobs):
         outcomes: dict[int, Outcome] = {}
-        first_tries: dict[int, Outcome] = {}  # of jobs that were ended
+        first_tries: dict[int, Outcome] = {}  # of jobs whose first try ended early
         pending, again = deque(range(len(jobs))), deque()
         while len(outcomes) < len(jobs):
             self._hire(len(pending), len(again))
@@ -197,6 +209,7 @@ class WorkerPool:
                     self._welcome(worker)
                     continue
                 job, outcome = worker.job, self._outcome(worker)
+                assert job is not None  # a worker that is ready is waited for only if it has a job
                 if outcome.status in _INNOCENCE:
                     if job not in first_tries:
                         first_tries[job] = outcome
@@ -209,7 +222,7 @@ class WorkerPool:
         return [outcomes[job] for job in range(len(jobs))]
 
     def _hire(self, pending: int, again: int):
-        """Start workers: as many as there are jobs, and fresh ones, if need be for used ones, for second tries."""
+        """Start workers for new jobs, and fresh ones for second tries, in place of used ones if the pool is full."""
         while len(self._workers) < min(self.num_workers, pending + sum(w.job is not None for w in self._workers)):
             self._workers.append(self._start())
         if pending:
@@ -223,7 +236,7 @@ class WorkerPool:
             self._workers.append(self._start())
 
     def _wait(self) -> list["_Worker"]:
-        """The workers that have said something, have ended, or have reached their deadline."""
+        """Wait for workers that have sent something, have ended, or have reached their deadline."""
         waiting = [worker for worker in self._workers if worker.busy]
         until = min(worker.deadline for worker in waiting)
         heard = wait([worker.socket for worker in waiting], timeout=max(0.0, until - time.monotonic()))
@@ -233,7 +246,7 @@ class WorkerPool:
         return [worker for worker in waiting if worker.message is not None or time.monotonic() > worker.deadline]
 
     def _welcome(self, worker: "_Worker"):
-        """A worker that starts is ready, or has failed to start."""
+        """Handle a starting worker: it is ready now, or it has failed to start."""
         if worker.message is None:
             self._dismiss(worker)
             status, value = "lost", f"it was not ready in {STARTUP_LIMIT} seconds"
@@ -250,10 +263,10 @@ class WorkerPool:
             raise RuntimeError(f"A worker for {self.function!r} ended while it started: {value}.")
 
     def _outcome(self, worker: "_Worker") -> Outcome:
-        """How the job of a worker ended. The worker stays only if it answered and nothing was refused."""
+        """How the job of a worker ended. The worker is kept only if it answered and was refused nothing."""
         if worker.message is None:
             self._dismiss(worker)
-            return Outcome("lost", f"it did not use its processor time in {self.wall_limit} seconds")
+            return Outcome("lost", f"it did not get its processor time within {self.wall_limit} seconds")
         if worker.message == b"":
             return Outcome(*_how_it_ended(self._dismiss(worker)))
         status, value = worker.read()
@@ -297,13 +310,14 @@ def _absolute(entry: str) -> str:
 
 
 class _Worker:
-    """The parent's end of a worker. What comes from it is lines of JSON: a pickle could run anything here."""
+    """The parent's end of a worker, which sends lines of JSON: a pickle could run anything in this process."""
 
-    def __init__(self, process: "subprocess.Popen | multiprocessing.Process", here: socket.socket):
+    def __init__(self, process: subprocess.Popen | BaseProcess, here: socket.socket):
         self.process, self.pid, self.socket = process, process.pid, here
-        self.ready, self.fresh, self.job, self.deadline = False, True, None, time.monotonic() + STARTUP_LIMIT
+        self.ready, self.fresh, self.deadline = False, True, time.monotonic() + STARTUP_LIMIT
+        self.job: int | None = None
         self.received = b""
-        self.message: bytes | None = None  # a line; empty if the worker has ended, or says more than it may
+        self.message: bytes | None = None  # a line; empty if the worker has ended or sends more than it may
         here.settimeout(GRACE)
 
     @property
@@ -317,9 +331,9 @@ class _Worker:
     def send(self, message):
         try:
             self.socket.sendall(pickle.dumps(message))
-        except TimeoutError:  # it is stopped: an idle one reads at once
+        except TimeoutError:  # it is stopped, for an idle worker reads at once
             self.deadline = 0.0
-        except OSError:  # it is gone, which is found out when its answer is read
+        except OSError:  # it is gone, which shows when its answer is read
             pass
 
     def listen(self):
@@ -334,17 +348,17 @@ class _Worker:
             self.message, self.received = self.received, b""
 
     def read(self) -> tuple[str, Any]:
-        """The message, which is then no more."""
-        message, self.message = self.message, None
+        """Take the message: its status and value."""
+        message, self.message = self.message or b"", None
         try:
             status, value = json.loads(message)
-            return (status, value) if isinstance(status, str) else ("died", "it sent what is no answer")
+            return (status, value) if isinstance(status, str) else ("died", "it sent something other than an answer")
         except (ValueError, TypeError, RecursionError):
-            return "died", "it sent what is no answer"
+            return "died", "it sent something other than an answer"
 
     def kill(self) -> int | None:
-        """End it. Returns its exit code, or minus the signal that ended it, and `None` if it was alive until now."""
-        if self.message == b"":  # its socket closes a moment before it has an exit code
+        """Kill it. Returns its exit code, or minus the signal that ended it, or `None` if it was alive until now."""
+        if self.message == b"":  # its socket closes a moment before there is an exit code
             self._join(GRACE)
         code = self._code()
         with contextlib.suppress(OSError):
@@ -364,10 +378,10 @@ class _Worker:
             self.process.join(timeout)
 
 
-def _how_it_ended(code: int | None) -> tuple[str, str]:
-    """Status and words for what `_Worker.kill` returns for a worker that no longer talks."""
+def _how_it_ended(code: int | None) -> tuple[Status, str]:
+    """The status of a job and what happened, from what `_Worker.kill` returned for a worker that no longer answers."""
     if code is None:
-        return "died", "its worker closed its socket, or said more than it may"
+        return "died", "its worker closed its socket, or sent more than it may"
     if code >= 0:
         return "died", f"its worker ended itself with exit code {code}"
     try:

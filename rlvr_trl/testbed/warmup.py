@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from ..answer_text import CLOSING_TAG, OPENING_TAG
-from ..data.maze import MOVES, make_prompt, parse_maze, shortest_paths, step
+from ..data.maze import make_prompt
+from ..mazes import MOVES, parse_maze, shortest_paths, step
 from .progress_bar import show_figures_in_bar
 
 

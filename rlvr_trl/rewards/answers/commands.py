@@ -1,4 +1,4 @@
-"""What the commands and characters of LaTeX are: the closed set that answers are made of."""
+"""The commands and characters of LaTeX that are read: a closed set."""
 
 _GREEK = """
 alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi
@@ -9,7 +9,7 @@ FUNCTIONS = (
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch arcsinh arccosh "
     "arctanh log ln lg exp gcd lcm max min det Re Im arg"
 )
-# How functions are called in plain text, as in sqrt(2) and asin(x).
+# Names of functions in plain text, as in sqrt(2) and asin(x).
 NAMES = {name: name for name in f"{FUNCTIONS} sqrt cbrt abs floor ceil".split()} | {
     other: name
     for name, others in {
@@ -19,7 +19,7 @@ NAMES = {name: name for name in f"{FUNCTIONS} sqrt cbrt abs floor ceil".split()}
     }.items()
     for other in others.split()
 }  # fmt: skip
-# What a command is. The parser of expressions reads the arguments of those of kind `command`.
+# Kind and text of the token for a command. The parser of expressions reads the arguments of kind `command`.
 _TABLE = {
     ("command", "frac"): "frac dfrac tfrac cfrac nicefrac sfrac",
     ("command", "binom"): "binom dbinom tbinom",
@@ -79,7 +79,7 @@ _TABLE = {
     ("currency", "€"): "euro texteuro",
     ("currency", "¥"): "yen",
 }
-_AS_THEY_ARE = {  # those that are called what they are
+_AS_THEY_ARE = {  # commands whose token has the same text
     "symbol": " ".join(GREEK) + " imath jmath odot triangle angle",
     "name": FUNCTIONS,
     "big": "sum prod int iint oint lim limsup liminf bigcap",
@@ -89,7 +89,7 @@ _AS_THEY_ARE = {  # those that are called what they are
 COMMANDS = {name: (kind, name) for kind, names in _AS_THEY_ARE.items() for name in names.split()} | {
     name: token for token, names in _TABLE.items() for name in names.split()
 }
-# How commands that are no tokens act: left out, a space, a font, an accent on a name, or left out with their argument.
+# What a command that is not a token does: nothing, a space, a font, an accent on a name, or hiding its argument.
 _ACTIONS = {
     "drop": "displaystyle textstyle scriptstyle limits nolimits Large LARGE large normalsize small huge Huge tiny "
     "footnotesize mathstrut strut checkmark qed square blacksquare hfill noindent nonumber bf rm it sf tt bfseries "
@@ -111,18 +111,8 @@ _ACTIONS = {
     "argument": "color textcolor phantom hphantom vphantom hspace vspace label tag",
 }
 ACTION_OF = {name: action for action, names in _ACTIONS.items() for name in names.split()}
-MATRICES = (
-    "matrix",
-    "pmatrix",
-    "bmatrix",
-    "vmatrix",
-    "Bmatrix",
-    "Vmatrix",
-    "smallmatrix",
-    "psmallmatrix",
-    "array",
-    "cases",
-)
+_MATRICES = "matrix pmatrix bmatrix vmatrix Bmatrix Vmatrix smallmatrix psmallmatrix array cases"
+MATRICES = frozenset(_MATRICES.split())
 ESCAPES = {
     "{": ("open", "\\{"), "}": ("close", "\\}"), "%": ("op", "%"), "$": ("currency", "$"), "|": ("op", "‖"),
     "_": ("op", "_"), "&": ("op", ","),

@@ -1,17 +1,19 @@
 """
-What is equal, as a table: one rule for each pair of kinds, in `RULES`.
+What is equal, as a table: `RULES` has one rule for each pair of kinds.
 
-A rule gives True, False, or None where it cannot tell. What no rule can tell is asked of math-verify, once both are
+A rule returns True, False, or None if it cannot tell. Then math-verify is asked, after both answers were written as
 LaTeX of a closed set of names. docs/verifier.md has the policy in words.
 """
 
+import operator
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 from . import rules
 from .expressions import Expr
-from .identity import expressions
+from .identity import same_expressions
 from .kinds import Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
 from .lists import all_say, items_and_value, same_items, same_lists, signed_values, text_and_items
 from .literals import exact
@@ -22,12 +24,12 @@ from .rules import RULES, NeedsAlgebra, Verdict, equal
 
 
 def judge(reference: str, answer: str) -> bool:
-    """Whether the text of an answer is equal to that of a reference, in one reading of each. It may take long."""
+    """Whether the text of an answer is equal to that of a reference, in any reading of each. This may take long."""
     return any(equal(one, other) for one, other in product(read(reference), read(answer)))
 
 
 def judge_without_algebra(reference: str, answer: str) -> bool | None:
-    """As `judge`, in a process that never asks math-verify: `None` where only that could tell."""
+    """Like `judge`, but this process never asks math-verify from now on. `None` if only math-verify could tell."""
     rules.ALGEBRA = False
     undecided = False
     for one, other in product(read(reference), read(answer)):
@@ -40,7 +42,7 @@ def judge_without_algebra(reference: str, answer: str) -> bool | None:
 
 
 def _sets(reference: Answer, answer: Answer) -> Verdict:
-    """As sets of real numbers, or part by part where there are variables in them."""
+    """Whether two sets of real numbers are equal. If they have variables, they are compared part by part."""
     same = same_set(reference, answer)
     if same is not None:
         return same
@@ -51,25 +53,28 @@ def _sets(reference: Answer, answer: Answer) -> Verdict:
     return False
 
 
-# The small kinds
+# Rules for the small kinds
 def _texts(reference: Text, answer: Text) -> bool:
     return reference.words == answer.words
 
 
 def _text_and_value(text: Text, value: Value) -> Verdict:
-    """A capital letter is a name of a point, an option, or a variable."""
+    """A capital letter may be the name of a point, an option, or a variable."""
     letter = text.original
-    return len(letter) == 1 and value.unit is None and expressions(Expr("sym", name=letter), value.expr)
+    return len(letter) == 1 and value.unit is None and same_expressions(Expr("sym", name=letter), value.expr)
 
 
 def _based_and_value(based: Based, value: Value) -> bool:
     """The base may be left out."""
     number = exact(value.expr)
-    return value.unit is None and not value.percent and number is not None and str(number) == based.digits
+    if number is None or value.unit is not None or value.percent:
+        return False
+    # a number of more bits has more digits, and Python refuses to write out a huge one
+    return number.numerator.bit_length() <= 4 * len(based.digits) and str(number) == based.digits
 
 
 def _clocks(reference: Clock, answer: Clock) -> bool:
-    """20:34 is 8:34 p.m.; a time that does not say which half of the day may be in either."""
+    """20:34 is 8:34 p.m. A time that does not name its half of the day may be in either."""
     same = (reference.minute, reference.second) == (answer.minute, answer.second)
     return same and bool(_hours(reference) & _hours(answer))
 
@@ -91,14 +96,14 @@ def _ratios(reference: Ratio, answer: Ratio) -> Verdict:
     zero = Expr("num")
     if len(reference.parts) != len(answer.parts):
         return False
-    if any(expressions(part, zero) is not False for one in (reference, answer) for part in one.parts):
-        return all(expressions(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
+    if any(same_expressions(part, zero) is not False for one in (reference, answer) for part in one.parts):
+        return all(same_expressions(*pair) for pair in zip(reference.parts, answer.parts, strict=True))
     (x, *xs), (y, *ys) = reference.parts, answer.parts
-    return all(expressions(Expr("mul", (x, b)), Expr("mul", (a, y))) for a, b in zip(xs, ys, strict=True))
+    return all(same_expressions(Expr("mul", (x, b)), Expr("mul", (a, y))) for a, b in zip(xs, ys, strict=True))
 
 
 def _ratio_and_value(ratio: Ratio, value: Value) -> Verdict:
-    return len(ratio.parts) == 2 and expressions(Expr("div", ratio.parts), value.expr)
+    return len(ratio.parts) == 2 and same_expressions(Expr("div", ratio.parts), value.expr)
 
 
 def _swapped(rule: Callable) -> Callable[[Answer, Answer], Verdict]:
@@ -106,22 +111,22 @@ def _swapped(rule: Callable) -> Callable[[Answer, Answer], Verdict]:
 
 
 def _both_ways(one: type, other: type, rule: Callable) -> dict:
-    """A rule that is the same whichever of the two is the reference."""
+    """A rule that holds whichever of the two is the reference."""
     return {(one, other): rule, (other, one): _swapped(rule)}
 
 
-# (kind of the reference, kind of the answer) -> rule. A pair that is not here is asked of math-verify or not equal.
+# (kind of the reference, kind of the answer) -> rule. For other pairs math-verify is asked, or they are not equal.
 RULES |= {
     (Value, Value): signed_values,
     (Text, Text): _texts,
     (Items, Items): same_items,
     (Relation, Relation): same_relations,
     (SetOperation, SetOperation): _sets,
-    (Based, Based): lambda reference, answer: reference == answer,
+    (Based, Based): operator.eq,
     (Clock, Clock): _clocks,
     (Ratio, Ratio): _ratios,
-    (Items, Value): lambda reference, answer: items_and_value(reference, answer, swapped=False),
-    (Value, Items): lambda reference, answer: items_and_value(answer, reference, swapped=True),
+    (Items, Value): partial(items_and_value, swapped=False),
+    (Value, Items): _swapped(partial(items_and_value, swapped=True)),
     **dict.fromkeys([(Based, Items), (Clock, Items), (Ratio, Items)], all_say),
     **_both_ways(Text, Value, _text_and_value),
     **_both_ways(Text, Items, text_and_items),
@@ -133,11 +138,11 @@ RULES |= {
     **_both_ways(SetOperation, Relation, _sets),
     **_both_ways(SetOperation, Named, _sets),
     **{
-        (Relation, kind): lambda reference, answer: relation_and_other(reference, answer, swapped=False)
+        (Relation, kind): partial(relation_and_other, swapped=False)
         for kind in (Value, Text, Items, Named, Based, Clock, Ratio, Unread)
     },
     **{
-        (kind, Relation): lambda reference, answer: relation_and_other(answer, reference, swapped=True)
+        (kind, Relation): _swapped(partial(relation_and_other, swapped=True))
         for kind in (Value, Text, Items, Named, Based, Clock, Ratio, Unread)
     },
 }

@@ -1,8 +1,8 @@
 """
-What an expression comes to: exactly where it is rational, else as a ball that is certain to hold the value.
+The value of an expression: an exact number if it is rational, else a ball that is certain to hold the value.
 
-A ball is a number of Arb (python-flint) with its error bound, so that two values are told apart by proof. They are
-called equal where they agree to more digits than the numbers in the expressions could hide, see [`Evaluation`].
+A ball is a number of Arb (python-flint) with its error bound, so two values are told apart by proof. They are called
+equal if they agree to more digits than the numbers in the expressions could hide, see [`Evaluation`].
 """
 
 import hashlib
@@ -28,21 +28,21 @@ class Undefined(ArithmeticError):
 
 
 class TooLarge(ArithmeticError):
-    """A value that would take too long or too much memory."""
+    """A value that would take too much time or memory."""
 
 
 class Evaluation:
     """
-    The value of an expression where names have values.
+    The value of an expression, given the values of its names.
 
     Args:
         names (`dict[str, fmpq]`): Values of the variables.
         precision (`int`): Bits of the balls.
-        log_base (`int`): 10, or 0 for the natural one: what `\\log` without a base is.
-        real (`bool`): Even roots and logarithms of negative numbers are undefined.
+        log_base (`int`): Base of a `\\log` that has none: 10, or 0 for the natural logarithm.
+        real (`bool`): Whether even roots and logarithms of negative numbers are undefined.
 
     Attributes:
-        spread (`int`): Bits that all numbers met so far would take side by side: with fewer, a term could be lost.
+        spread (`int`): Bits of all numbers met so far, side by side. With a lower precision a term could be lost.
     """
 
     def __init__(self, names: dict[str, fmpq], precision: int = 256, log_base: int = 10, real: bool = False):
@@ -61,7 +61,7 @@ class Evaluation:
         if isinstance(value, acb):
             if not value.is_finite():
                 raise Undefined(tree.op)
-            self.spread += abs(_exponent(value))
+            self.spread += abs(_binary_exponent(value))
         else:
             self.spread += _size(value)
         if self.spread > (MAX_EXACT_BITS if isinstance(value, fmpq) else MAX_BITS):
@@ -122,11 +122,12 @@ class Evaluation:
             if value < 0:
                 raise Undefined("factorial")
             if value <= MAX_FACTORIAL:
+                # pyrefly: ignore[bad-argument-type]  # a static method, which the stubs of python-flint do not say
                 return fmpq(fmpz.fac_ui(int(value.p)))
         return self._gamma(acb(value) + 1)
 
     def _gamma(self, value: acb) -> acb:
-        if _exponent(value) > 60:
+        if _binary_exponent(value) > 60:
             raise TooLarge("factorial")
         return value.gamma()
 
@@ -153,13 +154,13 @@ class Evaluation:
         return acb(exponent).exp()
 
     def _saturates(self, value: acb, name: str):
-        """Count the bits in which a function such as tanh comes close to its limit."""
-        if _exponent(value) > 40:
+        """Count the bits that it takes to tell a function such as tanh from its limit."""
+        if _binary_exponent(value) > 40:
             raise TooLarge(name)
-        self.spread += 3 * 2 ** _exponent(value) if _exponent(value) > 5 else 0
+        self.spread += 3 * 2 ** _binary_exponent(value) if _binary_exponent(value) > 5 else 0
 
     def _apply(self, tree):
-        """A function of which only the name is known: some transcendental function that depends on the name."""
+        """An unknown function: some transcendental function that depends on its name."""
         total = acb(0)
         for i, arg in enumerate(tree.args):
             value = self.value(arg)
@@ -180,11 +181,13 @@ class Evaluation:
         if tree.name == "binom" and len(values) == 2:
             return self._binomial(*values)
         if tree.name in ("floor", "ceil") and len(values) == 1:
-            return _rounded(values[0], tree.name)
+            return _floor_or_ceil(values[0], tree.name)
         if tree.name in ("gcd", "lcm"):
-            return _integers({"gcd": math.gcd, "lcm": math.lcm}[tree.name], values)
-        if tree.name in ("max", "min") and all(isinstance(value, fmpq) for value in values):
-            return max(values) if tree.name == "max" else min(values)
+            return _of_integers({"gcd": math.gcd, "lcm": math.lcm}[tree.name], values)
+        if tree.name in ("max", "min"):
+            numbers = [value for value in values if isinstance(value, fmpq)]
+            if len(numbers) == len(values):
+                return max(numbers) if tree.name == "max" else min(numbers)
         if tree.name == "log" and len(values) == 2:
             return self._log(values[0]) / self._log(values[1])
         if len(values) != 1:
@@ -200,7 +203,7 @@ class Evaluation:
         value = acb(values[0])
         if tree.name.endswith("h"):
             self._saturates(value, tree.name)
-        if _exponent(value) > 40:
+        if _binary_exponent(value) > 40:
             raise TooLarge(tree.name)
         return _FUNCTIONS[tree.name](value)
 
@@ -228,11 +231,11 @@ _FUNCTIONS: dict[str, Callable[[acb], acb]] = {
 
 def power(base: Scalar, exponent: Scalar) -> Scalar:
     """
-    A power. Of a negative real number with an odd denominator in the exponent it is the real one, as in ∛(-8) = -2.
+    A power. For a negative real base and an exponent with an odd denominator it is the real one, as in ∛(-8) = -2.
 
     Raises:
         `Undefined`: 0 to a power that is not positive.
-        `TooLarge`: The result.
+        `TooLarge`: The result would be too large.
     """
     if isinstance(exponent, fmpq):
         if base == 0:
@@ -244,7 +247,7 @@ def power(base: Scalar, exponent: Scalar) -> Scalar:
             if exact is not None:
                 return exact
         if exponent.q == 1 and abs(exponent) < _LARGE:
-            if _exponent(acb(base)) * exponent > _LARGE:
+            if _binary_exponent(acb(base)) * exponent > _LARGE:
                 raise TooLarge("a power")
             return acb(base) ** int(exponent.p)
         real = acb(base)
@@ -256,7 +259,8 @@ def power(base: Scalar, exponent: Scalar) -> Scalar:
     base, exponent = acb(base), acb(exponent)
     if base.contains(0):
         raise Undefined("a power of 0")
-    if _exponent(exponent) > 40 or max(abs(_exponent(base)), 1) * 2 ** max(_exponent(exponent), 0) > _LARGE:
+    size, times = _binary_exponent(base), _binary_exponent(exponent)
+    if times > 40 or max(abs(size), 1) * 2 ** max(times, 0) > _LARGE:
         raise TooLarge("a power")
     return base**exponent
 
@@ -282,7 +286,7 @@ def _negative(value: Scalar) -> bool:
     return value < 0 if isinstance(value, fmpq) else value.imag == 0 and value.real < 0
 
 
-def _rounded(value: Scalar, how: str) -> Scalar:
+def _floor_or_ceil(value: Scalar, how: str) -> Scalar:
     if isinstance(value, fmpq):
         return fmpq(value.floor() if how == "floor" else value.ceil())
     if value.imag != 0:
@@ -290,20 +294,21 @@ def _rounded(value: Scalar, how: str) -> Scalar:
     return acb(value.real.floor() if how == "floor" else value.real.ceil())
 
 
-def _integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
-    if not all(isinstance(value, fmpq) and value.q == 1 for value in values):
+def _of_integers(function: Callable[..., int], values: list[Scalar]) -> fmpq:
+    integers = [int(value.p) for value in values if isinstance(value, fmpq) and value.q == 1]
+    if len(integers) != len(values):
         raise Undefined("integers")
-    return fmpq(function(*(int(value.p) for value in values)))
+    return fmpq(function(*integers))
 
 
 def _size(value: fmpq) -> int:
-    """Bits of an exact number, but for the 1 or 2 of a small one."""
+    """Bits of an exact number; 0 for a small one."""
     bits = abs(value.p).bit_length() + value.q.bit_length()
     return bits if bits > 16 else 0
 
 
-def _exponent(value: acb) -> int:
-    """About the logarithm to base 2 of a value; 0 for 0."""
+def _binary_exponent(value: acb) -> int:
+    """Roughly the logarithm to base 2 of a value; 0 for 0."""
     upper = abs(value).abs_upper()
     if upper == 0 or not upper.is_finite():
         return 0
@@ -312,14 +317,15 @@ def _exponent(value: acb) -> int:
 
 
 def fraction(value: fmpq) -> Fraction:
-    """An exact number as Python has it."""
+    """An exact number as a `Fraction`."""
     return Fraction(int(value.p), int(value.q))
 
 
 def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, real: bool) -> bool | None:
     """
-    Whether two expressions have the same value at one point: False by proof, True where they agree to 100 bits more
-    than the numbers in them take, `None` where that cannot be said, or where `real` and one of them is not real.
+    Whether two expressions have the same value at one point. False is proven. True means that they agree to 100 bits
+    more than the numbers in them take. `None` means that neither can be said, or that `real` is set and one of the
+    values is not real.
     """
     precision = 256
     while precision <= MAX_BITS:
@@ -335,7 +341,7 @@ def same_value(left: Expr, right: Expr, names: dict[str, fmpq], log_base: int, r
         ctx.prec = 53
         needed = 100 + evaluation.spread
         if not difference.contains(0):
-            # A real value that comes with an imaginary part of rounding is told apart by its real part.
+            # This also tells real values apart that have an imaginary part from rounding.
             return False
         if abs(difference).abs_upper() < arb(2) ** -needed:
             return True

@@ -1,4 +1,4 @@
-"""Expressions as trees of numbers, names and operations of a closed set, and a tree as LaTeX again."""
+"""Expressions as trees of numbers, names and a closed set of operations, and how a tree is written as LaTeX."""
 
 import re
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ class Expr:
     """
     A node of an expression.
 
-    op: `num` (with `value`), `sym` (with `name`), `add`, `mul`, `div`, `pow`, `neg`, `pm` (its `name` is ± or ∓),
-    `call` (a known function), `apply` (an unknown one), `fact`, `abs`, `deg` (degrees), `pct`, `matrix` (rows in
-    `args`, each a `row`). `digits` is how many significant digits a decimal was written with, -1 of what is no
-    decimal, and `places` its decimal places (negative for 4.5e33).
+    `op` is `num` (with `value`), `sym` (with `name`), `add`, `mul`, `div`, `pow`, `neg`, `pm` (its `name` is ± or ∓),
+    `call` (a known function), `apply` (an unknown one), `fact`, `abs`, `deg` (degrees), `pct`, or `matrix` (its `args`
+    are rows, each a `row`). `digits` is the number of significant digits that a decimal was written with, -1 for
+    anything but a decimal, and `places` is the number of its decimal places (negative for 4.5e33).
     """
 
     op: str
@@ -44,11 +44,11 @@ class Expr:
 
 
 def number(text: str) -> Expr:
-    """The number that a token stands for, exactly."""
+    """The exact number that the text of a token stands for."""
     if "(" in text:
         match = _REPEATING.fullmatch(text)
         if match is None:
-            raise Unreadable(f"{text} is no number")
+            raise Unreadable(f"{text} is not a number")
         whole, fixed, repeated = match.groups()
         scale = 10 ** len(fixed)
         value = Fraction(int(whole or 0)) + Fraction(int(fixed or 0), scale)

@@ -12,34 +12,34 @@ from .expressions import CONSTANTS, Expr
 from .kinds import Value
 from .literals import exact, rounded, rounds, same_number
 from .rules import Verdict
-from .units import Unit, lookup
+from .units import UNITS, Unit
 
 
-_DEGREE, _RADIAN = lookup("degree"), lookup("radian")
+_DEGREE, _RADIAN = UNITS["degree"], UNITS["radian"]
 
 
 def same_values(reference: Value, answer: Value) -> Verdict:
-    """Two numbers or expressions with their units and signs."""
+    """Whether two numbers or expressions are equal, with their units, percent and degree signs."""
     if reference.condition and answer.condition and reference.condition != answer.condition:
         return False
     if reference.percent or answer.percent:
-        return _percentages(reference, answer)
+        return _same_percentages(reference, answer)
     x, y = reference.unit, answer.unit
     if x is not None and y is not None and x.dimensions and y.dimensions:
-        return _quantities(reference.expr, x, answer.expr, y)
+        return _same_quantities(reference.expr, x, answer.expr, y)
     if x == _DEGREE or y == _DEGREE:
         degrees, other = (reference.expr, answer.expr) if x == _DEGREE else (answer.expr, reference.expr)
         if any(node.name == "pi" or node.name.startswith("arc") for node in other.walk()):
-            return expressions(Expr("deg", (degrees,)), other)
+            return same_expressions(Expr("deg", (degrees,)), other)
     signs = [any(node.op == "deg" for node in value.expr.walk()) for value in (reference, answer)]
     if (
         x is None
         and y is None
         and signs[0] != signs[1]
-        and (known := expressions(*map(_without_degrees, (reference.expr, answer.expr))))
+        and (known := same_expressions(*map(_without_degrees, (reference.expr, answer.expr))))
     ):
-        return known  # the sign was left out
-    return expressions(reference.expr, answer.expr)
+        return known  # one of them leaves the degree sign out
+    return same_expressions(reference.expr, answer.expr)
 
 
 def _without_degrees(tree: Expr) -> Expr:
@@ -48,36 +48,38 @@ def _without_degrees(tree: Expr) -> Expr:
     return replace(tree, args=tuple(map(_without_degrees, tree.args)))
 
 
-def _quantities(x: Expr, unit: Unit, y: Expr, other: Unit) -> Verdict:
-    """Two quantities: the same measure in other units is equal, and another measure is not."""
+def _same_quantities(x: Expr, unit: Unit, y: Expr, other: Unit) -> Verdict:
+    """Two quantities. The same measure in other units is equal, another measure is not."""
     if {unit.dimensions, other.dimensions} == {_DEGREE.dimensions, _RADIAN.dimensions}:
         x, y = (Expr("deg", (e,)) if u.dimensions == _DEGREE.dimensions else e for e, u in ((x, unit), (y, other)))
-        return expressions(x, y)
+        return same_expressions(x, y)
     if unit.dimensions != other.dimensions:
         return False
-    return expressions(x, y) if unit.factor == other.factor else expressions(_times(x, unit), _times(y, other))
+    if unit.factor != other.factor:
+        x, y = _times(x, unit), _times(y, other)
+    return same_expressions(x, y)
 
 
 def _times(expr: Expr, unit: Unit) -> Expr:
     return Expr("mul", (expr, Expr("num", value=unit.factor)))
 
 
-def _percentages(reference: Value, answer: Value) -> Verdict:
-    """50% is 50 where the sign is left out, and 0.5; but 0.5 is not 0.5%."""
+def _same_percentages(reference: Value, answer: Value) -> Verdict:
+    """50% is equal to 0.5, and to 50 with the sign left out; but 0.5 is not 0.5%."""
     if any(value.unit is not None and value.unit.dimensions for value in (reference, answer)):
         return False
     x, y = reference.expr, answer.expr
     if reference.percent and answer.percent:
-        return expressions(x, y)
+        return same_expressions(x, y)
     if reference.percent:
-        return bool(expressions(x, y)) or expressions(Expr("pct", (x,)), y)
+        return bool(same_expressions(x, y)) or same_expressions(Expr("pct", (x,)), y)
     number = exact(x)
-    if number is not None and abs(number) > 1 and expressions(x, y):
+    if number is not None and abs(number) > 1 and same_expressions(x, y):
         return True
-    return expressions(x, Expr("pct", (y,)))
+    return same_expressions(x, Expr("pct", (y,)))
 
 
-def expressions(reference: Expr, answer: Expr) -> Verdict:
+def same_expressions(reference: Expr, answer: Expr) -> Verdict:
     """Whether two expressions are equal wherever both have a real value."""
     if reference == answer:
         return True
@@ -86,18 +88,18 @@ def expressions(reference: Expr, answer: Expr) -> Verdict:
         return known
     left, right = matrix_of(reference), matrix_of(answer)
     if left is not None or right is not None:
-        return _matrices(left, right)
+        return _same_matrices(left, right)
     if any(infinity_sign(one) is not None for one in (reference, answer)):
         return infinity_sign(reference) == infinity_sign(answer)
     bases = (10, 0) if any(_common_log(node) for one in (reference, answer) for node in one.walk()) else (10,)
     verdicts = [_same_everywhere(reference, answer, base) for base in bases]
     if True in verdicts:
         return True
-    return _rounds(reference, answer) or (None if None in verdicts else False)
+    return _one_rounds_other(reference, answer) or (None if None in verdicts else False)
 
 
-def _rounds(left: Expr, right: Expr) -> bool:
-    """Whether one is a decimal of enough digits that rounds the value of the other."""
+def _one_rounds_other(left: Expr, right: Expr) -> bool:
+    """Whether one is a decimal with enough digits to stand for the value of the other, rounded."""
     for decimal, other in ((rounded(left), right), (rounded(right), left)):
         if decimal is None or variables(other):
             continue
@@ -126,7 +128,7 @@ def variables(*trees: Expr) -> tuple[str, ...]:
 
 
 def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
-    """By exact numbers and balls: at the one point where there are no variables, else at many."""
+    """Compare by exact numbers and balls: once if there are no variables, else at many points."""
     names = variables(left, right)
     real = bool(names) and not any(node == Expr("sym", name="i") for tree in (left, right) for node in tree.walk())
     try:
@@ -159,7 +161,7 @@ def _same_everywhere(left: Expr, right: Expr, log_base: int) -> Verdict:
 
 @lru_cache(maxsize=64)
 def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, ...]]]:
-    """Where expressions of so many variables are compared: real numbers, and if most are outside, whole ones."""
+    """The points at which expressions with `count` variables are compared: real ones, and whole ones as a fallback."""
     draw = random.Random(20251).randint
     ranges = [(1, 96)] * 6 + [(1, 400)] * 6 + [(-400, 400)] * 6 + [(-4_000, 4_000)] * 3
     parts = [97, 89, 83, 101, 103, 107, 109]
@@ -173,7 +175,7 @@ def sample_points(count: int) -> tuple[list[tuple[fmpq, ...]], list[tuple[fmpq, 
 
 
 def matrix_of(tree: Expr) -> Expr | None:
-    """A matrix, with the scalars around it multiplied into it; `None` for what is none."""
+    """The matrix that an expression is, with the scalars around it multiplied in; `None` if it is not one."""
     if tree.op == "matrix":
         return tree
     inner = [matrix_of(arg) for arg in tree.args]
@@ -181,29 +183,29 @@ def matrix_of(tree: Expr) -> Expr | None:
         return _mapped(inner[0], lambda cell: Expr("neg", (cell,)))
     if tree.op == "div" and inner[0] is not None and inner[1] is None:
         return _mapped(inner[0], lambda cell: Expr("div", (cell, tree.args[1])))
-    if (
-        tree.op == "add"
-        and None not in inner
-        and len({tuple(len(row.args) for row in one.args) for one in inner}) == 1
-    ):
-        rows = zip(*(one.args for one in inner), strict=True)
+    matrices = [one for one in inner if one is not None]
+    if tree.op == "add" and len(matrices) == len(inner) and len({_shape(one) for one in matrices}) == 1:
+        rows = zip(*(one.args for one in matrices), strict=True)
         cells = [zip(*(row.args for row in several), strict=True) for several in rows]
         return Expr("matrix", tuple(Expr("row", tuple(Expr("add", cell) for cell in row)) for row in cells))
-    if tree.op == "mul" and sum(one is not None for one in inner) == 1:
-        found = next(one for one in inner if one is not None)
+    if tree.op == "mul" and len(matrices) == 1:
         scalars = tuple(arg for arg, one in zip(tree.args, inner, strict=True) if one is None)
-        return _mapped(found, lambda cell: Expr("mul", (*scalars, cell)))
+        return _mapped(matrices[0], lambda cell: Expr("mul", (*scalars, cell)))
     return None
+
+
+def _shape(matrix: Expr) -> tuple[int, ...]:
+    return tuple(len(row.args) for row in matrix.args)
 
 
 def _mapped(matrix: Expr, change: Callable[[Expr], Expr]) -> Expr:
     return Expr("matrix", tuple(Expr("row", tuple(map(change, row.args))) for row in matrix.args))
 
 
-def _matrices(left: Expr | None, right: Expr | None) -> Verdict:
+def _same_matrices(left: Expr | None, right: Expr | None) -> Verdict:
     if left is None or right is None:
         return False
-    if [len(row.args) for row in left.args] != [len(row.args) for row in right.args]:
+    if _shape(left) != _shape(right):
         return False
     cells = [[cell for row in matrix.args for cell in row.args] for matrix in (left, right)]
-    return all(expressions(*pair) for pair in zip(*cells, strict=True))
+    return all(same_expressions(*pair) for pair in zip(*cells, strict=True))

@@ -1,4 +1,4 @@
-"""The kinds of answers, and how each is written."""
+"""The kinds of answers, and how each of them is written."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,18 @@ from .tokens import Token
 from .units import Unit
 
 
+INEQUALITIES = frozenset(["<", ">", "<=", ">=", "!="])
+RELATIONS = INEQUALITIES | {"=", "≈", "≡", "in"}
+
+
 @dataclass(frozen=True)
 class Value:
-    r"""A number or another expression; `percent` where it says so, `unit` where it has one."""
+    r"""A number or another expression, perhaps with a percent sign or a unit."""
 
     expr: Expr
     percent: bool = False
     unit: Unit | None = None
-    condition: str = ""  # of the variables, as in x + 1 for x > 0
+    condition: str = ""  # on the variables, as in x + 1 for x > 0
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,15 @@ class Relation:
 @dataclass(frozen=True)
 class Items:
     r"""
-    Several answers. `left` and `right` are `"("` or `"["` and their like for a tuple (or an interval, if they are
-    two), `"\{"` for a set, and empty for a list.
+    Several answers. `left` and `right` are brackets such as `"("` or `"["` for a tuple (or for an interval, if there
+    are two items), `"\{"` for a set, and empty for a list.
     """
 
     items: tuple["Answer", ...]
     left: str = ""
     right: str = ""
-    joined: str = ","  # or "and", "or": what stands before the last of a list
-    doubtful: bool = False  # whether it may be one number with its thousands, as 12,345
+    joined: str = ","  # or "and" or "or", if that stands before the last item of a list
+    doubtful: bool = False  # whether it may be a single number with a thousands separator, as 12,345
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,19 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Unread:
-    """What is none of these. `tokens` is empty where the text must not reach a computer algebra system."""
+    """Anything else. `tokens` is empty if the text must not reach a computer algebra system."""
 
     text: str
     tokens: tuple[Token, ...] = field(default=(), compare=False)
 
 
-ANY = "any"  # the name of what an inequality without a left side speaks of
+ANY = "any"  # the name of the variable of an inequality without a left side
 Answer = Value | Text | Relation | Items | SetOperation | Named | Based | Clock | Ratio | Unread
 
 
-# The other way round
+# How each kind is written
 def show(answer: Answer) -> str:
-    """The answer in normal form, as text: what is logged, and what answers are counted by."""
+    """The answer in normal form, as text: it is logged, and equal texts are counted as one answer."""
     if isinstance(answer, Value):
         return render(answer.expr) + (r"\%" if answer.percent else "")
     if isinstance(answer, Text):

@@ -1,4 +1,4 @@
-"""Several answers: lists, sets, tuples, and signs that stand for two answers."""
+"""Several answers: lists, sets, tuples, and signs such as ± that stand for two answers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +16,8 @@ MAX_ITEMS = 100  # of a list whose order does not matter
 MAX_SIGNS = 4  # ± in an expression
 
 
-# Several answers
 def expanded(answer: Answer) -> Items:
-    r"""As a list in which `\pm 2` is two answers, and x = 1 or x = 2 are 1 and 2."""
+    r"""The answer as a list in which `\pm 2` is two answers, and "x = 1 or x = 2" is 1 and 2."""
     items = answer.items if isinstance(answer, Items) and answer.left in ("", "\\{") else (answer,)
     found: list[Answer] = []
     for item in items:
@@ -79,7 +78,7 @@ def assigned(answer: Answer) -> tuple[str, Answer] | None:
 
 
 def same_lists(reference: Items, answer: Items) -> Verdict:
-    """Lists and sets: in any order, each as often as the other has it, but for repetitions in a set."""
+    """Lists and sets: equal in any order if each item occurs equally often in both. A set ignores repetitions."""
     if len(reference.items) > MAX_ITEMS or len(answer.items) > MAX_ITEMS:
         return False
     golds, answers = list(reference.items), list(answer.items)
@@ -97,7 +96,7 @@ def same_lists(reference: Items, answer: Items) -> Verdict:
 
 
 def signed_values(reference: Value, answer: Value) -> Verdict:
-    r"""Two values, each of which `\pm` may make two."""
+    r"""Two values, each of which may be two because of a `\pm`."""
     if any(node.op == "pm" for value in (reference, answer) for node in value.expr.walk()):
         return same_lists(expanded(reference), expanded(answer))
     return same_values(reference, answer)
@@ -125,28 +124,28 @@ def same_items(reference: Items, answer: Items) -> Verdict:
     if any(node.op == "pm" for one in (reference, answer) for node in _nodes(one)):
         return same_lists(expanded(reference), expanded(answer))
     if any(one.left not in ("", "\\{") for one in (reference, answer)):
-        coordinates = [_coordinates(one) for one in (reference, answer)]
-        return None not in coordinates and _tuples(*coordinates)
-    x, y = expanded(reference), expanded(answer)
-    assignments = [[assigned(item) for item in one.items] for one in (x, y)]
-    if all(None not in one for one in assignments):
-        names = [[name for name, _ in one] for one in assignments]
-        if all(len(set(one)) == len(one) for one in names):  # x = 2, y = 3
-            by_name = [dict(one) for one in assignments]
-            return by_name[0].keys() == by_name[1].keys() and all(
-                equal(v, by_name[1][n]) for n, v in by_name[0].items()
-            )
-    return same_lists(x, y)
+        left, right = _coordinates(reference), _coordinates(answer)
+        return left is not None and right is not None and _tuples(left, right)
+    several, others = expanded(reference), expanded(answer)
+    golds, found = _by_name(several), _by_name(others)
+    if golds is None or found is None:
+        return same_lists(several, others)
+    return golds.keys() == found.keys() and all(equal(value, found[name]) for name, value in golds.items())
+
+
+def _by_name(items: Items) -> dict[str, Answer] | None:
+    """The values of x = 2, y = 3; `None` unless all items are such equations, each for a name of its own."""
+    pairs = [pair for pair in map(assigned, items.items) if pair is not None]
+    values = dict(pairs)
+    return values if len(values) == len(items.items) else None
 
 
 def _coordinates(items: Items) -> Items | None:
     """(2, 3) for x = 2, y = 3; a tuple as it is; `None` for any other list."""
     if items.left not in ("", "\\{"):
         return items
-    pairs = [assigned(item) for item in items.items]
-    if None in pairs or items.left or len({name for name, _ in pairs}) != len(pairs):
-        return None
-    return Items(tuple(value for _, value in sorted(pairs, key=lambda pair: pair[0])), "(", ")")
+    values = None if items.left else _by_name(items)
+    return None if values is None else Items(tuple(values[name] for name in sorted(values)), "(", ")")
 
 
 def _tuples(x: Items, y: Items) -> Verdict:
@@ -172,13 +171,13 @@ def items_and_value(items: Items, value: Value, swapped: bool) -> Verdict:
 
 
 def all_say(reference: Answer, items: Items) -> bool:
-    """A reference of one, and a list of which each item says the same: 1/2, or 0.5."""
+    """A single reference, and a list whose items are all equal to it: 1/2, or 0.5."""
     several = expanded(items).items
     return items.left == "" and len(several) <= MAX_ITEMS and all(equal(reference, item) for item in several)
 
 
 def text_and_items(text: Text, items: Items) -> bool:
-    """AC as the options A, C."""
+    """AC may stand for the options A, C."""
     letters = [item.original for item in items.items if isinstance(item, Text)]
     word = text.original
     return (

@@ -1,4 +1,4 @@
-"""Numbers as they are written: their exact value, and what a decimal that was rounded may stand for."""
+"""Numbers as they are written: their exact values, and what a rounded decimal may stand for."""
 
 from fractions import Fraction
 
@@ -6,19 +6,22 @@ from .expressions import Expr
 from .kinds import Answer, Value
 
 
-MAX_BITS = 50_000
-MIN_PLACES, MIN_DIGITS = 6, 5  # of a decimal that counts as what it rounds
+MAX_LITERAL_BITS = 50_000
+MIN_PLACES, MIN_DIGITS = 6, 5  # of a decimal that counts as equal to what it rounds
 
 
 def exact(tree: Expr) -> Fraction | None:
-    """The value of a number made of integers and decimals by the four operations and small powers; `None` else."""
+    """The value of a tree of integers and decimals with the four operations and small powers, else `None`."""
     if tree.op == "num":
         return tree.value
     if tree.op not in ("neg", "add", "mul", "div", "pow"):
         return None
-    values = [exact(arg) for arg in tree.args]
-    if None in values or any(_bits(value) > MAX_BITS for value in values):
-        return None
+    values: list[Fraction] = []
+    for arg in tree.args:
+        value = exact(arg)
+        if value is None or _bits(value) > MAX_LITERAL_BITS:
+            return None
+        values.append(value)
     if tree.op == "neg":
         return -values[0]
     if tree.op == "add":
@@ -26,14 +29,14 @@ def exact(tree: Expr) -> Fraction | None:
     if tree.op == "mul":
         total = values[0]
         for value in values[1:]:
-            if _bits(total) > MAX_BITS:
+            if _bits(total) > MAX_LITERAL_BITS:
                 return None
             total *= value
         return total
     if tree.op == "div":
         return values[0] / values[1] if values[1] else None
     base, exponent = values
-    if exponent.denominator != 1 or abs(exponent) * _bits(base) > MAX_BITS or (base == 0 and exponent <= 0):
+    if exponent.denominator != 1 or abs(exponent) * _bits(base) > MAX_LITERAL_BITS or (base == 0 and exponent <= 0):
         return None
     return base**exponent.numerator
 
@@ -43,7 +46,7 @@ def _bits(value: Fraction) -> int:
 
 
 def rounded(tree: Expr) -> Expr | None:
-    """The decimal, scientific notation included, that a tree is; `None` if it is none or has too few digits."""
+    """The decimal (or number in scientific notation) that a tree is; `None` for others and for too few digits."""
     sign = 1
     while tree.op == "neg":
         tree, sign = tree.args[0], -sign
@@ -64,7 +67,7 @@ def rounded(tree: Expr) -> Expr | None:
 
 
 def same_number(left: Expr, right: Expr) -> bool | None:
-    """Whether two numbers are equal, exactly or because one rounds the other; `None` if one is more than a number."""
+    """Whether two numbers are equal, exactly or because one rounds the other; `None` if one is not a plain number."""
     x, y = exact(left), exact(right)
     if x is None or y is None:
         return None
@@ -74,13 +77,13 @@ def same_number(left: Expr, right: Expr) -> bool | None:
 
 
 def _whole(tree: Expr) -> bool:
-    """Whether a number is written as an integer, which nothing rounds."""
+    """Whether a number is written as an integer, to which no rounding applies."""
     tree = tree.args[0] if tree.op == "neg" else tree
     return tree.op == "num" and tree.digits < 0 and tree.value.denominator == 1
 
 
 def rounds(decimal: Expr | None, other: Expr | None, value: Fraction) -> bool:
-    """Whether a decimal is what a number comes to when it is rounded, or cut, to its places."""
+    """Whether a decimal is a number that was rounded or cut to the places of the decimal."""
     if decimal is None or (other is not None and other.places <= decimal.places):
         return False
     last = Fraction(10) ** -decimal.places
@@ -90,14 +93,14 @@ def rounds(decimal: Expr | None, other: Expr | None, value: Fraction) -> bool:
 
 def settled(references: tuple[Answer, ...], answers: tuple[Answer, ...]) -> bool | None:
     """
-    Whether two answers, in their readings, are equal, where that is certain without evaluating anything: equal trees,
-    and two numbers. `None` for all else.
+    Whether two answers, each with all its readings, are equal, if that is certain without evaluating anything: for
+    equal trees and for two numbers. `None` for everything else.
     """
     if any(reference == answer for reference in references for answer in answers):
         return True
     if len(references) == len(answers) == 1:
         one, other = references[0], answers[0]
-        plain = isinstance(one, Value) and isinstance(other, Value) and one.condition == other.condition
-        if plain and not (one.percent or other.percent):
-            return same_number(one.expr, other.expr) if one.unit is None and other.unit is None else None
+        if isinstance(one, Value) and isinstance(other, Value) and one.condition == other.condition:
+            plain = all(value.unit is None and not value.percent for value in (one, other))
+            return same_number(one.expr, other.expr) if plain else None
     return None

@@ -1,53 +1,40 @@
 """
-Expressions from tokens, by recursive descent.
+The parser of expressions: tokens become a tree by recursive descent.
 
-An operand that is not understood raises [`Unreadable`]; nothing is guessed and nothing is left out.
+An operand that is not understood raises [`Unreadable`]. Nothing is guessed and nothing is left out.
 """
+
+from collections.abc import Sequence
 
 from .commands import NAMES
 from .expressions import CONSTANTS, Expr, number
 from .tokens import Token, Unreadable, contents, split
 
 
-_RUN_TOGETHER = frozenset(  # gcd(a, b) needs its brackets, sinx does not
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-    ]
-    + ["log", "ln", "exp", "sqrt", "pi", "theta", "infinity", "inf"]
+# Names that may begin a run of letters: sinx needs no brackets, gcd(a, b) does.
+_RUN_TOGETHER = frozenset(
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh"]
+    + ["cosh", "tanh", "log", "ln", "exp", "sqrt", "pi", "theta", "infinity", "inf"]
 )
-_FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is no product, a(x+1) is one
+_FUNCTION_LETTERS = frozenset("fgFGP")  # f(x+1) is not a product, a(x+1) is
 
 
-def parse(tokens: list[Token] | tuple[Token, ...]) -> Expr:
+def parse(tokens: Sequence[Token]) -> Expr:
     """
-    The expression that all of the tokens stand for.
+    The expression that the tokens stand for.
 
     Raises:
-        `Unreadable`: They stand for none.
+        `Unreadable`: They stand for no expression.
     """
-    parser = _Parser(tokens)
+    parser = _ExpressionParser(tokens)
     tree = parser.whole()
     if parser.i < len(parser.tokens):
         raise Unreadable(f"{parser.tokens[parser.i].text!r} after an expression")
     return tree
 
 
-class _Parser:
-    def __init__(self, tokens):
+class _ExpressionParser:
+    def __init__(self, tokens: Sequence[Token]):
         self.tokens, self.i, self.bars = list(tokens), 0, 0
 
     # What comes next
@@ -81,7 +68,7 @@ class _Parser:
 
     # From sums to atoms
     def whole(self) -> Expr:
-        r"""What is in a group, such as `a \over b`."""
+        r"""The content of a group, such as `a \over b`."""
         value = self.sum()
         if self.at("over"):
             self.i += 1
@@ -97,12 +84,12 @@ class _Parser:
             sign = self.take().text if self.at("+", "-", "±", "∓") else "+"
             while sign in ("+", "-") and self.at("+", "-"):  # 14 + -1
                 sign = "+" if (self.take().text == "-") == (sign == "-") else "-"
-            terms.append(_signed(sign, self.product()))
+            terms.append(_apply_sign(sign, self.product()))
             if not self.at("+", "-", "±", "∓"):
                 return terms[0] if len(terms) == 1 else Expr("add", tuple(terms))
 
     def product(self) -> Expr:
-        value, literal = self.factor(), self.was_number(self.i)
+        value, literal = self.factor(), self.is_number(self.i - 1)
         while True:
             if self.at("×") and self.between_vectors():
                 self.i += 1
@@ -114,26 +101,26 @@ class _Parser:
                 self.i += 1
                 value = Expr("div", (value, self.factor()))
             elif self.starts_operand():
-                if self.token.kind == "number" and literal:
+                if literal and self.is_number(self.i):
                     raise Unreadable("two numbers side by side")
                 value = _product(value, self.factor())
             else:
                 return value
-            literal = self.was_number(self.i)
+            literal = self.is_number(self.i - 1)
 
     def between_vectors(self) -> bool:
         return 0 < self.i < len(self.tokens) - 1 and all(
             token.font == "bf" for token in (self.tokens[self.i - 1], self.tokens[self.i + 1])
         )
 
-    def was_number(self, end: int) -> bool:
-        """Whether the last token that was read is a number that stands alone, and not in braces."""
-        return end > 0 and self.tokens[end - 1].kind == "number"
+    def is_number(self, at: int) -> bool:
+        """Whether the token at a place is a number, without braces around it."""
+        return at >= 0 and self.tokens[at].kind == "number"
 
     def factor(self) -> Expr:
         if self.at("-", "+"):
             sign = self.take().text
-            return _signed(sign, self.factor())
+            return _apply_sign(sign, self.factor())
         mixed = self.mixed()
         if mixed is not None:
             return mixed
@@ -160,7 +147,7 @@ class _Parser:
     def exponent(self) -> Expr:
         if self.at("-", "+"):
             sign = self.take().text
-            return _signed(sign, self.exponent())
+            return _apply_sign(sign, self.exponent())
         if self.at("{", "("):
             return self.group()
         if self.token is not None and self.token.kind in ("number", "letters", "symbol", "command"):
@@ -185,7 +172,7 @@ class _Parser:
             return None
         if self.i and self.tokens[self.i - 1].text in ("*", "×", "/", "^"):
             return None
-        start, tokens = self.i, list(self.tokens)  # as they are before arguments are split off
+        start, tokens = self.i, list(self.tokens)  # a copy, because arguments may be split off
         self.i += 1
         if rest[1][:2] == ("command", "frac"):
             fraction = self.atom()
@@ -229,7 +216,7 @@ class _Parser:
             return self.letter()
         if self.at("-"):
             self.i += 1
-            return _signed("-", self.argument())
+            return _apply_sign("-", self.argument())
         return self.group() if self.at("{") else self.atom()
 
     def atom(self) -> Expr:
@@ -242,7 +229,7 @@ class _Parser:
                 raise Unreadable("a number with a base inside an expression")
             return number(token.text)
         if token.kind == "letters":
-            return self.letters()
+            return self.letters(token)
         if token.kind == "symbol":
             self.i += 1
             return self.named(token.text)
@@ -271,7 +258,7 @@ class _Parser:
         if name == "sqrt":
             degree = self.bracketed() if self.at("[") else None
             token = self.token
-            if token is not None and token.kind == "number":  # `\sqrt17` is meant as it looks
+            if token is not None and token.kind == "number":  # `\sqrt17` means the root of 17
                 self.i += 1
                 value = number(token.text)
             else:
@@ -292,7 +279,7 @@ class _Parser:
 
     # Names
     def letter(self) -> Expr:
-        """One letter of a run, with what belongs to it."""
+        """The first letter of a run, with its subscript, primes and arguments."""
         token = self.take()
         if token.font == "text" and len(token.text) > 1:
             raise Unreadable(f"the word {token.text!r} in an expression")
@@ -304,9 +291,8 @@ class _Parser:
             return self.named(f"vec_{name}")
         return self.named(name)
 
-    def letters(self) -> Expr:
-        """The first factor of a run of letters: a function, a name that is more than a letter, or one letter."""
-        token = self.token
+    def letters(self, token: Token) -> Expr:
+        """The first factor of a run of letters: a function, a name of several letters, or one letter."""
         if token.font == "text" and len(token.text) > 1:
             raise Unreadable(f"the word {token.text!r} in an expression")
         if token.font == "rm" and len(token.text) > 1 and token.text not in NAMES:
@@ -331,7 +317,7 @@ class _Parser:
         return self.call()
 
     def named(self, name: str) -> Expr:
-        """A name with its subscript and primes, and its arguments where it is a function."""
+        """A name with its subscript and primes, and with its arguments if it is a function."""
         if name == "imath":
             name = "i"
         if self.at("_"):
@@ -358,7 +344,7 @@ class _Parser:
         return Expr("sym", name=name)
 
     def primes(self) -> int:
-        r"""How many primes are in `^{\prime\prime}`; -1 for a single one without braces, 0 for none."""
+        r"""The number of primes in `^{\prime\prime}`; -1 for a single one without braces, 0 for none."""
         i = self.i + 1
         texts = [token.text for token in self.tokens[i : i + 5]]
         if texts[:1] == ["'"]:
@@ -374,7 +360,7 @@ class _Parser:
             if token.kind not in ("number", "letters", "symbol") and token.text != "*":
                 raise Unreadable("a subscript that is not plain")
             if token.kind == "letters" and len(token.text) > 1 and token.font != "rm":
-                self.i -= 1  # x_ab is x_a b
+                self.i -= 1  # x_ab means x_a b
                 self.tokens[self.i] = token._replace(text=token.text[1:], spaced="")
                 return token.text[0]
             return token.text
@@ -382,12 +368,12 @@ class _Parser:
         inside = [token for token in self.tokens[self.i + 1 : end] if token.text not in ("{", "}")]
         self.i = end + 1
         name = "".join(token.text for token in inside)
-        if not inside or len(name) > 30 or any(not _plain(token) for token in inside):
+        if not inside or len(name) > 30 or any(not _may_be_in_subscript(token) for token in inside):
             raise Unreadable("a subscript that is not plain")
         return name
 
     def arguments(self, name: str) -> tuple[Expr, ...] | None:
-        """The arguments where a name is applied: f(x+1), I(0), x(t), but not x(t+1), which is a product."""
+        """The arguments of a name that is applied: f(x+1), I(0), x(t), but not x(t+1), which is a product."""
         if not self.at("(") or name in CONSTANTS:
             return None
         end = contents(self.tokens, self.i)
@@ -403,7 +389,7 @@ class _Parser:
         return tuple(parse(part) for part in parts)
 
     def call(self) -> Expr:
-        """A known function with its arguments, which may stand without brackets."""
+        """A known function with its arguments, with or without brackets."""
         name = self.take().text
         power = base = None
         for _ in range(2):
@@ -416,7 +402,7 @@ class _Parser:
         if name == "sqrt" and self.at("["):
             base = self.bracketed()
         values, closed = self.call_arguments()
-        inverse = power is not None and power == _signed("-", number("1"))
+        inverse = power is not None and power == _apply_sign("-", number("1"))
         if inverse and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
             return Expr("call", values, name=f"arc{name}")
         if name == "lg":
@@ -429,9 +415,9 @@ class _Parser:
         return self.power(self.postfix(value)) if closed else value
 
     def call_arguments(self) -> tuple[tuple[Expr, ...], bool]:
-        """The arguments, and whether brackets close them, so that what follows is of the value."""
+        """The arguments, and whether they are in brackets, so that what follows applies to the value."""
         if self.at("(", "[", "{", "\\{"):
-            start, opening = self.i, self.token.text
+            start, opening = self.i, self.tokens[self.i].text
             end = contents(self.tokens, self.i)
             inside = self.tokens[start + 1 : end]
             if inside and inside[0].text == "\\{" and contents(inside, 0) == len(inside) - 1:
@@ -443,23 +429,23 @@ class _Parser:
             return (self.group(),), True
         factors = []
         sign = self.take().text if self.at("-", "+") else "+"
-        while self.starts_operand() and (not factors or not self.is_name()):
+        while self.starts_operand() and (not factors or not self.at_function()):
             mixed = self.mixed() if not factors else None
             factors.append(self.power(self.postfix(self.atom())) if mixed is None else mixed)
             if self.at("/") and all(factor.op in ("num", "sym") for factor in factors):
                 following = self.tokens[self.i + 1] if self.i + 1 < len(self.tokens) else None
                 if following is not None and following.kind == "number":  # sin pi/4
                     self.i += 1
-                    factors.append(Expr("pow", (self.power(self.atom()), _signed("-", number("1")))))
+                    factors.append(Expr("pow", (self.power(self.atom()), _apply_sign("-", number("1")))))
                     break
         if not factors:
             raise Unreadable("a function without an argument")
         value = factors[0]
         for factor in factors[1:]:
             value = _product(value, factor)
-        return (_signed(sign, value),), False
+        return (_apply_sign(sign, value),), False
 
-    def is_name(self) -> bool:
+    def at_function(self) -> bool:
         token = self.token
         return token is not None and (
             token.kind == "name"
@@ -472,28 +458,23 @@ class _Parser:
         if self.tokens[start].text in ("vmatrix", "Vmatrix", "cases"):
             raise Unreadable("a determinant, or cases")
         self.i = end + 1
-        return matrix(self.tokens[start + 1 : end])
-
-
-def matrix(tokens: list[Token]) -> Expr:
-    """The matrix whose rows the tokens are."""
-    rows = split(tokens, lambda token: token.text == "\\\\")
-    if len(rows) > 1 and not rows[-1]:  # the end of the last row
-        rows.pop()
-    cells = [split(row, lambda token: token.text == "&") for row in rows]
-    if len({len(row) for row in cells}) != 1:
-        raise Unreadable("rows of different lengths")
-    return Expr("matrix", tuple(Expr("row", tuple(parse(cell) for cell in row)) for row in cells))
+        rows = split(self.tokens[start + 1 : end], lambda token: token.text == "\\\\")
+        if len(rows) > 1 and not rows[-1]:  # the end of the last row
+            rows.pop()
+        cells = [split(row, lambda token: token.text == "&") for row in rows]
+        if len({len(row) for row in cells}) != 1:
+            raise Unreadable("rows of different lengths")
+        return Expr("matrix", tuple(Expr("row", tuple(parse(cell) for cell in row)) for row in cells))
 
 
 def _is_differential(tree: Expr) -> bool:
-    """dy, d^2 y or a partial one, whose d cannot be cancelled."""
+    """Whether this is dy, d^2 y or a partial differential, whose d cannot be cancelled."""
     first = tree.args[0] if tree.op == "mul" else tree
     first = first.args[0] if first.op == "pow" else first
     return first.op == "sym" and (first.name == "partial" or (first.name == "d" and tree != first))
 
 
-def _signed(sign: str, value: Expr) -> Expr:
+def _apply_sign(sign: str, value: Expr) -> Expr:
     if sign == "+":
         return value
     if sign == "-":
@@ -510,5 +491,5 @@ def function_prefix(text: str) -> str | None:
     return next((text[:n] for n in range(min(len(text), 8), 1, -1) if text[:n] in _RUN_TOGETHER), None)
 
 
-def _plain(token: Token) -> bool:
+def _may_be_in_subscript(token: Token) -> bool:
     return token.kind in ("number", "letters", "symbol", "name") or token.text in ("+", "-", ",", "'", "*", "=", "/")

@@ -19,7 +19,7 @@ def read_value(tokens: list[Token]) -> Answer | None:
             return Named("empty")
         if name.startswith("mathbb_") and name[-1] in "RZQNC":
             return Named(name[-1])
-    for reader in (_money, _percentage, _angle, _plain, _quantity):
+    for reader in (_money, _percentage, _angle, _bare_expression, _quantity):
         answer = reader(tokens)
         if answer is not None:
             return answer
@@ -34,8 +34,8 @@ def _try(tokens: list[Token]) -> Expr | None:
         return None
 
 
-def _plain(tokens: list[Token]) -> Value | None:
-    """An expression without a unit, unless what ends it looks like one."""
+def _bare_expression(tokens: list[Token]) -> Value | None:
+    """An expression without a unit; `None` if its end looks like a unit."""
     if unit_start(tokens) is not None:
         return None
     expr = _try(tokens)
@@ -55,7 +55,8 @@ def _money(tokens: list[Token]) -> Answer | None:
     inner = read_value(rest) if rest else None
     if not isinstance(inner, Value) or inner.percent:
         return None
-    return replace(inner, unit=unit) if inner.unit in (None, unit) or inner.unit.noun else None
+    fits = inner.unit is None or inner.unit == unit or inner.unit.noun
+    return replace(inner, unit=unit) if fits else None
 
 
 def _percentage(tokens: list[Token]) -> Value | None:
@@ -98,7 +99,7 @@ def _angle(tokens: list[Token]) -> Value | None:
 
 
 def _before_degrees(tokens: list[Token]) -> Expr | None:
-    """What stands before the first sign of degrees."""
+    """The expression before the first degree sign."""
     end = next(i for i, token in enumerate(tokens) if token.text == "°")
     while end and tokens[end - 1].text in ("^", "{"):
         end -= 1
@@ -106,7 +107,7 @@ def _before_degrees(tokens: list[Token]) -> Expr | None:
 
 
 def unit_start(tokens: list[Token]) -> int | None:
-    """Where the words after a number begin."""
+    """Where the unit after a number begins; `None` if there is none."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -131,8 +132,8 @@ def _is_unit(tokens: list[Token]) -> bool:
 
 def _may_be_unit(tokens: list[Token], before: list[Token]) -> bool:
     """
-    Whether a word after a number is a unit: one in a text font, one that is known, or a noun. Letters that could be
-    variables must stand apart from a plain number.
+    Whether a word after a number may be a unit: it is in a text font, it is known, or it is a noun. Letters that could
+    be variables must be separated from a plain number by a space.
     """
     token = tokens[0]
     word = token.text
@@ -162,15 +163,15 @@ def has_vowel(word: str) -> bool:
 
 
 def compound_quantity(tokens: list[Token]) -> Value | None:
-    """1 hour 20 minutes, and 5 ft 3 in: numbers with ever smaller units of one measure."""
+    """1 hour 20 minutes, or 5 ft 3 in: numbers with smaller and smaller units of one measure."""
     plain = [token for token in tokens if token.text.lower() != "and" or token.kind != "letters"]
     numbers, words = plain[::2], plain[1::2]
     if len(numbers) != len(words) or len(numbers) < 2:
         return None
     if any(token.kind != "number" for token in numbers) or any(token.kind != "letters" for token in words):
         return None
-    units = [lookup(token.text) for token in words]
-    if None in units or len({unit.dimensions for unit in units}) != 1:
+    units = [unit for token in words if (unit := lookup(token.text)) is not None]
+    if len(units) != len(words) or len({unit.dimensions for unit in units}) != 1:
         return None
     if any(small.factor >= large.factor for large, small in zip(units, units[1:], strict=False)):
         return None
@@ -179,7 +180,7 @@ def compound_quantity(tokens: list[Token]) -> Value | None:
 
 
 def _multiple(words: list[Token]) -> tuple[int, list[Token]]:
-    """How many a number counts, as in 5 million, and the words behind that."""
+    """The factor of a word such as million after a number, and the words after it."""
     factor = 1
     while words and words[0].kind == "letters" and singular(words[0].text.lower()) in MULTIPLES:
         factor *= MULTIPLES[singular(words[0].text.lower())]

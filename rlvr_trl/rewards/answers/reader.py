@@ -1,61 +1,56 @@
 r"""
-The text of an answer read as one of its kinds, from the outside in.
+The reader of answers: from the outside in, a text becomes an answer of one of the kinds.
 
-A text may have two readings, such as `12,345`: a number, or two numbers. Then two answers are equal if one reading of
-each is equal to one of the other.
+A text may have two readings: `12,345` is a number, or two numbers. Two answers are equal if any reading of one is
+equal to any reading of the other.
 """
 
 from dataclasses import replace
 from functools import lru_cache
 
-from .commands import NAMES
-from .expressions import CONSTANTS, Expr
-from .kinds import ANY, Answer, Based, Clock, Items, Named, Ratio, Relation, SetOperation, Text, Unread, Value
+from .expressions import CONSTANTS
+from .kinds import (
+    ANY,
+    INEQUALITIES,
+    RELATIONS,
+    Answer,
+    Based,
+    Clock,
+    Items,
+    Named,
+    Ratio,
+    Relation,
+    SetOperation,
+    Text,
+    Unread,
+    Value,
+)
 from .parser import function_prefix, parse
-from .quantities import compound_quantity, has_vowel, read_value, unit_start
+from .quantities import compound_quantity, read_value
 from .surroundings import (
     closes_all,
     condition_start,
+    is_separator,
     is_word,
     with_joined_digits,
     with_thousands,
     without_surroundings,
 )
 from .tokens import Token, Unreadable, contents, split, tokenize
+from .words import is_wordy, read_words, text_of, unread
 
 
-RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "≈", "≡", "in")
-_NO_SOLUTION = frozenset(
-    ["nosolution", "nosolutions", "nosolutionexists", "therearenosolutions", "emptyset", "theemptyset"]
-    + ["norealsolution", "norealsolutions", "thereisnosolution", "theemptyset", "nosuchnumber"]
-)  # fmt: skip
-_ALL_REALS = frozenset(["allrealnumbers", "allreals", "allreal", "anyrealnumber", "therealnumbers", "allrealx"])
-_SHORT_WORDS = frozenset(
-    ["no", "yes", "odd", "one", "two", "six", "ten", "red", "may", "up", "all", "sun", "mon", "tue"]
-)
 _BASE_WORDS = {
     word: base
     for base, word in enumerate(
         ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
     )
 } | {"sixteen": 16}  # fmt: skip
-_PUNCTUATION = (".", ",", ";", ":", "?", "'")
 _JOINING = {"and": "and", "or": "or", "lor": "or", "land": "and"}
-_INEQUALITIES = {"<", ">", "<=", ">=", "!="}
-_ALL = (
-    "all",
-    "any",
-    "every",
-    "each",
-    "real",
-    "positive",
-    "integer",
-    "integers",
-    "numbers",
-    "number",
-    "values",
-    "of",
-    "that",
+# Words of a condition that add nothing to its inequality: for all real numbers x > 0
+_QUANTIFIERS = frozenset(
+    ["all", "any", "every", "each", "real", "positive", "integer", "integers", "numbers", "number", "values"]
+    + ["of", "that"]
 )
 _OPERATIONS = ("cup", "cap", "setminus")
 
@@ -63,28 +58,28 @@ _OPERATIONS = ("cup", "cap", "setminus")
 @lru_cache(maxsize=20_000)
 def read(text: str) -> tuple[Answer, ...]:
     """
-    The readings of the text of an answer, the likeliest first; none where there is nothing in it. It never raises:
-    what cannot be read is [`Unread`], equal only to the same text.
+    The readings of the text of an answer, the likeliest first; empty if there is nothing in the text. This function
+    never raises an error: what cannot be read is [`Unread`], which is equal only to the same text.
     """
     squeezed = " ".join(text.split())
     try:
         return readings(squeezed)
-    except Exception:  # also an error of ours: no text that a model writes may end its training
+    except Exception:  # even for a fault of this package: no text that a model writes may end its training
         return (Unread(squeezed),) if any(c.isalnum() for c in squeezed) else ()
 
 
 def readings(text: str) -> tuple[Answer, ...]:
     """
-    As `read`, for a text without line ends.
+    Like `read`, for a text without line breaks.
 
     Raises:
-        `Unreadable`: It is no answer.
+        `Unreadable`: The text is not an answer.
     """
     tokens = with_joined_digits(without_surroundings(list(tokenize(text.strip('`" ')))))
     if not tokens:
         return ()
     merged = with_thousands(tokens)
-    found = [_answer(merged)]
+    found = [_read_tokens(merged)]
     if len(merged) != len(tokens):
         found += _as_list(tokens)
     found += _others(tokens, found[0])
@@ -94,18 +89,18 @@ def readings(text: str) -> tuple[Answer, ...]:
 
 
 def _as_list(tokens: list[Token]) -> list[Answer]:
-    """Numbers such as 12,345 as two, unless one would begin with 0."""
+    """Read 12,345 and the like as two numbers, unless one of them would begin with 0."""
     groups = [
         t.text for before, t in zip(tokens, tokens[1:], strict=False) if before.text == "," and t.kind == "number"
     ]
     if any(group.startswith("0") for group in groups):
         return []
-    answer = _answer(tokens)
+    answer = _read_tokens(tokens)
     return [replace(answer, doubtful=True)] if isinstance(answer, Items) else []
 
 
 def _others(tokens: list[Token], first: Answer) -> list[Answer]:
-    """A word that may be a product, as xyz or \\pi r, and a quantity whose unit may be a variable, as 3 m."""
+    """Other readings: of a word as a product, as xyz or \\pi r, and of a unit as a variable, as in 3 m."""
     found = []
     if isinstance(first, Text) and len(tokens) == 1 and tokens[0].font != "text":
         word = tokens[0].text
@@ -122,7 +117,7 @@ def _others(tokens: list[Token], first: Answer) -> list[Answer]:
 
 
 def _without_row_ends(tokens: list[Token]) -> Unread:
-    r"""A matrix without the row ends before commands, which answers of MATH have lost: `\\\frac` became `\frac`."""
+    r"""A matrix without the row ends before commands, which answers of MATH lack: `\\\frac` has become `\frac`."""
     kept = [
         token
         for token, following in zip(tokens, [*tokens[1:], None], strict=True)
@@ -132,7 +127,7 @@ def _without_row_ends(tokens: list[Token]) -> Unread:
 
 
 # The kinds, from the outside in
-def _answer(tokens: list[Token]) -> Answer:
+def _read_tokens(tokens: list[Token]) -> Answer:
     tokens = without_surroundings(tokens)
     if not tokens:
         raise Unreadable("nothing")
@@ -141,13 +136,13 @@ def _answer(tokens: list[Token]) -> Answer:
         return _conditional(tokens, start)
     bracket = _bracketed_condition(tokens)
     if bracket is not None:
-        found = _under(_answer(tokens[:bracket]), _unread(tokens[bracket + 1 : -1]).text)
+        found = _under(_read_tokens(tokens[:bracket]), unread(tokens[bracket + 1 : -1]).text)
         if found is not None:
             return found
     for reader in (
         _system,
         compound_quantity,
-        _word,
+        read_words,
         _clock,
         _based,
         _list,
@@ -160,52 +155,52 @@ def _answer(tokens: list[Token]) -> Answer:
         answer = reader(tokens)
         if answer is not None:
             return answer
-    if any(is_word(token) and token.font == "text" for token in tokens) or _wordy(tokens):
-        return _text(tokens)
-    return _unread(tokens)
+    if any(is_word(token) and token.font == "text" for token in tokens) or is_wordy(tokens):
+        return text_of(tokens)
+    return unread(tokens)
 
 
 def _conditional(tokens: list[Token], start: int) -> Answer:
-    """An answer with a reason behind it, or one with variables and an inequality for them. All else is words."""
+    """An answer with a reason after it, or with an inequality for its variables. Anything else is words."""
     before, after = tokens[:start], tokens[start + 1 :]
     while before and before[-1].text in (",", ";", "("):
         before = before[:-1]
     if tokens[start].text.lower() in ("because", "since"):
-        return _answer(before)
-    after = [token for token in after if token.text.lower() not in _ALL or token.kind != "letters"]
+        return _read_tokens(before)
+    after = [token for token in after if token.text.lower() not in _QUANTIFIERS or token.kind != "letters"]
     try:
-        condition = _answer(after[:-1] if after and after[-1].text == ")" else after)
-        answer = _answer(before)
+        condition = _read_tokens(after[:-1] if after and after[-1].text == ")" else after)
+        answer = _read_tokens(before)
     except Unreadable:
-        return _text(tokens)
+        return text_of(tokens)
     if not _is_condition(condition) and not (isinstance(condition, Value) and _has_variables(condition)):
-        return _text(tokens)
-    return _under(answer, _unread(after).text) or _text(tokens)
+        return text_of(tokens)
+    return _under(answer, unread(after).text) or text_of(tokens)
 
 
 def _bracketed_condition(tokens: list[Token]) -> int | None:
-    r"""Where `(n \ge 1)` and `(k \in \mathbb{Z})` begin behind an answer."""
+    r"""Where a condition such as `(n \ge 1)` or `(k \in \mathbb{Z})` begins after an answer."""
     start = next((i for i in range(len(tokens) - 1, 0, -1) if tokens[i].text == "("), 0)
     if not start or tokens[-1].text != ")" or not tokens[start].spaced or not closes_all(tokens[start:]):
         return None
     inside = [token.text for token in tokens[start + 1 : -1] if token.kind == "op"]
-    return start if {*inside} & {"in", *_INEQUALITIES} and "," not in inside else None
+    return start if {*inside} & {"in", *INEQUALITIES} and "," not in inside else None
 
 
 def _is_condition(answer: Answer) -> bool:
-    inequality = isinstance(answer, Relation) and set(answer.signs) <= _INEQUALITIES
+    inequality = isinstance(answer, Relation) and set(answer.signs) <= INEQUALITIES
     return inequality and all(isinstance(side, Value) for side in answer.sides)
 
 
 def _under(answer: Answer, condition: str) -> Answer | None:
-    """An answer with variables under a condition; `None` for one without."""
+    """An answer with the condition on its variables; `None` for an answer without variables."""
     if isinstance(answer, Relation) or (isinstance(answer, Value) and _has_variables(answer)):
         return replace(answer, condition=condition)
     return None
 
 
 def _system(tokens: list[Token]) -> Answer | None:
-    """Equations under each other, behind one brace."""
+    """Equations below each other, perhaps after a brace."""
     if tokens[0].text == "\\{" and len(tokens) > 2 and tokens[1].kind == "begin":
         tokens = tokens[1:]
     elif tokens[0][:2] != ("begin", "cases"):
@@ -216,100 +211,7 @@ def _system(tokens: list[Token]) -> Answer | None:
     if not all(any(token.text in RELATIONS for token in row) for row in rows):
         return None
     plain = [[token for token in row if token.text != "&"] for row in rows]
-    return Items(tuple(_answer(row) for row in plain)) if len(rows) > 1 else None
-
-
-def _text(tokens: list[Token]) -> Answer:
-    """Words, with the numbers and signs among them, but without spaces, punctuation and the article in front."""
-    while len(tokens) > 1 and tokens[0].text.lower() in ("a", "an", "the") and tokens[1].spaced:
-        tokens = tokens[1:]
-    pieces = []
-    for i, token in enumerate(tokens):
-        around = {tokens[i - 1].kind, tokens[i + 1].kind} if 0 < i < len(tokens) - 1 else set()
-        hyphen = token.text == "-" and around == {"letters"}
-        mark = token.kind == "op" and ((token.text in _PUNCTUATION and around != {"number"}) or hyphen)
-        if not mark and token.text not in ("{", "}"):
-            pieces.append(" " * (token.kind == "number" == tokens[i - 1].kind and i > 0) + token.text)
-    words = "".join(pieces).casefold()
-    if not any(c.isalnum() for c in words):
-        return _unread(tokens)
-    if words in _NO_SOLUTION:
-        return Named("empty")
-    if words in _ALL_REALS:
-        return Named("R")
-    original = "".join((" " if token.spaced and i else "") + token.text for i, token in enumerate(tokens))
-    if 1 < len(original) <= 3 and original.isupper() and words not in _SHORT_WORDS:
-        return Text(original, original)  # AB is no other way to write ab
-    return Text(words, original)
-
-
-def _unread(tokens: list[Token]) -> Unread:
-    """Spaces do not matter, but between numbers."""
-    apart = [a.kind == b.kind == "number" for a, b in zip(tokens, tokens[1:], strict=False)]
-    text = "".join((" " if space else "") + token.text for space, token in zip([False, *apart], tokens, strict=True))
-    return Unread(text, tuple(tokens))
-
-
-def _wordy(tokens: list[Token]) -> bool:
-    """Whether there is more than letters and punctuation to a text: several words, or one of four letters."""
-    words = [token.text for token in tokens if token.kind == "letters"]
-    longest = max(map(len, words), default=0)
-    return longest > 3 or (len(words) > 1 and longest > 2)
-
-
-def _word(tokens: list[Token]) -> Answer | None:
-    """Words and nothing else; not single letters, and not short runs of them that may be products."""
-    if _is_phrase(tokens):
-        return _text(tokens)
-    words = [token for token in tokens if token.kind == "letters"]
-    marks = [token.text for token in tokens if token.kind == "op"]
-    if len(words) + len(marks) != len(tokens) or not words or not set(marks) <= set("-.'!?"):
-        return None
-    if any(token.text.lower() in ("and", "or") and token.spaced for token in words[1:-1]):
-        return None  # a list
-    if len(words[0].text) == 1 and words[0].font == "" and unit_start(tokens) == 1:
-        return None  # x cm
-    if [token.text.lower() for token in tokens] == ["-", "infinity"]:
-        return Value(Expr("neg", (Expr("sym", name="infty"),)))
-    if len(tokens) == 1:
-        return _single_word(tokens)
-    if ("-" in marks and all(len(token.text) < 3 for token in words)) or ("'" in marks and len(words) == 1):
-        return None  # a - b, and f'
-    single = [len(token.text) == 1 for token in words]
-    if all(one and token.font != "text" for one, token in zip(single, words, strict=True)):
-        return None
-    if any(single) and any(token.font in ("rm", "bf") for token in words):
-        return None
-    short = all(len(token.text) < 3 and token.font != "text" for token in words)
-    return None if short else _text(tokens)
-
-
-def _is_phrase(tokens: list[Token]) -> bool:
-    """October 30, and several words with something else among them, as in: it may be 11."""
-    first = tokens[0].text if tokens[0].kind == "letters" else ""
-    if (
-        (len(first) > 3 or (len(first) == 3 and first.istitle()))
-        and function_prefix(first.lower()) is None
-        and {t.kind for t in tokens} == {"letters", "number"}
-    ):
-        return True
-    apart = [
-        token.text for i, token in enumerate(tokens) if token.kind == "letters" and (token.spaced == " " or not i)
-    ]
-    if sum(len(word) > 1 and word not in NAMES and has_vowel(word) for word in apart) < 2:
-        return False
-    mathematics = any(token.kind == "op" and token.text in (*RELATIONS, "^") for token in tokens)
-    plain = not mathematics and not any(is_separator(token) for token in tokens)
-    return plain and unit_start(tokens) is None and not any(token.kind == "open" for token in tokens)
-
-
-def _single_word(tokens: list[Token]) -> Answer | None:
-    word, font = tokens[0].text, tokens[0].font
-    if word.lower() in ("infinity", "inf", "infty"):
-        return Value(Expr("sym", name="infty"))
-    if len(word) == 1:
-        return None if font == "bf" or word.islower() else Text(word, word)
-    return None if word in (*NAMES, "pi", "theta") else _text(tokens)
+    return Items(tuple(_read_tokens(row) for row in plain)) if len(rows) > 1 else None
 
 
 def _clock(tokens: list[Token]) -> Clock | None:
@@ -359,32 +261,26 @@ def _based(tokens: list[Token]) -> Based | None:
     return Based(sign + (text.lstrip("0") or "0"), number)
 
 
-def is_separator(token: Token) -> bool:
-    if token.kind == "op":
-        return token.text in (",", ";", "lor", "land")
-    return token.kind == "letters" and token.text.lower() in ("and", "or")
-
-
 def _list(tokens: list[Token]) -> Answer | None:
     parts = split(tokens, is_separator)
     if len(parts) == 1:
         return None
     parts = [part for part in parts if without_surroundings(part)]
     if len(parts) < 2:
-        return _answer(parts[0]) if parts else None
+        return _read_tokens(parts[0]) if parts else None
     texts = {token.text for token in tokens if token.kind == "op"}
     if "..." in texts:
-        return _unread([token for token in tokens if token.text != ","])
+        return unread([token for token in tokens if token.text != ","])
     if texts & {"lor", "land"} and not texts & {*RELATIONS}:
-        return _unread(tokens)
+        return unread(tokens)
     words = {_JOINING.get(token.text.lower(), "") for token in tokens if is_separator(token)} - {""}
-    answers = tuple(_answer(part) for part in parts)
+    answers = tuple(_read_tokens(part) for part in parts)
     conditions = [
         _is_condition(one) or any(token.kind == "op" and token.text == "in" for token in part)
         for one, part in zip(answers, parts, strict=True)
     ]
     if not words and not conditions[0] and all(conditions[1:]):  # a/b, b > 0
-        found = _under(answers[0], ", ".join(_unread(part).text for part in parts[1:]))
+        found = _under(answers[0], ", ".join(unread(part).text for part in parts[1:]))
         if found is not None:
             return found
     if isinstance(answers[0], Relation) and answers[0].signs == ("!=",) and not any(conditions[1:]):
@@ -410,7 +306,7 @@ def _relation(tokens: list[Token]) -> Answer | None:
             continue
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
         sides[-1].append(token)
-    if signs and not sides[0] and signs[0] in _INEQUALITIES:
+    if signs and not sides[0] and signs[0] in INEQUALITIES:
         sides[0] = [Token("symbol", ANY)]
     if not signs or not all(sides):
         return None
@@ -421,7 +317,7 @@ def _relation(tokens: list[Token]) -> Answer | None:
 
 
 def _side(tokens: list[Token]) -> Answer:
-    answer = _answer(with_thousands(tokens))
+    answer = _read_tokens(with_thousands(tokens))
     if isinstance(answer, Text) and len(tokens) == 1:
         word = answer.original
         if len(word) == 1 or (len(word) <= 3 and word.islower() and tokens[0].font != "text"):
@@ -430,7 +326,7 @@ def _side(tokens: list[Token]) -> Answer:
 
 
 def _without_unit(answer: Answer, tokens: list[Token]) -> Answer:
-    """3 h as a product in 3 h = 6, where only what follows is a quantity."""
+    """A left side such as 3 h in 3 h = 6 is a product: only the right side may be a quantity."""
     plain = all(token.font != "text" for token in tokens)
     expr = _others(tokens, answer) if plain and isinstance(answer, Value) and answer.unit is not None else []
     return expr[0] if expr else answer
@@ -439,7 +335,7 @@ def _without_unit(answer: Answer, tokens: list[Token]) -> Answer:
 def _set_operation(tokens: list[Token]) -> Answer | None:
     parts = split(tokens, lambda token: token.kind == "op" and token.text == "cup")
     if len(parts) > 1 and all(parts) and not any(token.text in _OPERATIONS[1:] for token in tokens):
-        return SetOperation("cup", tuple(_answer(part) for part in parts))
+        return SetOperation("cup", tuple(_read_tokens(part) for part in parts))
     depth, last = 0, None
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -456,7 +352,7 @@ def _set_operation(tokens: list[Token]) -> Answer | None:
     if last is None or last == len(tokens) - 1 or last == 0:
         return None
     sign = tokens[last].text if tokens[last].text != "-" else "setminus"
-    left, right = _answer(tokens[:last]), _answer(tokens[last + 1 :])
+    left, right = _read_tokens(tokens[:last]), _read_tokens(tokens[last + 1 :])
     left = left.parts if isinstance(left, SetOperation) and left.sign == sign == "cup" else (left,)
     return SetOperation(sign, (*left, right))
 
@@ -475,14 +371,14 @@ def _bracketed(tokens: list[Token]) -> Answer | None:
         bar = next((i for i, token in enumerate(inside) if token.text in ("|", ":") and token.kind == "op"), 0)
         if bar and any(token.text in RELATIONS for token in inside[bar:]):
             plain = bar == 1 or [token.text for token in inside[1:bar]] == ["in", "mathbb_R"]
-            condition = _answer(inside[bar + 1 :]) if plain else None
+            condition = _read_tokens(inside[bar + 1 :]) if plain else None
             if isinstance(condition, Relation | Items) and inside[0].kind in ("letters", "symbol"):
                 return condition  # {x : x > 3}, but not {2x : x > 3}
-            return _unread(tokens)
+            return unread(tokens)
         parts = split(inside, is_separator)
         if any(token.text == "..." for token in inside):
             return None
-        return Items(tuple(_answer(part) for part in parts), left, right)
+        return Items(tuple(_read_tokens(part) for part in parts), left, right)
     if not inside:
         return None
     parts = split(inside, lambda token: token.text in (",", ";") and token.kind == "op")
@@ -490,11 +386,11 @@ def _bracketed(tokens: list[Token]) -> Answer | None:
         return None
     if len(parts) > 1:
         left, right = ("(", ")") if left == "<" else (left, right)
-        return Items(tuple(_answer(part) for part in parts), left, right)
+        return Items(tuple(_read_tokens(part) for part in parts), left, right)
     if left == "(" and right == ")":
-        return _answer(inside)
+        return _read_tokens(inside)
     if left == "[" and right == "]":
-        return read_value(tokens) or _answer(inside)
+        return read_value(tokens) or _read_tokens(inside)
     return None
 
 

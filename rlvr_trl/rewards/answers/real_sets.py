@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, points, and what unions, differences and inequalities make of them."""
+"""Sets of real numbers: intervals, points, and the unions, differences and inequalities that describe them."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -8,19 +8,18 @@ from flint import fmpq
 
 from .evaluate import Evaluation, TooLarge, Undefined, fraction
 from .expressions import Expr
-from .identity import expressions, infinity_sign
-from .kinds import ANY, Answer, Items, Named, Relation, SetOperation, Value
+from .identity import infinity_sign, same_expressions
+from .kinds import ANY, INEQUALITIES, Answer, Items, Named, Relation, SetOperation, Value
 
 
 INFINITE = float("inf")
-INEQUALITIES = ("<", ">", "<=", ">=", "!=")
 TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
 class Bound(NamedTuple):
-    """An end of an interval: where it is, whether it belongs to it, and the number as it was written."""
+    """An end of an interval: where it is, whether it belongs to the interval, and the number as it was written."""
 
-    at: Fraction | float  # -inf and inf for the infinite ones
+    at: Fraction | float  # -inf or inf if the interval is not bounded
     closed: bool
     expr: Expr | None = None
 
@@ -35,7 +34,7 @@ RealSet = tuple[Interval, ...]
 
 
 def union(parts: Iterable[Interval]) -> RealSet:
-    """Disjoint intervals in order, with what touches joined."""
+    """Disjoint intervals in order. Intervals that touch are joined."""
     found: list[Interval] = []
     for low, high in sorted(parts, key=lambda part: (part.low.at, not part.low.closed)):
         if low.at > high.at or (low.at == high.at and not (low.closed and high.closed)):
@@ -51,7 +50,7 @@ def union(parts: Iterable[Interval]) -> RealSet:
 
 
 def complement(of: RealSet) -> RealSet:
-    """All real numbers that are not in a set of disjoint intervals in order."""
+    """All real numbers outside a set of disjoint intervals in order."""
     bounds = [Bound(-INFINITE, False)]
     for low, high in of:
         bounds += [low._replace(closed=not low.closed), high._replace(closed=not high.closed)]
@@ -65,7 +64,7 @@ def intersection(left: RealSet, right: RealSet) -> RealSet:
 
 
 def same_set(one: Answer, other: Answer) -> bool | None:
-    """Whether two answers are the same set of real numbers, by the ends as they are written; `None` if one is none."""
+    """Whether two answers are the same set of real numbers, judged by their ends; `None` if one is not such a set."""
     left, right = real_set(one), real_set(other)
     if left is None or right is None:
         return None
@@ -76,9 +75,11 @@ def same_set(one: Answer, other: Answer) -> bool | None:
 
 
 def _same_bound(one: Bound, other: Bound) -> bool:
-    if one.closed != other.closed or (one.expr is None) != (other.expr is None):
+    if one.closed != other.closed:
         return False
-    return one.at == other.at if one.expr is None else bool(expressions(one.expr, other.expr))
+    if one.expr is None or other.expr is None:
+        return one.expr is other.expr and one.at == other.at
+    return bool(same_expressions(one.expr, other.expr))
 
 
 def real_set(answer: Answer) -> RealSet | None:
@@ -92,16 +93,17 @@ def real_set(answer: Answer) -> RealSet | None:
             low, high = low._replace(closed=answer.left == "["), high._replace(closed=answer.right == "]")
             return union([Interval(low, high)])
         if answer.left == "\\{":
-            points = [bound_at(item) for item in answer.items]
-            return None if None in points else union(Interval(point, point) for point in points)
-        if answer.left == "" and all(isinstance(item, Relation) for item in answer.items):
-            return _of_inequalities(answer.items, answer.joined)
+            points = [point for point in map(bound_at, answer.items) if point is not None]
+            return union(Interval(p, p) for p in points) if len(points) == len(answer.items) else None
+        relations = tuple(item for item in answer.items if isinstance(item, Relation))
+        if answer.left == "" and len(relations) == len(answer.items):
+            return _of_inequalities(relations, answer.joined)
         return None
     if isinstance(answer, Relation):
         return _of_inequalities((answer,))
     if isinstance(answer, SetOperation):
-        sets = [real_set(part) for part in answer.parts]
-        if None in sets:
+        sets = [one for one in map(real_set, answer.parts) if one is not None]
+        if len(sets) != len(answer.parts):
             return None
         if answer.sign == "cup":
             return union(interval for one in sets for interval in one)
@@ -131,22 +133,22 @@ def variable_of(answer: Answer) -> str | None:
 
 
 def _names_of(answer: Answer) -> set[str]:
-    """The variables that inequalities speak of."""
+    """The variables of inequalities."""
     relations = answer.items if isinstance(answer, Items) else (answer,)
     sides = [side for one in relations if isinstance(one, Relation) for side in one.sides]
     return {name for name in map(variable_of, sides) if name is not None}
 
 
 def _same_variables(one: Answer, other: Answer) -> bool:
-    """Whether two sets, by name or by inequalities, may be of the same variable."""
+    """Whether two sets may be about the same variable. A set without a name for it fits any."""
     names = [_names_of(one), _names_of(other)]
     return not all(names) or names[0] == names[1] or ANY in names[0] | names[1]
 
 
 def _of_inequalities(relations: tuple[Relation, ...], joined: str = "and") -> RealSet | None:
     """
-    The real numbers for which inequalities in one variable hold: all of them, or any where they are joined by "or", or
-    by commas and do not meet.
+    The real numbers for which inequalities in one variable hold: all of the inequalities, or any of them if they are
+    joined by "or", or if they are joined by commas and have no solution in common.
     """
     names, sets = set(), []
     for relation in relations:
@@ -192,10 +194,7 @@ def _distance(relation: Relation) -> tuple[str, RealSet] | None:
         return None
     inside = "<" in relation.signs[0]
     other = Bound(-bound.at, True, Expr("neg", (bound.expr,)))
-    near, far = (
-        _half_line(relation.signs[0], bound),
-        _half_line(relation.signs[0].replace(*"<>" if inside else "><"), other),
-    )
+    near, far = _half_line(relation.signs[0], bound), _half_line(TURNED[relation.signs[0]], other)
     return name, intersection(near, far) if inside else union((*near, *far))
 
 

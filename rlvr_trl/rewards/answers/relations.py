@@ -1,4 +1,4 @@
-"""Equations and inequalities, and the values that they say."""
+"""Equations and inequalities, and the values that they state."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -7,10 +7,10 @@ from flint import fmpq
 
 from .evaluate import Evaluation, TooLarge, Undefined
 from .expressions import CONSTANTS, Expr
-from .identity import expressions, sample_points, variables
-from .kinds import Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
+from .identity import same_expressions, sample_points, variables
+from .kinds import INEQUALITIES, Answer, Items, Ratio, Relation, SetOperation, Text, Unread, Value, show
 from .literals import exact
-from .real_sets import INEQUALITIES, TURNED, same_set
+from .real_sets import TURNED, same_set
 from .rules import Verdict, equal
 
 
@@ -18,12 +18,12 @@ _OF_AN_ANGLE = ("sin", "cos", "tan", "cot", "sec", "csc")
 
 
 def _is_of_an_angle(expr: Expr) -> bool:
-    """sin A, whose value a problem may ask for."""
+    """Whether this is like sin A, whose value a problem may ask for."""
     return expr.op == "call" and expr.name in _OF_AN_ANGLE and len(expr.args) == 1 and bool(variables(expr))
 
 
 def _is_named_in_reference(side: Answer) -> bool:
-    """What a reference may call its value besides: a length, a sum of f(2) and f(3), a limit."""
+    """Whether a reference may have this as the left side of its value: a length, f(2) + f(3), or a limit."""
     if isinstance(side, Unread):
         return bool(side.tokens) and side.tokens[0].kind == "big"
     expr = side.expr if isinstance(side, Value) else Expr("num")
@@ -32,7 +32,7 @@ def _is_named_in_reference(side: Answer) -> bool:
 
 
 def _is_impossible(side: Answer, value: Answer) -> bool:
-    """A sine or cosine above 1."""
+    """Whether this states a sine or cosine above 1."""
     number = exact(value.expr) if isinstance(value, Value) else None
     of = side.expr.name if isinstance(side, Value) else ""
     return of in ("sin", "cos") and number is not None and abs(number) > 1
@@ -43,7 +43,7 @@ def _is_variable(expr: Expr) -> bool:
 
 
 def is_name(side: Answer) -> bool:
-    """Whether a side only says of what the other is the value: x, f(x), AB, Area, P(X=2)."""
+    """Whether a side only names what the other side is the value of: x, f(x), AB, Area, P(X=2)."""
     if isinstance(side, Value):
         expr = side.expr
         letters = expr.op == "mul" and all(arg.op == "sym" and arg.name not in CONSTANTS for arg in expr.args)
@@ -68,7 +68,7 @@ def is_name(side: Answer) -> bool:
 
 def _says(relation: Relation, compound: bool) -> Answer | None:
     """
-    The value that a chain of equations ends in. With `compound` the other side may also be a sum or product of
+    The value that a chain of equations ends in. With `compound`, the side that it belongs to may also be a sum of
     different variables, as in a + b = 10.
     """
     sides, signs = relation.sides, relation.signs
@@ -100,7 +100,7 @@ def _says(relation: Relation, compound: bool) -> Answer | None:
 
 
 def _is_sum_of_names(side: Answer) -> bool:
-    """a + b, a - b, m + n + p, or an expression that only math-verify could read."""
+    """Whether this is like a + b, a - b or m + n + p, or an expression that only math-verify could read."""
     if isinstance(side, Unread):
         return True
     if not isinstance(side, Value) or side.expr.op != "add":
@@ -111,7 +111,7 @@ def _is_sum_of_names(side: Answer) -> bool:
 
 
 def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verdict:
-    if set(relation.signs) & set(INEQUALITIES):
+    if set(relation.signs) & INEQUALITIES:
         return bool(same_set(relation, other))
     value = _says(relation, compound=swapped)
     if value is None or isinstance(value, Relation):
@@ -124,7 +124,7 @@ def relation_and_other(relation: Relation, other: Answer, swapped: bool) -> Verd
 def same_relations(reference: Relation, answer: Relation) -> Verdict:
     if reference.condition and answer.condition and reference.condition != answer.condition:
         return False
-    if any(set(one.signs) & set(INEQUALITIES) for one in (reference, answer)):
+    if any(set(one.signs) & INEQUALITIES for one in (reference, answer)):
         same = same_set(reference, answer)
         if same is not None:
             return same
@@ -133,32 +133,34 @@ def same_relations(reference: Relation, answer: Relation) -> Verdict:
             return True
         if reference.signs == ("=",) and reference.sides == answer.sides[::-1]:
             return True
-    values = [_says(one, compound=False) for one in (reference, answer)]
+    value, other = _says(reference, compound=False), _says(answer, compound=False)
     names = [[show(side) for side in (one.sides[0], one.sides[-1]) if is_name(side)] for one in (reference, answer)]
     approximate = "≈" in reference.signs and "≈" in answer.signs
-    if None not in values and (approximate or (all(names) and names[0][:1] == names[1][:1])):
-        return equal(*values)
-    if not all(len(one.sides) == 2 and all(isinstance(s, Value) for s in one.sides) for one in (reference, answer)):
+    comparable = approximate or (all(names) and names[0][:1] == names[1][:1])
+    if comparable and value is not None and other is not None:
+        return equal(value, other)
+    if not all(len(one.sides) == len(_expressions(one)) == 2 for one in (reference, answer)):
         return False
     return _proportional(reference, answer) or _solved(reference, answer) or _solved(answer, reference)
 
 
 def _same_side(one: Answer, other: Answer) -> bool:
-    """By form where they are mathematics: two equations that are true have equal values on both sides."""
+    """Mathematics is compared by form here, because the two sides of any true equation have equal values."""
     return one == other or (not isinstance(one, Value | Unread) and equal(one, other))
 
 
 def _proportional(reference: Relation, answer: Relation) -> bool:
-    """Whether one equation, or inequality, is a multiple of the other."""
+    """Whether one equation or inequality is a multiple of the other."""
     (sign,), (other_sign,) = reference.signs, answer.signs
     one, other = _difference(reference), _difference(answer)
-    zero = Expr("num")
-    names = variables(one, other)
-    if not names or variables(one) != variables(other) or any(expressions(d, zero) is not False for d in (one, other)):
+    zero, names = Expr("num"), variables(one, other)
+    if not names or variables(one) != variables(other):
+        return False
+    if any(same_expressions(difference, zero) is not False for difference in (one, other)):
         return False
     primed = {name: Expr("sym", name=f"{name} again") for name in names}
     crossed = [Expr("mul", (one, _substituted(other, primed))), Expr("mul", (other, _substituted(one, primed)))]
-    if not expressions(*crossed):
+    if not same_expressions(*crossed):
         return False
     if sign == other_sign and sign in ("=", "!=", "≡"):
         return True
@@ -168,8 +170,8 @@ def _proportional(reference: Relation, answer: Relation) -> bool:
 
 
 def _solved(explicit: Relation, other: Relation) -> bool:
-    """Whether one equation is y = f(x), and the other is linear in y and holds for it, as x y = 1 for y = 1/x."""
-    left, right = (side.expr for side in explicit.sides)
+    """Whether one equation is y = f(x) and the other is linear in y and has this solution, as x y = 1 for y = 1/x."""
+    left, right = _expressions(explicit)
     if {explicit.signs, other.signs} != {("=",)} or not _is_variable(left) or left.name in variables(right):
         return False
     difference = _difference(other)
@@ -178,12 +180,18 @@ def _solved(explicit: Relation, other: Relation) -> bool:
     above = [Expr("add", (right, Expr("num", value=Fraction(n)))) for n in range(3)]
     at = [_substituted(difference, {left.name: y}) for y in above]
     zero, slope = Expr("num"), Expr("add", (at[2], Expr("neg", (at[1],))))
-    return bool(expressions(at[0], zero) and expressions(slope, at[1]) and expressions(at[1], zero) is False)
+    holds = same_expressions(at[0], zero) and same_expressions(at[1], zero) is False
+    return bool(holds and same_expressions(slope, at[1]))
+
+
+def _expressions(relation: Relation) -> list[Expr]:
+    """The sides that are expressions."""
+    return [side.expr for side in relation.sides if isinstance(side, Value)]
 
 
 def _difference(relation: Relation) -> Expr:
-    """The left side less the right one."""
-    left, right = (side.expr for side in relation.sides)
+    """The left side minus the right one."""
+    left, right = _expressions(relation)
     return Expr("add", (left, Expr("neg", (right,))))
 
 

@@ -1,4 +1,4 @@
-"""Whether two answers are equal: the rule for their kinds, and math-verify where it cannot tell."""
+"""Whether two answers are equal: by the rule for their kinds, or by math-verify if that cannot tell."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from .sympy_judge import latex, verify
 
 
 Verdict = bool | None
-ALGEBRA = True  # whether math-verify may be asked in this process
+ALGEBRA: bool = True  # whether math-verify may be asked in this process
 
 
 class NeedsAlgebra(Exception):
-    """Two answers are left to math-verify, which must not be asked here."""
+    """Only math-verify could compare two answers, and this process must not ask it."""
 
 
 # (kind of the reference, kind of the answer) -> rule; filled in equality.py
@@ -26,21 +26,24 @@ def equal(reference: Answer, answer: Answer) -> bool:
     rule = RULES.get((type(reference), type(answer)))
     known = rule(reference, answer) if rule is not None else None
     if known is None and _may_ask(reference, answer):
-        texts = [_latex(one) for one in (reference, answer)]
-        if None in texts:
+        one, other = _latex(reference), _latex(answer)
+        if one is None or other is None:
             return False
         if not ALGEBRA:
             raise NeedsAlgebra
-        known = verify(*texts)
+        known = verify(one, other)
     return bool(known)
 
 
 def _may_ask(reference: Answer, answer: Answer) -> bool:
-    """Not of words, and of a tuple only where the other has an operator that makes one, as a sum or a limit may."""
+    """
+    Whether math-verify may compare two answers. It may not compare words, and a tuple only with something that has a
+    large operator, a matrix or a set operation.
+    """
     kinds = {type(reference), type(answer)}
     if kinds == {Items, Unread}:
-        unread = reference if isinstance(reference, Unread) else answer
-        return any(token.kind in ("big", "begin") or token.text in ("cap", "setminus") for token in unread.tokens)
+        tokens = [token for one in (reference, answer) if isinstance(one, Unread) for token in one.tokens]
+        return any(token.kind in ("big", "begin") or token.text in ("cap", "setminus") for token in tokens)
     return bool(kinds & {Unread, Value, Relation}) and not kinds & {Text, Clock, Based, Named}
 
 
@@ -48,8 +51,7 @@ def _latex(answer: Answer) -> str | None:
     if isinstance(answer, Unread):
         return latex(answer.tokens) if answer.tokens else None
     if isinstance(answer, Relation):
-        parts = [_latex(side) for side in answer.sides]
-        return None if None in parts or set(answer.signs) != {"="} else "=".join(parts)
+        return _joined("=", answer.sides) if set(answer.signs) == {"="} else None
     if isinstance(answer, Value):
         plain = all(
             node.op != "apply" and (node.op != "sym" or node.name.replace("_", "").isalnum())
@@ -57,6 +59,11 @@ def _latex(answer: Answer) -> str | None:
         )
         return render(answer.expr) if plain else None
     if isinstance(answer, Items):
-        parts = [_latex(item) for item in answer.items]
-        return None if None in parts else answer.left + ",".join(parts) + answer.right
+        inside = _joined(",", answer.items)
+        return None if inside is None else answer.left + inside + answer.right
     return None
+
+
+def _joined(sign: str, answers: tuple[Answer, ...]) -> str | None:
+    texts = [text for text in map(_latex, answers) if text is not None]
+    return sign.join(texts) if len(texts) == len(answers) else None

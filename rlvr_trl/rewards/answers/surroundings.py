@@ -1,4 +1,4 @@
-"""What stands around an answer and is no part of it, and digits and signs that are written apart."""
+"""What stands around and between answers and is no part of them, and numbers and signs that were written apart."""
 
 import re
 
@@ -45,7 +45,7 @@ def closes_all(tokens: list[Token]) -> bool:
 
 
 def _without_lead_in(tokens: list[Token]) -> list[Token]:
-    """`The answer is 42` and `approximately 42` as 42."""
+    """`The answer is 42` or `approximately 42` without the words in front."""
     count = 0
     while count < len(tokens) and tokens[count].kind == "letters" and tokens[count].text.lower() in _LEAD_IN:
         count += 1
@@ -60,7 +60,7 @@ def _without_lead_in(tokens: list[Token]) -> list[Token]:
 
 
 def condition_start(tokens: list[Token]) -> int | None:
-    r"""Where the words begin after which a condition or a reason follows, as in `x+1 \text{ for } x>0`."""
+    r"""Where a word such as "for" or "because" leads to a condition or a reason, as in `x+1 \text{ for } x>0`."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -74,14 +74,20 @@ def is_word(token: Token) -> bool:
     return token.kind == "letters" and (token.font in ("text", "rm") or bool(token.spaced)) and len(token.text) > 1
 
 
+def is_separator(token: Token) -> bool:
+    if token.kind == "op":
+        return token.text in (",", ";", "lor", "land")
+    return token.kind == "letters" and token.text.lower() in ("and", "or")
+
+
 def with_joined_digits(tokens: list[Token]) -> list[Token]:
-    r"""Digits parted by thin spaces or by `{,}` and `,\!` as one number, and what [`_meant`] knows as it is meant."""
+    r"""Join digits separated by thin spaces, `{,}` or `,\!` into one number, and replace tokens as [`_meant`] says."""
     found: list[Token] = []
     i = 0
     while i < len(tokens):
         window, previous = tokens[i : i + 4], found[-1] if found else None
         group, taken = _group_ahead(window) if _is_integer(previous) else ("", 0)
-        if taken:
+        if previous is not None and taken:
             found[-1] = previous._replace(text=previous.text + group)
         else:
             kept, taken = _meant(window, previous)
@@ -95,7 +101,7 @@ def _is_integer(token: Token | None) -> bool:
 
 
 def _group_ahead(window: list[Token]) -> tuple[str, int]:
-    """Three digits that belong to the number before them, and how many tokens that takes; none is 0."""
+    """Three digits that belong to the number before them, and how many tokens they take; 0 if there are none."""
     texts = [token.text for token in window]
     if texts[:3] == ["{", ",", "}"] and _is_group(texts[3:]):
         return texts[3], 4
@@ -107,12 +113,12 @@ def _group_ahead(window: list[Token]) -> tuple[str, int]:
 
 
 def _meant(window: list[Token], previous: Token | None) -> tuple[list[Token], int]:
-    """The tokens that are meant by the first ones, and how many those are: `6.02x10^23`, `x**2`, dy/dx, `{or}`."""
+    """What the first tokens mean, and how many they are, as in `6.02x10^23`, `x**2`, dy/dx and `{or}`."""
     texts = [token.text for token in window]
     if texts[:3] == ["{", ",", "}"]:
         return [window[1]], 3
     if texts[:2] == ["{", "}"] or (texts[1:2] == ["."] and texts[0] in ("np", "numpy", "math", "sympy", "sp")):
-        return [], 2  # nothing, or where Python has the function from
+        return [], 2  # nothing, or the module of a function of Python
     if texts[:1] + texts[2:3] == ["{", "}"]:
         if texts[1] in ("or", "and"):
             return [Token("op", ",")], 3
@@ -133,7 +139,7 @@ def _meant(window: list[Token], previous: Token | None) -> tuple[list[Token], in
 
 
 def _is_derivative(tokens: list[Token]) -> bool:
-    """dy/dx, where the second d and x belong together."""
+    """Whether this is like dy/dx, whose second d and x belong together."""
     texts = [token.text for token in tokens]
     return len(texts) == 3 and texts[1] == "/" and all(len(t) == 2 and t[0] == "d" and t.isalpha() for t in texts[::2])
 
@@ -147,7 +153,7 @@ def _is_group(texts: list[str]) -> bool:
 
 
 def with_thousands(tokens: list[Token]) -> list[Token]:
-    r"""`12,345` as one number, where no bracket but braces is around it, as in `\frac{1}{12,345}`."""
+    r"""Join `12,345` into one number unless it is inside brackets; braces, as in `\frac{1}{12,345}`, do not count."""
     found, depth, i = [], 0, 0
     while i < len(tokens):
         token, taken = tokens[i], 1
@@ -163,7 +169,7 @@ def with_thousands(tokens: list[Token]) -> list[Token]:
 
 
 def _with_groups(tokens: list[Token]) -> tuple[str, int]:
-    """The first number with the groups of three digits behind it, and how many tokens that takes."""
+    """The first number with the groups of three digits after it, and how many tokens these take."""
     text, end = tokens[0].text, 1
     while text.isdigit() and _follows(tokens, end) and _is_group([tokens[end + 1].text]):
         text += tokens[end + 1].text

@@ -1,4 +1,4 @@
-"""The last resort: math-verify, on LaTeX that is written anew from tokens of a closed set."""
+"""The last resort: math-verify, which gets LaTeX that is written anew from tokens of a closed set."""
 
 import re
 from functools import lru_cache
@@ -14,10 +14,10 @@ _SIGNS = {sign: sign for sign in "+-*/^_=,|!:<>&()[]{}"} | {
 }  # fmt: skip
 _SYMBOLS = frozenset([*GREEK, "pi", "infty", "emptyset"])
 _LARGE_OPERATORS = frozenset(["sum", "prod", "int", "lim"])
-MAX_LETTERS = 12  # in one run
+MAX_LETTERS = 12  # in a run of letters
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9]{1,20}(?:_\{?[A-Za-z0-9]{1,20}\}?)?", re.ASCII)
-MAX_TOKENS = 300  # the parser of math-verify takes minutes for some longer texts
-# Pairs for which all is imported that any pair needs: sets, matrices, sums, integrals, limits, relations, series.
+MAX_LATEX_TOKENS = 300  # some longer texts take the parser of math-verify minutes
+# Judging these pairs imports all that any pair needs: sets, matrices, sums, integrals, limits, relations, series.
 WARM_UP = (
     (r"\sum_{k=1}^{n} k", r"\frac{n(n+1)}{2}+\sum_{k=1}^{0} k"),
     (r"\sum_{k=0}^{\infty}\frac{1}{2^k}", r"\prod_{k=1}^{2} k"),
@@ -35,10 +35,10 @@ WARM_UP = (
 
 def latex(tokens: tuple[Token, ...]) -> str | None:
     """
-    The tokens as LaTeX that holds no name but letters, Greek letters and functions; `None` where that cannot be. A
-    subscript, whose text SymPy would take for a name, holds digits and letters.
+    The tokens as LaTeX in which all names are letters, Greek letters or functions; `None` if that is not possible. A
+    subscript, whose text SymPy would take for a name, has only digits and letters.
     """
-    if len(tokens) > MAX_TOKENS:
+    if len(tokens) > MAX_LATEX_TOKENS:
         return None
     parts = []
     for i, token in enumerate(tokens):
@@ -67,7 +67,7 @@ def latex(tokens: tuple[Token, ...]) -> str | None:
 
 
 def _has_exponent(tokens: tuple[Token, ...], at: int) -> bool:
-    """Whether what stands before an exponent has one: x^x^x is no LaTeX, and could become the text of a name."""
+    """Whether the base of an exponent has one already: x^x^x is not LaTeX and could become the text of a name."""
     at -= 1
     while at >= 0:
         if tokens[at].kind == "close" and tokens[at].text == "}":
@@ -102,12 +102,12 @@ def verify(reference: str, answer: str) -> bool:
     """Whether math-verify finds two texts of LaTeX equal, without taking letters for units."""
     from math_verify import verify
 
-    references, answers = _parse(reference), _parse(answer)
-    return bool(references and answers) and bool(verify(list(references), list(answers), timeout_seconds=None))
+    references, answers = _parse_latex(reference), _parse_latex(answer)
+    return bool(references and answers) and verify(list(references), list(answers), timeout_seconds=None)
 
 
 @lru_cache(maxsize=1_000)
-def _parse(text: str) -> tuple:
+def _parse_latex(text: str) -> tuple:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
@@ -115,12 +115,13 @@ def _parse(text: str) -> tuple:
         basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
     )
     config = LatexExtractionConfig(normalization_config=rules)
+    # pyrefly: ignore[bad-argument-type]  # no time limit, which its annotation leaves out
     found = parse(f"${text}$", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None)
     return tuple(found) if all(map(_names_are_plain, found)) else ()
 
 
 def _names_are_plain(parsed) -> bool:
-    """Whether the names in what SymPy has made are names: its printers would write anything else into source."""
+    """Whether all names that SymPy has made are plain: its printers would write anything else into source code."""
     from sympy import Basic, Function, Symbol
     from sympy.core.function import UndefinedFunction
 

@@ -1,9 +1,10 @@
 r"""
-LaTeX, and what models write in its place, as a list of tokens from a closed set.
+The tokenizer: LaTeX, and what models write in its place, becomes tokens from a closed set.
 
-Nothing later sees the raw text: commands are looked up in the tables below, the name of a symbol is a letter, a Greek
-letter or a few letters and digits in its subscript, and everything else becomes a token of kind `"bad"`, which no
-expression may hold. One pass over the text, and no more than `MAX_TOKENS` tokens nested `MAX_DEPTH` deep.
+No later step sees the raw text. Commands are looked up in tables, the name of a symbol is a letter or a Greek letter
+with at most a few letters and digits in its subscript, and everything else becomes a token of kind `"bad"`, which no
+expression may contain. There is one pass over the text, and at most `MAX_TOKENS` tokens, nested at most `MAX_DEPTH`
+deep.
 """
 
 import re
@@ -23,28 +24,12 @@ _CHARACTERS = str.maketrans(
     | {"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "ℝ": r"\mathbb{R}"}
     | {"ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}", "∖": r"\setminus "}
     | {"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"}
-    | {
-        "⅕": r"\frac{1}{5}",
-        "⅛": r"\frac{1}{8}",
-        "⟨": r"\langle ",
-        "⟩": r"\rangle ",
-        "〈": r"\langle ",
-        "〉": r"\rangle ",
-    }
+    | {"⅕": r"\frac{1}{5}", "⅛": r"\frac{1}{8}"}
+    | dict.fromkeys("⟨〈", r"\langle ")
+    | dict.fromkeys("⟩〉", r"\rangle ")
     | {"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "′": "'", "’": "'", "‘": "'", "″": "''"}
-    | {
-        "“": " ",
-        "”": " ",
-        '"': " ",
-        "`": " ",
-        "、": ",",
-        "。": ".",
-        "，": ",",
-        "【": "[",
-        "】": "]",
-        "∶": ":",
-        "￥": "¥",
-    }
+    | dict.fromkeys('“”"`', " ")
+    | {"、": ",", "，": ",", "。": ".", "【": "[", "】": "]", "∶": ":", "￥": "¥"}
     | {"…": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "✓": " ", "✔": " ", "✅": " "}
     | {"\u200b": "", "\u2060": "", "\ufeff": "", "\u2009": r"\,", "\u202f": r"\,", "\ufe0f": "", "\0": " "}
     | {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}
@@ -63,9 +48,10 @@ _LEXEME = re.compile(
 
 class Token(NamedTuple):
     r"""
-    kind: `number`, `letters`, `symbol` (a name that is one), `name` (a function), `op`, `open`, `close`, `command`
-    (takes arguments), `begin`, `end`, `big` (sums, integrals, limits), `bad`. `spaced`: `" "` after a space, `"thin"`
-    after a thin one such as `\,`, else empty. `font`: `text`, `rm` or `bf` where a font command says so.
+    `kind` is `number`, `letters`, `symbol` (a name such as `\alpha`), `name` (a function), `op`, `open`, `close`,
+    `command` (takes arguments), `begin`, `end`, `big` (sums, integrals, limits) or `bad`. `spaced` is the space before
+    the token: `" "`, `"thin"` or `"negative"` for one such as `\,` or `\!`, or empty. `font` is `text`, `rm` or `bf`
+    if a font command sets it.
     """
 
     kind: str
@@ -75,16 +61,16 @@ class Token(NamedTuple):
 
 
 class Unreadable(ValueError):
-    """A text that is no answer this package can read."""
+    """The text is not an answer that this package can read."""
 
 
 @lru_cache(maxsize=4_096)
 def tokenize(text: str) -> tuple[Token, ...]:
     """
-    Tokens of a text.
+    The tokens of a text.
 
     Raises:
-        `Unreadable`: The text is too long, nested too deep, or its braces are not balanced.
+        `Unreadable`: The text is too long or nested too deep, or its braces are not balanced.
     """
     if not text.isascii():
         text = "".join(unicodedata.normalize("NFKC", c) if "\U0001d400" <= c <= "\U0001d7ff" else c for c in text)
@@ -101,7 +87,7 @@ def tokenize(text: str) -> tuple[Token, ...]:
 
 
 def contents(tokens, start: int) -> int:
-    """Index of the token that closes the bracket at `start`. Brackets of any kind close each other, as in [1, 2)."""
+    """Index of the token that closes the bracket at `start`. Any bracket closes any other, as in [1, 2)."""
     depth = 0
     for i in range(start, len(tokens)):
         depth += (tokens[i].kind in ("open", "begin")) - (tokens[i].kind in ("close", "end"))
@@ -111,7 +97,7 @@ def contents(tokens, start: int) -> int:
 
 
 def split(tokens, separators) -> list[list[Token]]:
-    """The tokens between separators outside brackets; `separators` tells of a token whether it is one."""
+    """The tokens between separators outside brackets; `separators` tells whether a token is one."""
     parts, depth = [[]], 0
     for token in tokens:
         depth += (token.kind in ("open", "begin")) - (token.kind in ("close", "end"))
@@ -125,7 +111,7 @@ def split(tokens, separators) -> list[list[Token]]:
 def _lexemes(text: str) -> list[tuple[str, str]]:
     found = []
     for match in _LEXEME.finditer(text):
-        found.append((match.lastgroup, match[0]))
+        found.append((match.lastgroup or "", match[0]))
         if len(found) > MAX_TOKENS:
             raise Unreadable(f"an answer of more than {MAX_TOKENS} tokens")
     return found
@@ -147,13 +133,13 @@ class _Tokenizer:
         self.spaced = ""
 
     def peek(self) -> tuple[str, str]:
-        """The next lexeme that is no space; empty at the end."""
+        """The next lexeme other than a space; empty at the end."""
         while self.i < len(self.lexemes) and self.lexemes[self.i][0] == "space":
             self.i += 1
         return self.lexemes[self.i] if self.i < len(self.lexemes) else ("", "")
 
     def read(self, font: str):
-        """One lexeme, and with a font or an accent what it is put on."""
+        """Read one lexeme. A font or an accent also reads what it is put on."""
         kind, text = self.lexemes[self.i]
         self.i += 1
         if kind == "space":
@@ -182,7 +168,7 @@ class _Tokenizer:
         self.add(*OTHERS[text])
 
     def dollar(self):
-        """`$4` is money where nothing closes the mathematics; delimiters are left out."""
+        """`$4` is money if no other `$` closes the mathematics. Delimiters are left out."""
         if self.dollars == 1 and self.peek()[0] == "number":
             self.add("currency", "$")
         else:
@@ -250,7 +236,7 @@ class _Tokenizer:
             self.add("bad", "\\" + name)
 
     def argument(self, font: str):
-        """What a font command is put on: a group, without its braces, or one lexeme."""
+        """Read what a font command is put on: a group, whose braces are left out, or one lexeme."""
         kind, text = self.peek()
         if text != "{":
             if kind:
@@ -273,7 +259,7 @@ class _Tokenizer:
             self.tokens[start] = self.tokens[start]._replace(spaced=self.tokens[start].spaced or spaced)
 
     def raw_group(self) -> str:
-        """The text of the next group, which is left out; only plain text is ever used."""
+        """Skip the next group and return its text, of which only plain text is ever used."""
         kind, text = self.peek()
         if text != "{":
             return ""
@@ -288,7 +274,7 @@ class _Tokenizer:
         raise Unreadable("a group that is not closed")
 
     def accent(self, accent: str):
-        r"""`\bar{x}` as a symbol of its own. Only a plain name can carry an accent: nothing else becomes a name."""
+        r"""Read `\bar{x}` as a symbol of its own. Only plain names can have accents: nothing else becomes a name."""
         kind, text = self.peek()
         if text == "{":
             inner = self.raw_group().strip()

@@ -1,4 +1,4 @@
-"""Units of measurement: what a few words after a number measure, and in which multiple of what."""
+"""Units of measurement: what the words after a number measure, and which multiple of the base units they are."""
 
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from .tokens import Token, Unreadable
 
 
 class Unit(NamedTuple):
-    """A product of powers of base units, sorted, times an exact factor. A counted noun is a base unit of its own."""
+    """A product of powers of base units, sorted, times an exact factor. A counted noun is its own base unit."""
 
     dimensions: tuple[tuple[str, int], ...] = ()
     factor: Fraction = Fraction(1)
 
     @property
     def noun(self) -> bool:
-        """Whether it is a word that this table does not know, such as apples."""
+        """Whether a word that the table does not know is part of it, such as apples."""
         return any(base.startswith("noun ") for base, _ in self.dimensions)
 
 
-# Multiples of base units; a space parts the names of one multiple.
+# Multiples of base units, by names separated by spaces.
 _LENGTH = {
     "m meter metre": 1,
     "ft foot feet": "0.3048",
@@ -84,51 +84,27 @@ _PREFIXES = {
     "mu": "1e-6",
 }
 _PREFIX_WORDS = {"kilo": 1000, "centi": "0.01", "milli": "0.001", "micro": "1e-6", "nano": "1e-9", "mega": 10**6}
-_PREFIXED = (
-    "m",
-    "g",
-    "s",
-    "L",
-    "l",
-    "Hz",
-    "N",
-    "J",
-    "W",
-    "Pa",
-    "A",
-    "V",
-    "mol",
-    "eV",
-    "cal",
-    "bar",
-    "F",
-    "H",
-    "T",
-    "C",
-    "Omega",
-    "Ohm",
-)
+_PREFIXED = "m g s L l Hz N J W Pa A V mol eV cal bar F H T C Omega Ohm"
 _PREFIXED_WORDS = (
-    ["meter", "metre", "gram", "second", "liter", "litre", "hertz", "newton", "joule", "watt", "pascal", "volt", "amp"]
-    + ["ampere", "mole", "electronvolt", "calorie", "ohm"]
-)  # fmt: skip
+    "meter metre gram second liter litre hertz newton joule watt pascal volt amp ampere mole electronvolt calorie ohm"
+)
 
 
-def _table() -> dict[str, Unit]:
+def _unit_table() -> dict[str, Unit]:
     table = {}
     for dimensions, multiples in _BASES.values():
         for names, factor in multiples.items():
             for name in names.split():
                 table[name] = Unit(tuple(sorted(dimensions.items())), Fraction(factor))
     for prefixes, names in ((_PREFIXES, _PREFIXED), (_PREFIX_WORDS, _PREFIXED_WORDS)):
-        for name in names:
+        for name in names.split():
             for prefix, factor in prefixes.items():
                 table.setdefault(prefix + name, Unit(table[name].dimensions, table[name].factor * Fraction(factor)))
     return table
 
 
-UNITS = _table()
-# Words that change a number, or say something else of it: 5 squared, 5 thirds, 5 more than x, 5 below zero
+UNITS = _unit_table()
+# Words that change a number or say something else about it: 5 squared, 5 thirds, 5 more than x, 5 below zero.
 _NO_NOUNS = """
 about above ago and approximately are at bar base basi be below but by correct cos could couple cubed decreased
 divided double doubled eighth else equal equals except factorial false fewer fifth first for fourth from gros gross
@@ -138,7 +114,7 @@ power prime quarter raised rd reciprocal root score seventh should sin sixth som
 then third thousandth times to triple tripled twelfth twice under unless was when where with without wrong yes zero
 """
 NO_NOUNS = frozenset(_NO_NOUNS.split())
-# Of these the ones that are nouns in the plural, or stand before a noun: 7 primes, 3 real roots, 4 positive integers
+# Those of them that are nouns in the plural, or stand before a noun: 7 primes, 3 real roots, 4 positive integers.
 _NOUNS_IN_PLURAL = frozenset(
     ["zero", "pair", "prime", "root", "triple", "double", "power", "positive", "negative", "other"]
 )
@@ -146,7 +122,7 @@ _IRREGULAR_PLURALS = frozenset(
     ["people", "children", "men", "women", "fish", "sheep", "feet", "mice", "dice", "teeth"]
 )
 _MONTHS = frozenset(["month", "moth", "bath", "path", "tooth", "cloth", "youth", "myth", "booth"])
-# Words that say only that something is counted
+# Words that say only that something is counted.
 _COUNTS = """
 unit way time point solution total square cubic sq cu each altogether in individual item different distinct possible
 value number integer arrangement outcome old
@@ -175,12 +151,12 @@ def lookup(word: str) -> Unit | None:
 
 
 def _noun(word: str, last: bool) -> Unit:
-    """Something counted, in the plural where it is the last word, and no word that changes the number."""
+    """The unit of a counted noun, which is in the plural if it is the last word and does not change the number."""
     noun, plural = singular(word.casefold()), word.casefold().endswith("s") or word.casefold() in _IRREGULAR_PLURALS
     known = noun in NO_NOUNS and not (noun in _NOUNS_IN_PLURAL and (plural or not last))
     part = noun.endswith(("th", "illion", "illionth")) and noun not in _MONTHS
     if word.isascii() and (known or part or len(noun) < 2 or word in NAMES or (last and not plural)):
-        raise Unreadable(f"{word!r} is no unit")
+        raise Unreadable(f"{word!r} is not a unit")
     return Unit((("noun " + noun, 1),))
 
 
@@ -189,11 +165,11 @@ def read_unit(tokens: list[Token]) -> Unit:
     The unit that tokens such as `m / s ^ 2`, `square centimeters` or `apples` stand for.
 
     Raises:
-        `Unreadable`: They stand for none.
+        `Unreadable`: They stand for no unit.
     """
     of = next((i for i, token in enumerate(tokens) if token.text == "of"), len(tokens))
     if all(token.kind == "letters" and singular(token.text.lower()) not in NO_NOUNS for token in tokens[of + 1 :]):
-        tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, cups of flour
+        tokens = tokens[:of] if of or len(tokens) > 2 else tokens  # values of n, or cups of flour
     words = [token for token in tokens if token.kind in ("letters", "symbol")]
     powers: dict[str, int] = {}
     factor, sign, power, last, i = Fraction(1), 1, 1, None, 0
@@ -204,7 +180,7 @@ def read_unit(tokens: list[Token]) -> Unit:
         if token.kind == "op" and word in ("/", "*", "."):
             sign = -1 if word == "/" else sign
         elif token.kind == "op" and word == "^" and last is not None:
-            exponent, i = _exponent(tokens, i)
+            exponent, i = _read_exponent(tokens, i)
             factor *= last.factor ** (sign * (exponent - 1))
             for base, times in last.dimensions:
                 powers[base] = powers.get(base, 0) + sign * times * (exponent - 1)
@@ -236,7 +212,7 @@ def read_unit(tokens: list[Token]) -> Unit:
     return Unit(tuple(sorted((base, times) for base, times in powers.items() if times)), factor)
 
 
-def _exponent(tokens: list[Token], i: int) -> tuple[int, int]:
+def _read_exponent(tokens: list[Token], i: int) -> tuple[int, int]:
     digits = ""
     braced = i < len(tokens) and tokens[i].text == "{"
     i += braced

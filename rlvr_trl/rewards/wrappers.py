@@ -1,0 +1,211 @@
+"""Reward functions made of others: wrong now and then, with a bonus for short completions, or a weighted sum."""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import exp
+from numbers import Real
+from statistics import fmean, stdev
+from typing import Any
+
+from ..digests import content_digest
+
+
+class RewardWrapper:
+    """
+    A reward function that changes what another one returns; subclasses define how in `change`.
+
+    Plain and async functions, partials and callable objects can be wrapped; async ones stay async. Everything that the
+    trainer passes is handed on. The trainer logs the reward under the name of the wrapped function and a suffix.
+
+    Args:
+        reward_func (`callable`):
+            Function with TRL's signature.
+        suffix (`str`):
+            Added to the name: `maze_reward` becomes `maze_reward_noisy`.
+
+    Raises:
+        `ValueError`: `reward_func` cannot be called, such as the name of a reward model.
+    """
+
+    def __init__(self, reward_func: Callable, suffix: str):
+        if not callable(reward_func):
+            raise ValueError(f"`reward_func` must be a function, got {reward_func!r}.")
+        named = _unwrapped(reward_func)
+        self.reward_func = reward_func
+        self.__name__ = f"{_function_name(reward_func)}_{suffix}"
+        self._is_async = any(map(inspect.iscoroutinefunction, (reward_func, named, named.__call__)))
+
+    # A property, because TRL looks at `__call__` to tell whether the rewards must be awaited.
+    @property
+    def __call__(self) -> Callable:
+        return self._call_async if self._is_async else self._call
+
+    def _call(self, **kwargs) -> list[float | None]:
+        return self._changed(self.reward_func(**kwargs), **kwargs)
+
+    async def _call_async(self, **kwargs) -> list[float | None]:
+        return self._changed(await self.reward_func(**kwargs), **kwargs)
+
+    def _changed(self, rewards: Sequence[float | None], **kwargs) -> list[float | None]:
+        numbers = [None if reward is None else float(reward) for reward in rewards]
+        return self.change([None if reward != reward else reward for reward in numbers], **kwargs)  # NaN is None too
+
+    def change(self, rewards: list[float | None], *args: Any, **kwargs: Any) -> list[float | None]:
+        """The rewards to return for those of the wrapped function; None stays None."""
+        raise NotImplementedError
+
+
+class NoisyReward(RewardWrapper):
+    """
+    Another reward function, with a share of its negative rewards flipped to 1: the control experiment with noise.
+
+    A reward of at most 0.5 is negative. The seed, the prompt and the completion alone decide which ones are flipped:
+    all processes decide alike, and so does a run that was resumed. The same completion of the same prompt is therefore
+    flipped always or never, and the share holds on average over different ones.
+
+    Args:
+        reward_func (`callable`):
+            Function with TRL's signature, plain or async. Logged under its name and `_noisy`.
+        share (`float`):
+            Share of the negative rewards to flip, in [0, 1].
+        seed (`int`, *optional*, defaults to `0`):
+            Another seed flips others.
+
+    Raises:
+        `ValueError`: `share` is outside [0, 1], or `reward_func` cannot be called.
+
+    Example:
+    ```python
+    trainer = GRPOTrainer(model, reward_funcs=NoisyReward(maze_reward, share=0.3), ...)
+    ```
+    """
+
+    def __init__(self, reward_func: Callable, share: float, seed: int = 0):
+        super().__init__(reward_func, "noisy")
+        if not isinstance(share, Real) or not 0 <= share <= 1:
+            raise ValueError(f"`share` must be in [0, 1], got {share!r}.")
+        self.share, self.seed = share, seed
+
+    def change(
+        self, rewards: list[float | None], *, prompts: Sequence, completions: Sequence, **kwargs
+    ) -> list[float | None]:
+        return [
+            1.0 if reward is not None and reward <= 0.5 and self._flips(prompt, completion) else reward
+            for reward, prompt, completion in zip(rewards, prompts, completions, strict=True)
+        ]
+
+    def _flips(self, prompt, completion) -> bool:
+        digest = content_digest(self.seed, prompt, completion)
+        return int.from_bytes(digest[:8], "big") < self.share * 2**64
+
+
+class LengthReward(RewardWrapper):
+    r"""
+    The length reward of GRPO-LEAD (arXiv 2504.09696): of the correct completions of a prompt, short ones get more.
+
+    A correct completion (reward above 0.5) gets `exp(−decay · z)`. Here z is its length in tokens minus the mean
+    length of the correct completions of its prompt, divided by their standard deviation (ddof 1). A wrong completion
+    gets −1. Where there is nothing to gain or to compare, z is 0 and the reward 1: the three shortest correct ones (or
+    all, if there are fewer) have at most `min_tokens` on average, only one is correct, or all are equally long.
+
+    Completions belong together when their prompts are equal *and they are in the same call*. TRL calls reward
+    functions on every process with the rows of that process, so a group should not be spread over processes: let
+    `num_generations` divide the rows of a process. Extra completions, sampled in a later stage for hard prompts, are
+    compared with one another, and duplicates of a prompt in a batch form one group.
+
+    Args:
+        reward_func (`callable`):
+            Function with TRL's signature, plain or async, that tells which completions are correct. Logged under
+            its name and `_length`. Where it returns None, so does this, and that completion is left out of the mean.
+        min_tokens (`int`, *optional*, defaults to `4000`):
+            Length that is not worth shortening, in tokens.
+        decay (`float`, *optional*, defaults to `0.05`):
+            How much one standard deviation of length matters.
+
+    Raises:
+        `ValueError`: `min_tokens` or `decay` is negative, or `reward_func` cannot be called.
+    """
+
+    def __init__(self, reward_func: Callable, min_tokens: int = 4000, decay: float = 0.05):
+        super().__init__(reward_func, "length")
+        for name, value in {"min_tokens": min_tokens, "decay": decay}.items():
+            if not isinstance(value, Real) or not value >= 0:
+                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+        self.min_tokens, self.decay = min_tokens, decay
+
+    def change(
+        self, rewards: list[float | None], *, prompts: Sequence, completion_ids: Sequence, **kwargs
+    ) -> list[float | None]:
+        changed = [None if reward is None else -1.0 for reward in rewards]
+        groups = defaultdict(list)  # rows of the correct completions of each prompt
+        for i, (prompt, reward) in enumerate(zip(prompts, rewards, strict=True)):
+            if reward is not None and reward > 0.5:
+                groups[content_digest(prompt)].append(i)
+        for rows in groups.values():
+            for i, reward in zip(rows, self._of_correct([len(completion_ids[i]) for i in rows]), strict=True):
+                changed[i] = reward
+        return changed
+
+    def _of_correct(self, lengths: list[int]) -> list[float]:
+        """The rewards of the correct completions of one prompt."""
+        std = stdev(lengths) if len(lengths) > 1 else 0.0
+        if std == 0 or fmean(sorted(lengths)[:3]) <= self.min_tokens:
+            return [1.0] * len(lengths)
+        mean = fmean(lengths)
+        return [exp(-self.decay * (length - mean) / std) for length in lengths]
+
+
+class WeightedReward:
+    """
+    The weighted sum of several reward functions as one function, such as 0.9 of accuracy and 0.1 of format.
+
+    TRL logs and weights several functions one by one; some methods need a single number instead. Where any of the
+    functions returns None, the sum is None. All get everything that the trainer passes.
+
+    Args:
+        weights (mapping of `callable` to `float`):
+            Weight of each reward function. The functions have TRL's signature and are not async.
+        name (`str`, *optional*):
+            Name that the trainer logs. Defaults to the names of the functions, joined by `_and_`.
+
+    Raises:
+        `ValueError`: There are no functions, one is async or not callable, or a weight is not a number.
+
+    Example:
+    ```python
+    trainer = GRPOTrainer(model, reward_funcs=WeightedReward({math_reward: 0.9, boxed_format_reward: 0.1}), ...)
+    ```
+    """
+
+    def __init__(self, weights: Mapping[Callable, float], name: str | None = None):
+        if not weights:
+            raise ValueError("`weights` must have at least one reward function, got none.")
+        for function, weight in weights.items():
+            if not callable(function) or any(map(inspect.iscoroutinefunction, (function, function.__call__))):
+                raise ValueError(f"The keys of `weights` must be functions that are not async, got {function!r}.")
+            if not isinstance(weight, Real) or weight != weight:
+                raise ValueError(f"The weight of {function!r} must be a number, got {weight!r}.")
+        self.weights = dict(weights)
+        self.__name__ = name or "_and_".join(map(_function_name, weights))
+
+    def __call__(self, **kwargs) -> list[float | None]:
+        columns = [function(**kwargs) for function in self.weights]
+        return [
+            None if None in rewards else sum(w * r for w, r in zip(self.weights.values(), rewards, strict=True))
+            for rewards in zip(*columns, strict=True)
+        ]
+
+
+def _unwrapped(function: Callable) -> Callable:
+    """The function within partials."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _function_name(function: Callable) -> str:
+    """The name that a trainer logs for a reward function."""
+    function = _unwrapped(function)
+    return getattr(function, "__name__", type(function).__name__)
