@@ -106,7 +106,7 @@ GROUPS = {
     "two signs": [[r"3\pm\sqrt2", r"3+\sqrt2, 3-\sqrt2"], [r"3+\sqrt2"], [r"2\pm\sqrt3"]],
     "times of day": [["4:15 p.m.", r"4:15\text{ PM}"], ["4:15 a.m."], ["4:51 p.m."]],
     "ratios": [["3:4", "3 : 4", "6:8"], ["4:3"]],
-    "bases": [["312_5", "312_{5}", r"(312)_5", r"312_{\text{five}}"], ["312_6"], ["3125"], ["82"]],
+    "bases": [["312_5", "312_{5}", r"(312)_5", r"312_{\text{five}}"], ["312_6"], ["3125"], ["82"], ["3^{22^3}"]],
     "words": [[r"\text{North}", "north", "North."], ["south"]],
     "logarithms": [[r"\log_3 5", r"\frac{\ln 5}{\ln 3}", r"\frac{\log 5}{\log 3}"], [r"\log_5 3"]],
     "trigonometry": [[r"\cos 2y", r"1-2\sin^2 y", r"\cos^2 y-\sin^2 y"], [r"\cos^2 y"], [r"\sin 2y"]],
