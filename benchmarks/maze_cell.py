@@ -11,14 +11,13 @@ import argparse
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import tempfile
 import time
 import traceback
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import transformers
 import trl
 from datasets import Dataset
 from maze_methods import TABLE
+from maze_plan import BASE, RATE_FACTORS, SCALES, Cell, read, search_cells, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from rlvr_trl.data import make_maze_dataset
@@ -44,105 +44,7 @@ from rlvr_trl.testbed.progress import show_figures_in_bar
 from rlvr_trl.trainer.callbacks import PassAtKCallback
 
 
-BASE = "base"
-# Of the learning rate of a method's recipe: what the search tries, and what is taken without a search.
-RATE_FACTORS = (0.5, 1.0)
-SEARCH_BASE = SEARCH_SEED = 9  # in no row of the table
 LOG_POINTS = 20  # about as many entries in the log of a cell
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is. `model` replaces sizes of the testbed's model, `rate` multiplies all learning rates."""
-
-    size: int
-    max_path: int = 6
-    model: dict = field(default_factory=dict)
-    warmup: dict = field(default_factory=lambda: {"steps": 800, "batch_size": 64, "learning_rate": 2e-3})
-    warmup_mazes: int = 6000
-    batches: int = 200  # of 16 prompts
-    test_mazes: int = 200
-    samples: int = 64
-    validation_mazes: int = 100
-    validation_samples: int = 32
-    dynamics_points: int = 4
-    dynamics_mazes: int = 64
-    other_sizes: dict = field(default_factory=lambda: {"3": 4, "5": 6})  # size -> longest path
-    other_mazes: int = 100
-    rate: float = 1.0
-
-
-SCALES = {
-    "4x4": Scale(4),
-    "5x5": Scale(5, model={"hidden_size": 96, "intermediate_size": 288}, other_sizes={"4": 6, "6": 6}),
-    # For a GPU: 27 million parameters
-    "9x9": Scale(
-        9,
-        max_path=8,
-        model={"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
-        | {"num_key_value_heads": 8},
-        warmup={"steps": 2000, "batch_size": 256, "learning_rate": 5e-4},
-        warmup_mazes=50_000,
-        dynamics_points=2,
-        other_sizes={"7": 8, "11": 8},
-        rate=0.25,
-    ),
-    "smoke": Scale(
-        4,
-        warmup={"steps": 300, "batch_size": 64, "learning_rate": 2e-3},
-        warmup_mazes=1000,
-        batches=4,
-        test_mazes=20,
-        samples=8,
-        validation_mazes=10,
-        validation_samples=8,
-        dynamics_points=2,
-        dynamics_mazes=8,
-        other_mazes=10,
-    ),
-}
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """`variant` is `""`, `"equal"` for equal rollouts, or `"rate-0.5"` and the like in the search."""
-
-    scale: str
-    method: str
-    base: int
-    seed: int
-    variant: str = ""
-
-    @property
-    def factor(self) -> float | None:
-        """In the search, the factor of the learning rate that is tried."""
-        return float(self.variant.removeprefix("rate-")) if self.variant.startswith("rate-") else None
-
-    def path(self, results: Path) -> Path:
-        name = f"{self.base}-{self.seed}" + (f"-{self.variant}" if self.variant else "")
-        return results / self.scale / self.method / f"{name}.json"
-
-    def __str__(self) -> str:
-        return f"{self.scale} {self.method} base {self.base} seed {self.seed} {self.variant}".rstrip()
-
-
-def search_cells(cell: Cell) -> list[Cell]:
-    """The cells that the learning rate of a method is chosen by, at any scale those of 4x4."""
-    scale = cell.scale if cell.scale == "smoke" else "4x4"
-    return [Cell(scale, cell.method, SEARCH_BASE, SEARCH_SEED, f"rate-{factor}") for factor in RATE_FACTORS]
-
-
-def read(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def write(path: Path, value: dict) -> None:
-    """A line a key, so that differences can be read; replaced as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry, allow_nan=False)}" for key, entry in value.items())
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 # --- mazes: the test set is the same in all cells of a scale, and no other set has a maze of it ---

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from maze_cell import BASE
+from maze_plan import BASE
 from maze_results import Results, label, ordered, present
 from maze_statistics import shown
 

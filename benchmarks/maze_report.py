@@ -13,13 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
+from maze_plan import BASE, RATE_FACTORS, RESULTS, SCALES, SEARCH_BASE
 from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, present, value_of
 from maze_statistics import mean_and_interval, settled, shown
-from maze_table import RESULTS
 
 
 ROOT = Path(__file__).resolve().parents[1]

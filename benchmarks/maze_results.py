@@ -5,10 +5,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, SCALES, SEARCH_BASE, read
 from maze_methods import TABLE, samples_more
+from maze_plan import BASE, BASES_OF, METHODS_OF, SCALES, SEARCH_BASE, SEEDS_OF, plan, read
 from maze_statistics import mean_and_interval
-from maze_table import BASES_OF, METHODS_OF, SEEDS_OF, plan
 
 from rlvr_trl.evaluation import pass_at_k
 

@@ -24,21 +24,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, SCALES, Cell, read, search_cells, write
-from maze_methods import SELECTION, SMOKE, TABLE, samples_more
+from maze_methods import SMOKE, TABLE
+from maze_plan import BASE, BASES_OF, METHODS_OF, RESULTS, SCALES, SEEDS_OF, Cell, needed, plan, read, write
+from maze_report import make_report
 
 from rlvr_trl.evaluation import bootstrap_interval, pass_at_k
 
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "maze_table"
-METHODS_OF = {"4x4": tuple(TABLE), "5x5": SELECTION, "9x9": SELECTION, "smoke": SMOKE}
-BASES_OF = {"4x4": (0, 1, 2), "5x5": (0, 1, 2), "9x9": (0,), "smoke": (0,)}
-SEEDS_OF = {"4x4": (0, 1), "5x5": (0,), "9x9": (0,), "smoke": (0,)}
 # One thread; and glibc keeps the memory that is freed, which saves a tenth of a cell's time on a CPU
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -48,23 +45,6 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "MALLOC_TOP_PAD_": str(2**28),
 }
-
-
-def plan(scale: str, methods: tuple[str, ...], bases: list[int], seeds: list[int], search: bool) -> list[Cell]:
-    """The cells of one scale in the order in which they are worth having."""
-    cells = []
-    for seed in seeds:
-        for base in bases:
-            if seed == seeds[0]:
-                cells.append(Cell(scale, BASE, base, 0))
-            for method in methods:
-                cell = Cell(scale, method, base, seed)
-                if search and scale != "9x9":  # for which the committed search will do
-                    cells += search_cells(cell)
-                cells.append(cell)
-                if samples_more(TABLE[method]):
-                    cells.append(replace(cell, variant="equal"))
-    return list(dict.fromkeys(cells))
 
 
 class Runner:
@@ -184,13 +164,6 @@ def _end_with_parent():
 END_WITH_PARENT = _end_with_parent()
 
 
-def needed(cell: Cell) -> set[Cell]:
-    """The cells whose results this one reads."""
-    if cell.method == BASE or cell.factor is not None:
-        return set()
-    return {*search_cells(cell), *([replace(cell, variant="")] if cell.variant == "equal" else [])}
-
-
 def check_scales(saved: dict[Cell, dict | None]) -> None:
     for cell, value in saved.items():
         now = SCALES[cell.scale]
@@ -275,8 +248,6 @@ def parse() -> argparse.Namespace:
 
 def smoke(jobs: int) -> None:
     """All of it with tiny settings: search, cells, equal rollouts, report. It must not fail anywhere."""
-    from maze_report import make_report
-
     with tempfile.TemporaryDirectory() as folder:
         results, work = Path(folder) / "results", Path(folder) / "work"
         cells = plan("smoke", SMOKE, [0], [0], True)

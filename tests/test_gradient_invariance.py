@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tiny_training import flat_gradient, planned_steps, train_on
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.trainer.microbatch import longest_first, make_passes, merge, row_lengths, split_sizes, take
@@ -298,19 +299,9 @@ def permuted(rows, seed):
     return [rows[i] for i in order.tolist()]
 
 
-def flat_gradient(model) -> torch.Tensor:
-    return torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()])
-
-
 def trained_gradients(trainer, batch) -> list[torch.Tensor]:
-    """The gradient of each block of the batch."""
-    trainer._start_window(batch)
-    gradients = []
-    for block in trainer._window.blocks:
-        trainer.model.zero_grad()
-        trainer._train_block(trainer.model, block, None)
-        gradients.append(flat_gradient(trainer.model))
-    return gradients
+    """The gradient of each optimizer step on the batch."""
+    return [flat_gradient(trainer.model) for _ in train_on(trainer, batch)]
 
 
 def assert_same(gradient, reference):
@@ -336,11 +327,11 @@ def test_every_order_layout_and_size_of_passes_gives_the_reference(make_trainer,
         trainer.args.per_device_train_batch_size = rows_per_pass
         order = permuted(rows, seed)
         assert_same(*trained_gradients(trainer, as_batch(order, seed, beta=beta)), reference)
-        (block,) = trainer._window.blocks
+        (step,) = planned_steps(trainer)
         without_advantage = [i for i, row in enumerate(order) if row.advantage == 0]
         # their KL divergence has a gradient
-        assert rows_of(block.without_gradient) == ([] if beta else without_advantage)
-        assert rows_of(block.passes) == list(range(len(rows)))
+        assert rows_of(step.without_gradient) == ([] if beta else without_advantage)
+        assert rows_of(step.passes) == list(range(len(rows)))
 
 
 def test_some_ratios_are_clipped_and_some_are_not(exact, rows):
@@ -363,16 +354,16 @@ def test_a_token_budget_gives_the_reference(make_trainer, exact, rows, loss_type
     for seed, budget in enumerate((longest, longest + 9, 3 * longest, 1000)):
         trainer = make_trainer(loss_type, rows_per_pass=7, max_tokens_per_micro_batch=budget)
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        (block,) = trainer._window.blocks
-        assert all(part.num_computed <= budget and part.size <= 7 for part in block.passes)
-    assert max(part.size for part in block.passes) == 7
+        (step,) = planned_steps(trainer)
+        assert all(part.num_computed <= budget and part.size <= 7 for part in step.passes)
+    assert max(part.size for part in step.passes) == 7
 
 
 def test_a_row_above_the_token_budget_is_named(make_trainer, rows):
     longest = max(len(row.prompt) + len(row.completion) for row in rows)
     trainer = make_trainer("grpo", max_tokens_per_micro_batch=longest - 1)
     with pytest.raises(ValueError, match=f"{longest} tokens, more than `max_tokens_per_micro_batch`={longest - 1}"):
-        trainer._start_window(as_batch(rows))
+        list(train_on(trainer, as_batch(rows)))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -401,7 +392,7 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_of_the_step(make_trainer, e
     for seed, rows_per_pass in enumerate((1, 3, len(rows))):
         trainer.args.per_device_train_batch_size = rows_per_pass
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        assert trainer._window.blocks[0].without_gradient == []  # without advantage, but with entropy
+        assert planned_steps(trainer)[0].without_gradient == []  # without advantage, but with entropy
     assert trainer.entropy_coef == 0.3
 
 
@@ -445,7 +436,7 @@ def test_a_batch_without_any_advantage(make_trainer, exact, rows, beta):
         assert_same(gradient, reference_gradient(exact, rows, "grpo", beta=beta))
     else:  # one pass over filling alone, so that there is a gradient at all
         assert gradient.abs().max() == 0
-        assert [part.size for part in trainer._window.blocks[0].with_gradient] == [0]
+        assert [part.size for part in planned_steps(trainer)[0].with_gradient] == [0]
     assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(reference_entropy(exact, rows), rel=1e-5)
 
 
@@ -530,8 +521,7 @@ def test_the_loss_is_that_of_the_whole_batch(make_trainer, exact, rows, loss_typ
     trainer = make_trainer(loss_type, beta=0.04)
     for rows_per_pass in (1, 3, len(rows)):
         trainer.args.per_device_train_batch_size = rows_per_pass
-        trainer._start_window(as_batch(rows, beta=0.04))
-        loss = trainer._train_block(trainer.model, trainer._window.blocks[0], None)
+        (loss,) = train_on(trainer, as_batch(rows, beta=0.04))
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 

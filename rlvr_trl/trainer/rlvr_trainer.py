@@ -1,5 +1,7 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
+from typing import Any
+
 import torch
 from accelerate import PartialState
 from torch import Tensor
@@ -142,6 +144,23 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses):
             print(describe_batch(args))
 
     # --- sampling and scoring ---
+
+    @property
+    def logged_completions(self) -> dict[str, Any]:
+        """
+        What was logged of the last batch: plain lists with one entry per completion of all processes, in the same
+        order. `"prompt"`, `"completion"` and `"advantages"` are such lists, `"rewards"` holds one per reward function,
+        `"extra"` one per column that a reward function logged, and `"images"` is empty where no prompt has images.
+        """
+        logs = self._logs
+        return {
+            "prompt": list(logs["prompt"]),
+            "completion": list(logs["completion"]),
+            "rewards": {name: list(rewards) for name, rewards in logs["rewards"].items()},
+            "advantages": list(logs["advantages"]),
+            "extra": {column: list(values) for column, values in logs["extra"].items()},
+            "images": list(logs["images"]),
+        }
 
     def _generate(self, prompts):
         with server_must_answer(self):

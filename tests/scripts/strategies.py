@@ -12,6 +12,7 @@ import os
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from tiny_training import ON_CPU, WatchesSteps
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList, PrinterCallback
 from transformers.distributed import DistributedConfig
 
@@ -59,7 +60,7 @@ class NoiseByPlace(LogitsProcessor):
         return scores - torch.log(-torch.log(uniform.clamp(1e-6, 1 - 1e-6))).to(scores.device)
 
 
-class SamplesByPlace(RLVRTrainer):
+class SamplesByPlace(WatchesSteps, RLVRTrainer):
     """Generates for real, with that noise, and keeps the loss of every optimizer step and the completions."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
@@ -81,15 +82,13 @@ class SamplesByPlace(RLVRTrainer):
     def _generate_and_score_in_stages(self, inputs):
         self.stage = 0
         output = super()._generate_and_score_in_stages(inputs)
-        self.completions.append(list(self._logs["completion"]))
+        self.completions.append(self.logged_completions["completion"])
         self.rows.append(len(output["prompt_ids"]))
         return output
 
-    def _train_block(self, model, block, num_items_in_batch):
-        loss = super()._train_block(model, block, num_items_in_batch)
+    def see_step(self, model, loss, passes):
         self.losses.append(self.accelerator.reduce(loss.clone(), reduction="mean").item())
-        self.passes.append([(part.size, len(part.rows)) for part in block.passes])
-        return loss
+        self.passes.append([(part.size, len(part.rows)) for part in passes])
 
 
 def moves(prompts, completions, **kwargs):
@@ -172,11 +171,8 @@ def make_trainer(output_dir: str, model, **settings):
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 1,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "disable_tqdm": True,
         "model_init_kwargs": {"dtype": "float32"},
+        **ON_CPU,
         "use_cpu": os.environ.get("ACCELERATE_TORCH_DEVICE") != "cpu",
     }
     trainer = SamplesByPlace(

@@ -1,7 +1,7 @@
 """
 Trains DARS on two processes with colocated vLLM for many steps, and tells how the memory of each process grows.
 
-    python tests/with_vllm/soak.py --steps 200
+    PYTHONPATH=tests python tests/with_vllm/soak.py --steps 200
 
 A run that hangs ends with the stacks of both ranks. See docs/vllm.md for a measurement.
 """

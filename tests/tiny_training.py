@@ -1,0 +1,122 @@
+"""
+Tiny trainers for the tests, their rewards, and the only ways in which tests reach into a trainer.
+
+What the trainers of this package and of TRL keep in private attributes is read and called here and nowhere else in the
+tests, so that a change of these attributes is a change of this file.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from trl import GRPOConfig
+
+from rlvr_trl.testbed import build_model
+
+
+# For any GRPOConfig: on the CPU, in single precision, with nothing to report to
+ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
+
+
+# --- rewards ---
+
+
+def right_moves(completions, **kwargs):
+    """1 for a completion with a move to the right, 0 without."""
+    return [float("R" in completion) for completion in completions]
+
+
+def share_of_right_moves(completions, **kwargs):
+    """Graded, for tests that need more than two values."""
+    return [completion.count("R") / 4 for completion in completions]
+
+
+def short(completions, **kwargs):
+    """The higher, the shorter a completion is: hardly any two of a group are alike. Takes texts and chats."""
+    texts = [said if isinstance(said, str) else said[0]["content"] for said in completions]
+    return [1 / (1 + len(text)) for text in texts]
+
+
+# --- trainers ---
+
+
+def build(trainer_class, settings, dataset, processor, rewards=right_moves, model=None, **kwargs):
+    """A trainer, stock or of this package, with its own kind of config; by default of an untrained maze model."""
+    config_class = getattr(trainer_class, "_config_class", GRPOConfig)
+    if model is None:
+        model = build_model(processor, seed=0)
+    return trainer_class(model, rewards, config_class(**settings), dataset, processing_class=processor, **kwargs)
+
+
+def trained(*arguments, **kwargs):
+    """A trainer, as `build` makes it, after its training."""
+    trainer = build(*arguments, **kwargs)
+    trainer.train()
+    return trainer
+
+
+def flat_weights(model) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def flat_gradient(model) -> torch.Tensor:
+    """In float64, of the parameters that have a gradient."""
+    grads = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    return torch.cat(grads).double()
+
+
+# --- into a trainer ---
+
+
+def sample(trainer, dataset, num_prompts: int) -> dict:
+    """A generation batch of the first prompts of a dataset, with the usual number of completions each."""
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # Hugging Face sets this in its training loop
+    # a data loader reads each row anew, and TRL may write into it
+    rows = [dict(row) for row in dataset.select(range(num_prompts)) for _ in range(trainer.num_generations)]
+    return trainer._generate_and_score_completions(rows)
+
+
+def logged_by_trl(trainer) -> dict[str, Any]:
+    """What `RLVRTrainer.logged_completions` is, of a stock trainer as well."""
+    logs = {name: list(trainer._logs[name]) for name in ("prompt", "completion", "advantages", "images")}
+    both = {name: {key: list(values) for key, values in trainer._logs[name].items()} for name in ("rewards", "extra")}
+    return logs | both
+
+
+class PlannedStep(NamedTuple):
+    """The forward passes of one optimizer step on this process: those for metrics alone, and those with a gradient."""
+
+    without_gradient: list
+    with_gradient: list
+
+    @property
+    def passes(self) -> list:
+        return self.without_gradient + self.with_gradient
+
+
+def planned_steps(trainer) -> list[PlannedStep]:
+    """The passes over the batch that is being trained on, by optimizer step."""
+    return [PlannedStep(block.without_gradient, block.with_gradient) for block in trainer._window.blocks]
+
+
+def planned_batch(trainer) -> dict | None:
+    """The whole batch that is being trained on, and `None` where there is none yet."""
+    return None if trainer._window is None else trainer._window.batch
+
+
+def train_on(trainer, batch: dict) -> Iterator[torch.Tensor]:
+    """Plans the passes over a batch and makes them: yields the loss of each optimizer step, after its gradient."""
+    trainer._start_window(batch)
+    for block in trainer._window.blocks:
+        trainer.model.zero_grad()
+        yield trainer._train_block(trainer.model, block, None)
+
+
+class WatchesSteps:
+    """To be mixed into a trainer, whose `see_step` is called before each optimizer step with its loss and passes."""
+
+    def _train_block(self, model, block, num_items_in_batch):
+        loss = super()._train_block(model, block, num_items_in_batch)
+        self.see_step(model, loss, block.passes)
+        return loss
