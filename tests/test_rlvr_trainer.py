@@ -374,6 +374,28 @@ def test_columns_of_two_functions_do_not_collide(cpu_settings, tokenizer, mazes)
         assert extra["answer (again)"] == completions and len(extra) == 2
 
 
+@pytest.mark.parametrize("rollouts", [None, DARS("equal_treatment", max_generations=6)], ids=["equal", "ragged"])
+def test_logged_completions_are_plain_lists_of_the_last_batch(cpu_settings, tokenizer, mazes, rollouts):
+    batches = []
+
+    def moves(prompts, completions, log_extra, **kwargs):
+        log_extra("answer", completions)
+        batches.append((prompts, completions))
+        return share_of_right_moves(completions)
+
+    trainer = trained(RLVRTrainer, cpu_settings, mazes, tokenizer, [moves, ends_early], rollouts=rollouts)
+    logged = trainer.logged_completions
+    assert json.loads(json.dumps(logged)) == logged == logged_by_trl(trainer)
+    assert list(logged) == ["prompt", "completion", "rewards", "advantages", "extra", "images"]
+    last = batches[len(batches) // 2 :]  # two batches, of as many stages
+    assert len(last) == (1 if rollouts is None else 2)
+    assert logged["prompt"] == [prompt for prompts, _ in last for prompt in prompts]
+    assert logged["completion"] == [completion for _, completions in last for completion in completions]
+    assert logged["rewards"]["moves"] == share_of_right_moves(logged["completion"])
+    assert list(logged["rewards"]) == ["moves", "ends_early"] and logged["extra"] == {"answer": logged["completion"]}
+    assert len(logged["advantages"]) == len(logged["completion"]) and logged["images"] == []
+
+
 def test_dataset_columns_reach_the_reward_function(cpu_settings, tokenizer, mazes):
     numbered = Dataset.from_dict({"prompt": mazes["prompt"], "number": list(range(len(mazes)))})
     seen = set()
