@@ -2,8 +2,8 @@
 
 python benchmarks/maze_cell.py 4x4 pass_at_8 --base 0 --seed 0 --results again
 
-A cell depends on these arguments and on files of earlier cells in `--results`: the learning rate of a method follows
-from its search cells, and the number of batches at equal rollouts from the cell that is not. `maze_table.py` runs them
+A cell depends on these arguments and on the files of earlier cells in `--results`: the learning rate of a method
+follows from its search cells, and the number of batches at equal rollouts from the full run. `maze_table.py` runs them
 in order.
 """
 
@@ -44,10 +44,10 @@ from rlvr_trl.testbed.progress import show_figures_in_bar
 from rlvr_trl.trainer.callbacks import PassAtKCallback
 
 
-LOG_POINTS = 20  # about as many entries in the log of a cell
+LOG_POINTS = 20  # entries in the log of a cell, roughly
 
 
-# --- mazes: the test set is the same in all cells of a scale, and no other set has a maze of it ---
+# --- mazes: all cells of a scale have the same test set, and no other set shares a maze with it ---
 
 
 @cache
@@ -73,7 +73,7 @@ def warmup_mazes(cell: Cell) -> list[str]:
 
 
 def training_mazes(cell: Cell, count: int) -> Dataset:
-    """The same first ones for every method."""
+    """The first `count` of a sequence that is the same for every method."""
     scale, sets = SCALES[cell.scale], held_out(cell.scale)
     exclude = [*sets["test"]["maze"], *sets["validation"]["maze"], *warmup_mazes(cell)]
     return draw(count, scale.size, scale.max_path, 100 * (cell.base + 1) + cell.seed, exclude)
@@ -83,7 +83,7 @@ def training_mazes(cell: Cell, count: int) -> Dataset:
 
 
 def base_model(cell: Cell, work: Path) -> Path:
-    """The folder of the warmed-up base model, which the first cell that needs it makes."""
+    """The folder of the warmed-up base model. The first cell that needs the model makes it."""
     folder, scale = work / "bases" / cell.scale / str(cell.base), SCALES[cell.scale]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:
@@ -99,7 +99,7 @@ def base_model(cell: Cell, work: Path) -> Path:
 
 
 def build(sizes: dict, tokenizer, seed: int) -> Qwen2ForCausalLM:
-    """The model of the testbed in other sizes."""
+    """The model of the testbed, with some of its sizes overridden."""
     if not sizes:
         return build_model(tokenizer, seed)
     small = build_model(tokenizer).config.to_dict()
@@ -111,7 +111,7 @@ def build(sizes: dict, tokenizer, seed: int) -> Qwen2ForCausalLM:
 
 def rate_factor(cell: Cell, results: Path) -> float:
     """
-    The factor with the best validation score, or the largest where there was no search.
+    The factor with the best validation score, or the largest one where there was no search.
 
     Raises:
         `ValueError`: All cells of the search failed.
@@ -130,8 +130,8 @@ def rate_factor(cell: Cell, results: Path) -> float:
 
 def num_batches(cell: Cell, results: Path) -> int:
     """
-    As many as 200 (of the scale) of 16 prompts have prompts, but no more; half of them in the search; or those that
-    cost as many rollouts.
+    As many batches as hold the prompts of `scale.batches` batches of 16, but at most `scale.batches`; half as many in
+    the search. At equal rollouts, as many as cost the rollouts of `scale.batches` batches of 16 x 16.
 
     Raises:
         `ValueError`: The cell that equal rollouts are computed from is missing or failed.
@@ -148,7 +148,7 @@ def num_batches(cell: Cell, results: Path) -> int:
 
 
 def run(cell: Cell, results: Path, work: Path) -> dict:
-    """Trains and evaluates, and returns what is to be saved."""
+    """Trains and evaluates a cell, and returns what is to be saved."""
     begin, base = time.perf_counter(), base_model(cell, work)
     about = {"cell": asdict(cell), "label": "base model", "scale": asdict(SCALES[cell.scale]), **environment()}
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -175,14 +175,14 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
         trainer = make_trainer(method, base, Path(folder), mazes, seed=cell.seed, **changes)
         show_figures_in_bar(trainer, method.label, {})
         dynamics = None
-        if not cell.variant and cell.seed == 0:  # a seventh of the time of a cell
+        if not cell.variant and cell.seed == 0:  # takes a seventh of the time of a cell
             few = held_out(cell.scale)["test"].select(range(scale.dynamics_mazes))
             step = max(1, updates // scale.dynamics_points)
             samples = min(32, scale.samples)
             dynamics = PassAtKCallback(trainer, few, samples, reward_func=maze_reward, every=step, batch_size=1024)
             trainer.add_callback(dynamics)
         trainer.train()
-    # the last entry sums up the run, and is the log of the steps after the last regular one
+    # the last entry sums up the run, and also covers the steps after the last regular one
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     regular = [entry for entry in log if "loss" in entry]
     saved = {
@@ -235,7 +235,7 @@ def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> Evaluat
 
 
 def measured(result: EvaluationResult) -> dict:
-    """Correct samples of every maze, from which pass@k follows, and a digest that says which mazes these are."""
+    """The correct samples of every maze, from which pass@k follows, and a digest that identifies the mazes."""
     digest = hashlib.sha256("\n".join(result.prompts).encode()).hexdigest()[:12]
     means = ("token_entropy", "answer_entropy", "wrong_answer_diversity", "mean_length", "truncated_share")
     return {
@@ -257,7 +257,7 @@ def environment() -> dict:
 
 
 def run_and_write(cell: Cell, results: Path, work: Path) -> dict:
-    """A cell that fails is saved with its error."""
+    """Runs a cell and saves it; one that fails is saved with its error."""
     try:
         saved = run(cell, results, work)
     except Exception as error:

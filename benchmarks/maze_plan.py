@@ -1,4 +1,4 @@
-"""The plan of the maze table: at which scales, which cells there are, what each of them needs, and where its file is.
+"""The plan of the maze table: its scales, its cells, which other cells each of them needs, and where its file is.
 
 A cell is a method, a base model and a seed, and is one JSON file. `maze_cell.py` makes such a file, `maze_table.py`
 makes all of them, and the report reads them.
@@ -13,7 +13,7 @@ from maze_methods import SELECTION, SMOKE, TABLE, samples_more
 
 
 BASE = "base"
-# Of the learning rate of a method's recipe: what the search tries, and what is taken without a search.
+# Factors of the learning rate of a method's recipe that the search tries; without a search the last one is taken
 RATE_FACTORS = (0.5, 1.0)
 SEARCH_BASE = SEARCH_SEED = 9  # in no row of the table
 RESULTS = Path(__file__).resolve().parent / "results" / "maze_table"
@@ -24,7 +24,7 @@ SEEDS_OF = {"4x4": (0, 1), "5x5": (0,), "9x9": (0,), "smoke": (0,)}
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is. `model` replaces sizes of the testbed's model, `rate` multiplies all learning rates."""
+    """How large everything is. `model` overrides sizes of the testbed's model, `rate` scales all learning rates."""
 
     size: int
     max_path: int = 6
@@ -101,7 +101,7 @@ class Cell:
 
 
 def search_cells(cell: Cell) -> list[Cell]:
-    """The cells that the learning rate of a method is chosen by, at any scale those of 4x4."""
+    """The cells by which the learning rate of a method is chosen: those of 4x4 for every scale but the smoke."""
     scale = cell.scale if cell.scale == "smoke" else "4x4"
     return [Cell(scale, cell.method, SEARCH_BASE, SEARCH_SEED, f"rate-{factor}") for factor in RATE_FACTORS]
 
@@ -114,7 +114,7 @@ def needed(cell: Cell) -> set[Cell]:
 
 
 def plan(scale: str, methods: tuple[str, ...], bases: list[int], seeds: list[int], search: bool) -> list[Cell]:
-    """The cells of one scale in the order in which they are worth having."""
+    """The cells of one scale, the most useful ones first and each after those that it needs."""
     cells = []
     for seed in seeds:
         for base in bases:
@@ -122,7 +122,7 @@ def plan(scale: str, methods: tuple[str, ...], bases: list[int], seeds: list[int
                 cells.append(Cell(scale, BASE, base, 0))
             for method in methods:
                 cell = Cell(scale, method, base, seed)
-                if search and scale != "9x9":  # for which the committed search will do
+                if search and scale != "9x9":  # which takes the committed search of 4x4
                     cells += search_cells(cell)
                 cells.append(cell)
                 if samples_more(TABLE[method]):
@@ -138,7 +138,7 @@ def read(path: Path) -> dict | None:
 
 
 def write(path: Path, value: dict) -> None:
-    """A line a key, so that differences can be read; replaced as a whole."""
+    """Writes one line per key, so that differences can be read, and replaces the file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry, allow_nan=False)}" for key, entry in value.items())
     temporary = path.with_name(path.name + ".tmp")
