@@ -34,8 +34,8 @@ def shown(value: float, form: str) -> str:
 
 @cache
 def run_weights(runs: tuple[tuple[int, int], ...], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Weight of every run in each resampled set, `(resamples, runs)`. Base models weigh the same, whatever their number
-    of seeds."""
+    """Weight of every run in each resampled set, `(resamples, runs)`. Base models weigh the same, whatever number of
+    seeds they have."""
     rng = np.random.default_rng(seed)
     of_base = [[i for i, run in enumerate(runs) if run[0] == base] for base in dict.fromkeys(base for base, _ in runs)]
     weights = np.zeros((resamples, len(runs)))

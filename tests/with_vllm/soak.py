@@ -1,7 +1,7 @@
 """
 Trains DARS on two processes with colocated vLLM for many steps, and tells how the memory of each process grows.
 
-    PYTHONPATH=tests python tests/with_vllm/soak.py --steps 200
+    python tests/with_vllm/soak.py --steps 200
 
 A run that hangs ends with the stacks of both ranks. See docs/vllm.md for a measurement.
 """
@@ -12,6 +12,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+
+sys.path.append(str(Path(__file__).parents[1]))  # where bounded.py finds launching.py
 
 from bounded import answer_with_stacks, run
 
