@@ -1,4 +1,4 @@
-"""A tiny maze model built from a config, and a GRPO configuration for the CPU. No test reaches for a hub."""
+"""A tiny maze model built from a config, and a GRPO configuration for the CPU. No test uses the Hub."""
 
 import os
 

@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Below those that the system gives to connections, which could take it before the launcher listens."""
+    """A free port below those that the system gives to connections, one of which could take it meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as free, contextlib.suppress(OSError):

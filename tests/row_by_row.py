@@ -14,7 +14,7 @@ TOKENS_OF_BATCH = ("dapo", "cispo", "vespo")
 
 @dataclass
 class Uneven:
-    """Asks for counts that are written down, for the prompts of every batch: from nothing up to the cap."""
+    """An allocator that asks for the same given counts in every batch."""
 
     extra: tuple[int, ...]
     max_generations: int
@@ -66,7 +66,7 @@ def single(batch: dict, row: int) -> dict:
 
 
 def loss_of_row(trainer, batch: dict, row: int) -> torch.Tensor:
-    """What TRL's loss of one row counts in the loss of the batch."""
+    """TRL's loss of one row, with its weight in the loss of the batch."""
     loss = GRPOTrainer._compute_loss(trainer, trainer.model, single(batch, row))
     mask = batch["completion_mask"] * batch.get("tool_mask", 1)
     if trainer.loss_type in TOKENS_OF_BATCH:

@@ -33,7 +33,7 @@ def folder(tokenizer, tmp_path):
 
 
 def away_from_start(trainer, std=0.05):
-    """An adapter begins as nothing: gives it something to be seen by."""
+    """Gives an adapter random weights: a new one changes nothing."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
@@ -117,7 +117,7 @@ def test_a_ragged_adapter_is_saved_loaded_merged_and_resumed(settings, mazes, to
 
 @ROLLOUTS
 def test_a_trained_adapter_is_its_own_reference(settings, mazes, tokenizer, lora, rollouts):
-    """TRL copies the adapter of a model that comes with one, and takes the copy for the reference."""
+    """TRL copies the adapter of a model that already has one, and uses the copy as the reference."""
     model = get_peft_model(build_model(tokenizer, seed=0), lora)
     trainer = build(
         RLVRTrainer, settings | {"beta": 0.1, "num_iterations": 2}, mazes, tokenizer, short, model, rollouts=rollouts
@@ -133,7 +133,7 @@ def test_a_trained_adapter_is_its_own_reference(settings, mazes, tokenizer, lora
 
 @ROLLOUTS
 def test_entropies_with_an_adapter_are_those_of_the_policy(settings, mazes, tokenizer, lora, rollouts):
-    """And not of the reference, which is the same model without its adapter."""
+    """They are not those of the reference, which is the same model without its adapter."""
     seen = []
 
     class Recording(AdaptivePassAtK):
@@ -168,7 +168,7 @@ def test_what_trl_refuses_with_an_adapter(settings, mazes, tokenizer, lora):
 
 
 def test_qlora_is_configured_by_trl():
-    """What needs no kernel: the settings of a command line, as far as the model that they would load."""
+    """Covers what needs no kernel: the settings of a command line, up to loading the model."""
     if importlib.util.find_spec("bitsandbytes") is None:
         arguments = ModelConfig(load_in_4bit=True, use_peft=True)
         assert arguments.load_in_4bit and get_peft_config(arguments).r == arguments.lora_r

@@ -1,4 +1,4 @@
-"""Every estimator in the trainer: alone, reshaped, with extra rollouts; rows out of the loss; entropies."""
+"""Every estimator in the trainer, alone, reshaped and with extra rollouts; rows left out of the loss; entropies."""
 
 from itertools import combinations, product
 
@@ -70,15 +70,15 @@ def settings(cpu_settings):
 
 
 def pairs_of(combination):
-    """All pairs of two of its values, each with its place."""
+    """All pairs of two values of a combination, each value with its position."""
     return set(combinations(enumerate(combination), 2))
 
 
 def pairwise(*factors):
     """
-    Combinations of one value of each factor, few of them, in which any two values of two factors meet at least once.
+    A few combinations of one value of each factor in which any two values of two factors meet at least once.
 
-    Greedy: the next one is the first of those that have the most pairs that are still missing.
+    Greedy: the next combination is the first of those with the most pairs that are still missing.
     """
     every = [(indices, pairs_of(indices)) for indices in product(*(range(len(factor)) for factor in factors))]
     missing, chosen = set().union(*(pairs for _, pairs in every)), []

@@ -335,7 +335,7 @@ def test_every_order_layout_and_size_of_passes_gives_the_reference(make_trainer,
 
 
 def test_some_ratios_are_clipped_and_some_are_not(exact, rows):
-    """What the other tests lean on: both branches of every minimum are taken, at both levels."""
+    """The other tests rely on this: both branches of every minimum are taken, at both levels."""
     for level in LEVELS:
         outside = []
         for row in rows:
@@ -414,7 +414,7 @@ def test_the_logged_policy_loss_is_that_of_the_step(make_trainer, exact, rows, l
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_a_group_twice_counts_twice(make_trainer, rows, loss_type):
-    """No normalization per group: what a group adds to the sum over the batch grows with its completions."""
+    """There is no normalization per group: what a group adds to the sum over the batch grows with its completions."""
     group = [rows[0], rows[3], rows[4]]
 
     def unnormalized(some):
@@ -434,7 +434,7 @@ def test_a_batch_without_any_advantage(make_trainer, exact, rows, beta):
     (gradient,) = trained_gradients(trainer, as_batch(rows, beta=beta))
     if beta:
         assert_same(gradient, reference_gradient(exact, rows, "grpo", beta=beta))
-    else:  # one pass over filling alone, so that there is a gradient at all
+    else:  # one pass over filling rows alone, so that there is a gradient at all
         assert gradient.abs().max() == 0
         assert [part.size for part in planned_steps(trainer)[0].with_gradient] == [0]
     assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(reference_entropy(exact, rows), rel=1e-5)
@@ -442,7 +442,7 @@ def test_a_batch_without_any_advantage(make_trainer, exact, rows, beta):
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_without_old_log_probabilities_the_ratio_is_one(make_trainer, exact, rows, loss_type):
-    """What the trainer does when no optimizer step lies between sampling and training."""
+    """The trainer does this when no optimizer step lies between sampling and training."""
     on_policy = []
     for row in rows:
         with torch.no_grad():
@@ -504,7 +504,7 @@ def test_the_logged_entropy_is_the_mean_over_all_tokens(make_trainer, exact, row
 
 
 def test_the_logged_entropy_where_trimming_leaves_one_column(make_trainer, exact, rows):
-    """TRL takes a tensor of one column for one value per completion, and then counts masked completions as well."""
+    """TRL takes a tensor of one column for one value per completion, and then also counts masked completions."""
     one_token = [replace(row, prompt=rows[0].prompt) for row in rows if len(row.completion) == 1]
     assert len(one_token) == 2
     rows = [rows[0], *one_token, replace(one_token[0], masked=True), replace(one_token[1], masked=True)]
@@ -603,7 +603,7 @@ def test_passes_of_several_processes_are_alike(seed):
 
 
 def random_batch(lengths, generator, corrected_sequences=False):
-    """Numbers that tell where they come from; 0 in all padding, 1 where TRL pads with 1."""
+    """A batch of random numbers, which tell rows apart; padded with 0, or with 1 where TRL pads with 1."""
     b, prompts, completions = len(lengths), int(lengths[:, 0].max()) + 2, int(lengths[:, 1].max()) + 1
     prompt_mask = (torch.arange(prompts) >= prompts - lengths[:, :1]).long()
     completion_mask = (torch.arange(completions) < lengths[:, 1:]).long()

@@ -39,7 +39,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def import_nodes(node: ast.AST, type_checking: bool = False) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports at the top and in functions. Those for type checkers alone are the others, and come when asked for."""
+    """Imports at the top and in functions: those under `TYPE_CHECKING`, or else all others."""
     for child in ast.iter_child_nodes(node):
         if is_type_checking(child):
             for statement in child.body if type_checking else child.orelse:
@@ -63,7 +63,7 @@ def source_of(module: str, node: ast.ImportFrom) -> str:
 
 @cache
 def homes(package: str) -> dict[str, str]:
-    """Of the names that a package imports on first use, the module of each: its imports for type checkers say so."""
+    """The module of each name that a package imports on first use, according to its imports under `TYPE_CHECKING`."""
     if FILES[package].name != "__init__.py":
         return {}
     nodes = [node for node in import_nodes(tree(package), type_checking=True) if isinstance(node, ast.ImportFrom)]
@@ -72,7 +72,7 @@ def homes(package: str) -> dict[str, str]:
 
 @cache
 def imports(module: str) -> set[str]:
-    """Full names of the modules that a module imports; of a name that a package imports on first use, its home too."""
+    """Full names of the imported modules, including the home of a name that a package imports on first use."""
     found = set()
     for node in import_nodes(tree(module)):
         if isinstance(node, ast.Import):
@@ -91,12 +91,12 @@ def imports(module: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The package under `rlvr_trl` that a module of it is in; its own name where it is in none."""
+    """The part of `rlvr_trl` that a module belongs to: a package or the module alone. Other names stay as they are."""
     return module.split(".")[1] if module.startswith("rlvr_trl.") else module
 
 
 def defined(module: str) -> set[str]:
-    """Classes and functions of a module; what it defines several times, as overloads are, counts once."""
+    """Names of the classes and functions of a module; overloads count once."""
     kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     return {node.name for node in tree(module).body if isinstance(node, kinds)}
 
@@ -109,7 +109,7 @@ def assert_no_circle(graph: dict[str, set[str]]) -> None:
 
 
 def reached_from(rooms: tuple[str, ...]) -> dict[str, str]:
-    """What the modules of these rooms import, directly or through others: module -> one that imports it."""
+    """All modules that these rooms import, directly or through others, each with a module that imports it."""
     waiting, importer = [module for module in PACKAGE if room(module) in rooms], {}
     while waiting:
         module = waiting.pop()

@@ -1,4 +1,4 @@
-"""What the model card says, of trainers that ran and of results as `rlvr-trl eval` writes them."""
+"""What the model card says about trainers that ran and about results as `rlvr-trl eval` writes them."""
 
 import json
 import re

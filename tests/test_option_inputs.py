@@ -1,4 +1,4 @@
-"""What goes into ragged groups: rewards, datasets, models and engines of TRL."""
+"""What goes into ragged groups: TRL's kinds of rewards, datasets, models and engines."""
 
 import pytest
 import torch

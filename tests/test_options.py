@@ -13,7 +13,7 @@ from rlvr_trl.advantages import GroupRelative, RolloutGroups
 from rlvr_trl.testbed import build_model
 
 
-# Options of the loss and the sampling that leave something to see on two prompts of a random model
+# Options of the loss and the sampling with a visible effect on a few prompts of a random model
 OPTIONS = {
     "gradient_checkpointing": {"gradient_checkpointing": True},
     "bf16": {"bf16": True},
@@ -57,7 +57,7 @@ OPTIONS = {
     "log_unique_prompts": {"log_completions": True, "num_completions_to_print": 1, "log_unique_prompts": True},
     "chat_template_kwargs": {"chat_template_kwargs": {"enable_thinking": False}},
 }
-# Nothing of the loss, or more than the one optimizer step that the second route sums up
+# These do not concern the loss, or have more than the one optimizer step that the second route sums up
 NOT_BY_ROW = {"gradient_checkpointing", "steps_per_generation", "generation_batch_size", "shuffle_dataset"}
 NOT_BY_ROW |= {"log_completions", "log_unique_prompts", "chat_template_kwargs"}
 
@@ -141,7 +141,7 @@ def test_truncated_completions_of_every_stage_are_out_of_the_loss(settings, maze
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
 
 
-# --- tokens of high entropy, and an entropy that is held ---
+# --- tokens of high entropy, and a target for the entropy ---
 
 
 @pytest.mark.parametrize(

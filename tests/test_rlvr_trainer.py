@@ -17,7 +17,7 @@ from rlvr_trl.trainer.trl_seams import SEAMS, check_trl
 
 
 def ends_early(completions, **kwargs):
-    """Varied over the samples of an untrained model: 1 for short completions."""
+    """1 for short completions, which varies over the samples of an untrained model."""
     return [float(len(completion) < 5) for completion in completions]
 
 
@@ -387,7 +387,7 @@ def test_logged_completions_are_plain_lists_of_the_last_batch(cpu_settings, toke
     logged = trainer.logged_completions
     assert json.loads(json.dumps(logged)) == logged == logged_by_trl(trainer)
     assert list(logged) == ["prompt", "completion", "rewards", "advantages", "extra", "images"]
-    last = batches[len(batches) // 2 :]  # two batches, of as many stages
+    last = batches[len(batches) // 2 :]  # the two batches have the same number of stages
     assert len(last) == (1 if rollouts is None else 2)
     assert logged["prompt"] == [prompt for prompts, _ in last for prompt in prompts]
     assert logged["completion"] == [completion for _, completions in last for completion in completions]

@@ -32,7 +32,7 @@ def settings(cpu_settings):
 
 
 def logged_groups(trainer, first_stage):
-    """Rewards of the first stage and of all, by prompt, from the trainer's log of completions."""
+    """Rewards of the first stage and of all stages, by prompt, from the trainer's log of completions."""
     logs = trainer.logged_completions
     prompts = logs["prompt"]
     rewards = next(iter(logs["rewards"].values()))
@@ -374,7 +374,7 @@ def test_rollouts_in_two_places_are_refused(cpu_settings, mazes):
 
 
 class Asks(DARS):
-    """An allocator of a user's that asks for what it should not."""
+    """A user's allocator that asks for what it should not."""
 
     def __init__(self, answer):
         super().__init__(max_generations=8)

@@ -1,4 +1,4 @@
-"""Tools, environments and custom rollouts with ragged groups: which tokens are in the loss, and whose is what."""
+"""Tools, environments and custom rollouts with ragged groups: what is in the loss, and what belongs to whom."""
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def test_tool_calls_end_after_the_iterations_allowed(settings, tokenizer, sums, 
 
 
 class Calculator:
-    """Knows from `reset` what it is asked, and from its tool what it was told."""
+    """Learns from `reset` what the question is, and from its tool what the model answered."""
 
     made = 0
 
@@ -191,7 +191,7 @@ def test_every_completion_has_an_environment_of_its_own(settings, tokenizer, sum
 
 
 class AsksItself(Calculator):
-    """Makes its prompts up, a new one each time."""
+    """Makes up a new prompt each time."""
 
     asked = 0
 

@@ -161,7 +161,7 @@ def test_entropies_of_rows_with_images(settings, pictures, processor):
 
 @pytest.mark.parametrize("trainer_class", [GRPOTrainer, RLVRTrainer])
 def test_prompts_with_and_without_images_do_not_mix(settings, pictures, processor, trainer_class):
-    """TRL hands the processor None for a prompt without images, and Qwen's does not take it."""
+    """TRL gives the processor None for a prompt without images, which Qwen's does not accept."""
     images = [pictures[0]["images"], [], [], pictures[3]["images"]]
     mixed = Dataset.from_dict({"prompt": pictures["prompt"], "images": images})
     with pytest.raises(TypeError, match="only a single or a list of entries"):

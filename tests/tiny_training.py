@@ -1,8 +1,8 @@
 """
-Tiny trainers for the tests, their rewards, and the only ways in which tests reach into a trainer.
+Tiny trainers for the tests, their rewards, and ways to look into a trainer.
 
-What the trainers of this package and of TRL keep in private attributes is read and called here and nowhere else in the
-tests, so that a change of these attributes is a change of this file.
+The log of completions and the plan of passes are private attributes of a trainer. Tests read them only through this
+file, so that a change to these attributes changes nothing else in the tests.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from trl import GRPOConfig
 from rlvr_trl.testbed import build_model
 
 
-# For any GRPOConfig: on the CPU, in single precision, with nothing to report to
+# For any GRPOConfig: on the CPU, in single precision, without reports
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
 
 
@@ -27,12 +27,12 @@ def right_moves(completions, **kwargs):
 
 
 def share_of_right_moves(completions, **kwargs):
-    """Graded, for tests that need more than two values."""
+    """A graded reward, for tests that need more than two values."""
     return [completion.count("R") / 4 for completion in completions]
 
 
 def short(completions, **kwargs):
-    """The higher, the shorter a completion is: hardly any two of a group are alike. Takes texts and chats."""
+    """Higher for shorter completions, so that rewards in a group vary. Takes texts and chats."""
     texts = [said if isinstance(said, str) else said[0]["content"] for said in completions]
     return [1 / (1 + len(text)) for text in texts]
 
@@ -41,7 +41,7 @@ def short(completions, **kwargs):
 
 
 def build(trainer_class, settings, dataset, processor, rewards=right_moves, model=None, **kwargs):
-    """A trainer, stock or of this package, with its own kind of config; by default of an untrained maze model."""
+    """A trainer of TRL or of this package, with its own kind of config and, by default, an untrained maze model."""
     config_class = getattr(trainer_class, "_config_class", GRPOConfig)
     if model is None:
         model = build_model(processor, seed=0)
@@ -49,7 +49,7 @@ def build(trainer_class, settings, dataset, processor, rewards=right_moves, mode
 
 
 def trained(*arguments, **kwargs):
-    """A trainer, as `build` makes it, after its training."""
+    """A trainer as `build` makes it, after its training."""
     trainer = build(*arguments, **kwargs)
     trainer.train()
     return trainer
@@ -60,7 +60,7 @@ def flat_weights(model) -> torch.Tensor:
 
 
 def flat_gradient(model) -> torch.Tensor:
-    """In float64, of the parameters that have a gradient."""
+    """The gradient of all parameters that have one, in float64."""
     grads = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
     return torch.cat(grads).double()
 
@@ -72,13 +72,13 @@ def sample(trainer, dataset, num_prompts: int) -> dict:
     """A generation batch of the first prompts of a dataset, with the usual number of completions each."""
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1  # Hugging Face sets this in its training loop
-    # a data loader reads each row anew, and TRL may write into it
+    # as from a data loader, each row is a new dict, into which TRL may write
     rows = [dict(row) for row in dataset.select(range(num_prompts)) for _ in range(trainer.num_generations)]
     return trainer._generate_and_score_completions(rows)
 
 
 def logged_by_trl(trainer) -> dict[str, Any]:
-    """What `RLVRTrainer.logged_completions` is, of a stock trainer as well."""
+    """The same as `RLVRTrainer.logged_completions`, for stock trainers too."""
     logs = {name: list(trainer._logs[name]) for name in ("prompt", "completion", "advantages", "images")}
     both = {name: {key: list(values) for key, values in trainer._logs[name].items()} for name in ("rewards", "extra")}
     return logs | both
@@ -106,7 +106,7 @@ def planned_batch(trainer) -> dict | None:
 
 
 def train_on(trainer, batch: dict) -> Iterator[torch.Tensor]:
-    """Plans the passes over a batch and makes them: yields the loss of each optimizer step, after its gradient."""
+    """Plans the passes over a batch and runs them. Yields the loss of each optimizer step after its gradient."""
     trainer._start_window(batch)
     for block in trainer._window.blocks:
         trainer.model.zero_grad()
@@ -114,7 +114,7 @@ def train_on(trainer, batch: dict) -> Iterator[torch.Tensor]:
 
 
 class WatchesSteps:
-    """To be mixed into a trainer, whose `see_step` is called before each optimizer step with its loss and passes."""
+    """A mixin for trainers: calls `see_step` before each optimizer step, with its model, loss and passes."""
 
     def _train_block(self, model, block, num_items_in_batch):
         loss = super()._train_block(model, block, num_items_in_batch)

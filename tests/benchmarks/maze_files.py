@@ -1,4 +1,4 @@
-"""Files of cells of the maze table, for tests that need no training."""
+"""Writes files of cells of the maze table, for tests that need no training."""
 
 from dataclasses import asdict
 

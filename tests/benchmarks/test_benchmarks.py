@@ -1,4 +1,4 @@
-"""The benchmarks run and check what they compare. Their figures are in benchmarks/README.md, and never asserted."""
+"""The benchmarks run and check what they compare. Their figures, in benchmarks/README.md, are never asserted."""
 
 import json
 import os

@@ -27,7 +27,7 @@ def test_interval_of_two_runs_and_two_mazes():
     # that the ends are the smallest and the largest value.
     values = np.array([[0.1, 0.7], [0.3, 0.6]])
     assert statistics.mean_and_interval(values, ((0, 0), (1, 0))) == pytest.approx((0.425, 0.1, 0.7))
-    # Seeds of one base model are drawn alike; a single run has an interval over mazes.
+    # Seeds of one base model are drawn in the same way; a single run has an interval over mazes.
     assert statistics.mean_and_interval(values, ((0, 0), (0, 1))) == pytest.approx((0.425, 0.1, 0.7))
     assert statistics.mean_and_interval(values[:1], ((0, 0),)) == pytest.approx((0.4, 0.1, 0.7))
     with pytest.raises(ValueError, match="has 2 rows, but one for each"):
@@ -301,7 +301,7 @@ def test_page_and_readme_are_of_the_committed_results(tmp_path):
 
 
 def test_figures_in_sentences_stand_on_the_page():
-    """Sentences are written by hand; every figure in them with an interval is one of the page."""
+    """Sentences are written by hand; every figure with an interval in them stands on the page of results."""
     root = report.ROOT
     results = (root / "docs/results.md").read_text()
     for page in pages_with_figures(root):

@@ -1,4 +1,4 @@
-"""The maze table: every method trains, cells resume and end with their runner."""
+"""The maze table: every method trains, and cells are skipped, retried and ended with their runner."""
 
 import math
 import os
@@ -29,7 +29,7 @@ Cell, TABLE = plans.Cell, methods.TABLE
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Where the base model of the smoke is."""
+    """The folder with the base model of the smoke."""
     folder = tmp_path_factory.mktemp("work")
     cells.base_model(Cell("smoke", "base", 0, 0), folder)
     return folder
@@ -142,7 +142,7 @@ def test_a_cell_whose_updates_are_no_multiple_of_the_logging_steps(tmp_path, wor
     monkeypatch.setattr(cells, "LOG_POINTS", 2)
     saved = cells.run_and_write(Cell("smoke", "dars_hw", 0, 0), tmp_path, work)
     assert saved["log"]["step"] == [2, 4] and len(saved["log"]["grad_norm"]) == 2
-    # The fifth update is in the costs, though in no entry of the log
+    # The fifth update counts in the costs, although it is in no entry of the log
     assert saved["completions"] >= 5 * 16 * 8 and saved["tokens"] > 5 * 16 * 8 * 20
 
 

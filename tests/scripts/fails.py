@@ -1,5 +1,5 @@
 """
-A run on several processes of which one fails in the way named on the command line, in its third step.
+A run on several processes, one of which fails in its third step in the way named on the command line.
 
 It writes the time of the failure into `failed_at`.
 """
@@ -76,7 +76,8 @@ def main():
     parser.add_argument("--trim", action="store_true", help="trains in passes of its own, and not in TRL's")
     args = parser.parse_args()
     Fails.how, Fails.on = args.how, args.on
-    if args.how == "kill":  # the launcher's signal may come before the lost connection shows: obeyed a second later
+    if args.how == "kill":
+        # the launcher's signal may come before the lost connection is noticed, so obey it a second later
         signal.signal(signal.SIGTERM, lambda *_: threading.Timer(1, os._exit, [1]).start())
 
     def moves(completions, trainer_state, **kwargs):

@@ -71,7 +71,7 @@ def check_processes(trainer, processes: int) -> None:
 
 
 class HandMade(WatchesSteps, RLVRTrainer):
-    """Trains on one case after the other. With a learning rate of 0, so that they all see the same weights."""
+    """Trains on one case after the other, with a learning rate of 0, so that all cases see the same weights."""
 
     cases: list
     gradients: list
@@ -131,7 +131,7 @@ def train_cases(output_dir: str, cases: list, processes: int, blocks: int = 1, *
 
 
 def a_third_is_right(prompts, completions, maze, trainer_state, **kwargs):
-    """Depends on the completion alone, but for the second batch, which is all right, and the third, all wrong."""
+    """Depends on the completion alone, except that the second batch is all right and the third all wrong."""
     assert prompts == [text + "\n" for text in maze]
     if trainer_state.global_step in (1, 2):
         return [float(trainer_state.global_step == 1)] * len(completions)
@@ -167,7 +167,7 @@ class Recording(DARSTrainer):
 
     @torch.no_grad()
     def _worst_ranks(self, prompts, completions) -> list[int]:
-        """For each completion: how many tokens are likelier than its least likely one, at that place."""
+        """For each completion, how many tokens are likelier than its least likely one at that position."""
         model, worst = self.accelerator.unwrap_model(self.model), []
         for prompt, completion in zip(prompts, completions, strict=True):
             before, after = self._tokenizer(prompt)["input_ids"], self._tokenizer(completion)["input_ids"]

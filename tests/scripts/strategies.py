@@ -3,7 +3,7 @@ Three DARS steps with uneven extra counts, under whatever strategy the script is
 with a file of accelerate_configs/, or plain Python for one process. Writes losses, whole weights and what was sharded.
 
 Which completions are sampled depends on the place of a row in the batch of all processes, and not on the number of
-processes: so every strategy must come to the same losses and weights.
+processes, so every strategy must reach the same losses and weights.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def what_is_sharded(trainer) -> dict:
 
 
 def pretend_gpu() -> None:
-    """accelerate never makes FSDP of CPU processes. Here it takes gloo for a backend of GPUs, and shards for real."""
+    """accelerate never uses FSDP on CPU processes. Here it takes gloo for a backend of GPUs, and shards for real."""
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
 
@@ -146,7 +146,7 @@ def save_model(folder: str) -> None:
 
 
 def without_compiler() -> None:
-    """DeepSpeed compiles collectives of its own for the CPU, minutes on a busy machine. gloo does."""
+    """Uses gloo: DeepSpeed would compile its own collectives for the CPU, which takes minutes on a busy machine."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,4 +1,4 @@
-"""A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and tells on standard output what came of it."""
+"""A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and reports the outcome on standard output."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--settings", type=json.loads, default={})
     args = parser.parse_args()
     sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 3}
-    sizes["learning_rate"] = 1e-2  # so that every step has another model
+    sizes["learning_rate"] = 1e-2  # so that every step changes the model
     pushing = {"push_to_hub": True, "hub_strategy": args.strategy, "hub_token": TOKEN, "save_steps": 1}
     settings = {"output_dir": args.output_dir, "k": 2, **sizes, **ON_CPU, **pushing, **args.settings}
     mazes = make_maze_dataset(4, prompt_style="bare", seed=5)

@@ -1,4 +1,4 @@
-"""A DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. Can be killed while it saves, and resumed."""
+"""A DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. It can be killed while it saves, and resumed."""
 
 import argparse
 import os
