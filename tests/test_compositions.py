@@ -62,6 +62,7 @@ RESHAPERS = {
     "without_easy": lambda base: WithoutEasy(base),
     "scheduled": lambda base: Scheduled([(0, base), (0.5, GroupRelative())]),
 }
+ROLLOUTS = {"fixed": None, "dars": DARS("hardness_weighted", 8)}
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def pairwise(*factors):
 
 
 def test_any_two_values_meet_in_few_combinations():
-    for factors in (["abc", "de", "fgh", "ij"], ["abcdefgh", "ij", "kl"], [range(11), "abcdefgh", "ij"]):
+    for factors in (["abc", "de", "fgh", "ij"], ["abcdefgh", "ij", "kl"], [BASES, list(RESHAPERS), list(ROLLOUTS)]):
         chosen = pairwise(*factors)
         met = set().union(*map(pairs_of, chosen))
         for (i, first), (j, second) in combinations(enumerate(factors), 2):
@@ -102,11 +103,13 @@ def test_any_two_values_meet_in_few_combinations():
 
 @pytest.mark.parametrize(
     ("base", "reshape", "rollouts"),
-    pairwise(BASES, list(RESHAPERS), [None, DARS("hardness_weighted", 8)]),
+    pairwise(BASES, list(RESHAPERS), list(ROLLOUTS)),
     ids=lambda value: value if isinstance(value, str) else repr(value).replace("PositiveNegativeReinforce", "PNR"),
 )
 def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer, base, reshape, rollouts):
-    trainer = build(RLVRTrainer, settings, mazes, tokenizer, advantages=RESHAPERS[reshape](base), rollouts=rollouts)
+    trainer = build(
+        RLVRTrainer, settings, mazes, tokenizer, advantages=RESHAPERS[reshape](base), rollouts=ROLLOUTS[rollouts]
+    )
     before = flat_weights(trainer.model).clone()
     trainer.train()
     after = flat_weights(trainer.model)
