@@ -9,17 +9,22 @@ ARGS ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 READY := $(VENV)/.ready
 READY_VLLM := $(VENV_VLLM)/.ready
+PYTEST := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
-.PHONY: demo test test-fast test-vllm docs benchmark lint clean
+.PHONY: demo test test-fast test-benchmarks test-vllm docs benchmark lint clean
 
 demo: $(READY)
 	$(VENV)/bin/rlvr-trl demo $(ARGS)
 
 test: $(READY) lint
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: $(READY) lint
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# What tests the scripts of benchmarks/ and nothing of the package; CI runs it after `make test`
+test-benchmarks: $(READY)
+	$(PYTEST) tests/benchmarks $(ARGS)
 
 # With a real vLLM on the CPU, in an environment of its own: docs/vllm.md
 test-vllm: $(READY_VLLM)
@@ -35,6 +40,7 @@ benchmark: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyrefly check --python-interpreter-path $(VENV)/bin/python
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,6 +1,7 @@
-"""Milliseconds that each advantage estimator takes for one batch, and a plain loop over its groups for some of them.
+"""How many milliseconds each advantage estimator takes for one batch, and for some of them a loop over its groups.
 
-A batch is made of new groups every time, so sorting them out is part of the figure. 0/1 rewards, sizes drawn evenly.
+Every repeat gets a batch of new groups, so that sorting the rows by group is part of the figure. Rewards are 0 or 1,
+and group sizes are drawn uniformly.
 
 python benchmarks/advantages.py --output benchmarks/results/advantages.json
 """
@@ -62,14 +63,14 @@ def full_sampling_loop(rewards: Tensor) -> Tensor:
 
 
 def bootstrap_loop(rewards: Tensor) -> Tensor:
-    """Draws other subsets than the estimator: timed, not compared."""
+    """Draws other subsets than the estimator does, so it is timed and not compared."""
     subsets = torch.stack([torch.randperm(len(rewards))[:K] for _ in range(len(rewards))])
     best = rewards[subsets].amax(1)
     scores = (best - best.mean()) / (best.std(correction=0) + 1e-6)
     return torch.zeros_like(rewards).index_add_(0, subsets.flatten(), scores.repeat_interleave(K))
 
 
-# name: estimator, the same for one group, whether the two must agree
+# name: the estimator, the same for one group, and whether the two must agree
 ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
     "GRPO": (GroupRelative(), group_relative_loop, True),
     "Dr. GRPO": (GroupRelative("none"), None, False),

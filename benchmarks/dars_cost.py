@@ -1,10 +1,10 @@
-"""What DARS costs in rollouts and gives, on the maze: against 32 rollouts for every prompt, and at equal rollouts.
+"""What DARS costs in rollouts and what it gains on mazes: against 32 rollouts for every prompt, and at equal rollouts.
 
-From one warmed-up base model and the same mazes, all with Dr. GRPO advantages and the same loss:
+All runs start from one warmed-up base model, see the same mazes and use Dr. GRPO advantages and the same loss:
 
     fixed 32          32 rollouts for every prompt (Depth-Naive)
     DARS-ET, DARS-HW  8 for every prompt, up to 32 for hard ones
-    equal to ET, HW   as many for every prompt as DARS used on average, rounded
+    equal to ET, HW   for every prompt the average number that DARS used, rounded
 
 python benchmarks/dars_cost.py --seeds 0 1 --output benchmarks/results/dars_cost.json
 """
@@ -43,7 +43,7 @@ def fixed(rollouts: int) -> Method:
 
 
 def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> dict:
-    """Trains and evaluates all five from one base, and compares each DARS with its two references."""
+    """Trains and evaluates all five from one base model, and compares each DARS run with its two references."""
     test = make_maze_dataset(args.test_mazes, prompt_style="bare", seed=seed)
     num_train = args.warmup_mazes + args.steps * PROMPTS_PER_STEP
     pool = make_maze_dataset(num_train, prompt_style="bare", seed=seed + 1, exclude=test)

@@ -1,4 +1,4 @@
-"""Rewritings of an expression into an equal one, and changes into another one."""
+"""Rewrites an expression into an equal one, or changes it into an unequal one."""
 
 import random
 from fractions import Fraction
@@ -10,7 +10,7 @@ from expression_trees import EULER, Tree, flat, fn, log, num, product, root, tot
 
 
 def rewrite(t: Tree, rng: random.Random, probability: float = 0.35) -> Tree:
-    """An equal tree: at some of the nodes one of the rules below, where it applies."""
+    """An equal tree: some nodes are rewritten by one of the rules below that applies to them."""
     t = Tree(t.op, tuple(rewrite(a, rng, probability) for a in t.args), t.leaf)
     if rng.random() < probability:
         options = [new for rule in RULES if (new := rule(t, rng)) is not None]
@@ -131,7 +131,7 @@ FUNCTION_PAIRS = {"sin": "cos", "cos": "sin", "tan": "sin", "ln": "exp", "exp": 
 
 
 def change(t: Tree, rng: random.Random) -> Tree:
-    """One change: a number by one, a sign, a function, a name, two names exchanged, a term or factor dropped."""
+    """Makes one change: a number by one, a sign, a function, a name, two names exchanged, a term or factor dropped."""
     kinds = list(CHANGES)
     rng.shuffle(kinds)
     for kind in ["number"] * rng.randrange(2) + kinds:

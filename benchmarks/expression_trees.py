@@ -1,9 +1,9 @@
 """Trees of mathematical expressions: their value at a point, and LaTeX for them in many spellings.
 
 `Writer` draws a spelling at random: order of terms and factors, signs of products, fractions, roots as powers,
-brackets, spaces. What it writes has one ordinary reading: a number and a fraction have a sign of multiplication
-between them (together they would be a mixed number), a function whose argument has no brackets ends its product, and
-letters that are usual names of functions do not stand directly before a bracket. `has_two_readings` finds the rest.
+brackets, spaces. What it writes has one ordinary reading: a multiplication sign stands between a number and a
+fraction (which together would be a mixed number), a function whose argument has no brackets ends its product, and a
+letter that often names a function does not stand directly before a bracket. `has_two_readings` finds the other cases.
 """
 
 import random
@@ -130,7 +130,7 @@ def value(t: Tree, point: dict[str, mpmath.mpf]) -> mpmath.mpc:
 
 
 def compare(first: Tree, second: Tree, digits: int = 50) -> bool | None:
-    """Whether two trees are equal at random points. None where that is not clear: they are equal at some points only,
+    """Whether two trees are equal at random points. None where this is unclear: they are equal at some points only,
     differ by less than a millionth (unless more than 50 `digits` are asked for), or have no value."""
     names = sorted(variables(first) | variables(second))
     rng = random.Random(repr((names, digits)))
@@ -159,11 +159,12 @@ def compare(first: Tree, second: Tree, digits: int = 50) -> bool | None:
 
 # --- LaTeX -----------------------------------------------------------------------------------------------------------
 
-SUM, PRODUCT, FACTOR, BASE = range(4)  # what the surroundings bind: a piece that binds less gets brackets
+# How tightly the surroundings bind: a piece that binds less tightly gets brackets
+SUM, PRODUCT, FACTOR, BASE = range(4)
 
 
 class Writer:
-    """One spelling for trees, drawn from `rng`; with `plain` the usual one, the same for everybody."""
+    """Writes trees in a spelling drawn from `rng`, or with `plain` in the usual one."""
 
     def __init__(self, rng: random.Random, plain: bool = False):
         self.rng, self.plain = rng, plain
@@ -327,13 +328,13 @@ DIFFERENTIAL = re.compile(r"frac\{\s*d[^}]")
 
 
 def has_two_readings(text: str) -> bool:
-    """Whether letters side by side spell a function, a unit, "or", "2nd" or "3pm", or a fraction looks like d/dx."""
+    """Whether adjacent letters spell a function, a unit, "or", "2nd" or "3pm", or a fraction looks like d/dx."""
     letters = re.sub(r"\\[a-zA-Z]+", " ", text)
     return bool(WORD.search(letters) or AFTER_A_NUMBER.search(letters) or DIFFERENTIAL.search(text))
 
 
 def join(before: str, after: str) -> str:
-    """A command that ends in a letter needs a space before the next letter."""
+    """Joins two pieces: a command that ends in a letter needs a space before another letter."""
     return f"{before} {after}" if re.search(r"\\[a-zA-Z]+$", before) and after[:1].isalpha() else before + after
 
 

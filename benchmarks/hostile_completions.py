@@ -1,7 +1,7 @@
-r"""Hostile completions: huge, deep, endless, and with Python in them that would make a file.
+r"""Hostile completions: huge ones, deeply nested ones, endless ones, and ones with Python that would make a file.
 
-`hostile_completions(folder)` yields 640 `Hostile`. What would be run makes an empty file of its own in `folder` or in
-the working directory and does nothing else, so that a listing afterwards tells whether anything ran.
+`hostile_completions(folder)` yields 640 `Hostile`. Each payload, if it ran, would make an empty file of its own in
+`folder` or in the working directory and do nothing else, so a listing afterwards tells whether anything ran.
 """
 
 import random
@@ -44,7 +44,7 @@ WRAPPERS = [
 
 
 def spelled(text: str) -> str:
-    """Python for a string without quotes, which do not survive every reader of LaTeX."""
+    """A Python expression for a string that needs no quotes, which not every reader of LaTeX keeps."""
     return "+".join(f"chr({ord(character)})" for character in text)
 
 
@@ -63,8 +63,8 @@ def python_payloads(path: str) -> list[str]:
 
 
 def injections(folder: Path) -> Iterator[Hostile]:
-    """Every command in every wrapper, in the answer, against `e`: that makes SymPy evaluate a series. And in the
-    reference, in a box, where it is as easily run."""
+    """Every command in every wrapper: in the answer, against `e`, which makes SymPy evaluate a series; and in a box of
+    the reference, where it could run just as easily."""
     paths = (str(folder / str(i)) for i in range(10_000))
     i = 0
     for command in COMMANDS:
@@ -197,7 +197,7 @@ def matrices() -> Iterator[str]:
 
 
 def whole_texts() -> Iterator[str]:
-    """Not in a box: they are hard on what looks for one. Up to 10 MB."""
+    """Texts without a proper box, up to 10 MB, which are hard on code that looks for one."""
     size = 10_000_000
     for piece in ["9", " ", "\n", "(", "{", r"\boxed{", r"\boxed{5}", "$", "\\", "answer is ", "<answer>", "<think>"]:
         yield piece * (size // len(piece))
@@ -243,7 +243,7 @@ def soup(rng: random.Random) -> str:
 
 
 def hostile_completions(folder: Path, seed: int = 0) -> Iterator[Hostile]:
-    """`COUNT` of them, made one by one: the largest have 10 MB."""
+    """Yields `COUNT` of them, one at a time, as the largest have 10 MB."""
     rng, made = random.Random(seed), 0
     for group, texts in [
         ("characters", map(boxed, characters())),

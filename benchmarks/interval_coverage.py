@@ -2,8 +2,8 @@
 
     python benchmarks/interval_coverage.py
 
-A benchmark is a number of problems with success rates drawn from Beta(0.4, 0.8), and 16 samples of each. The true
-value is that of the population of problems, known from the moments of the distribution.
+A benchmark consists of problems whose success rates are drawn from Beta(0.4, 0.8), with 16 samples each. The true
+value is that of the whole population of problems, which follows from the moments of the distribution.
 """
 
 import argparse

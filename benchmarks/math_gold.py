@@ -1,9 +1,9 @@
-"""How many reference solutions of MATH each grader finds right, and how many of another problem's it does too.
+"""How many reference solutions of MATH each grader finds right, and how many it finds right for another problem.
 
     python benchmarks/math_gold.py math_train.parquet --output benchmarks/results/math_gold.json
 
-The file has the columns `solution`, whose last box is graded, and `answer`. In a shuffle every solution meets the
-answer of another problem; a hit between answers that are not equal as text is listed, to be judged by eye.
+The file has the columns `solution`, whose last box is graded, and `answer`. A shuffle gives every solution the
+answer of another problem; hits between answers that differ as text are listed, to be judged by eye.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from trl.rewards import accuracy_reward
 from rlvr_trl.rewards import math_reward
 
 
-KINDS = {  # of the answer, the first that is found
+KINDS = {  # what an answer contains; the first that is found counts
     "empty answer": r"^$",
     "matrix": r"matrix",
     "percent or money": r"[%$]",

@@ -2,9 +2,9 @@
 
     python benchmarks/math_hostile.py --output benchmarks/results/math_hostile.json
 
-The completions of hostile_completions.py one by one, then many ordinary judgements of distinct answers, so that caches
-turn over, with the memory of the process and of its workers along the way. Payloads that ran would have made a file in
-a temporary folder, which is also the working directory. The exit code is 1 if a bound of the table is broken.
+Judges the completions of hostile_completions.py one by one, then many ordinary, distinct answers, so that caches turn
+over, and records the memory of the process and of its workers along the way. A payload that ran would have made a file
+in a temporary folder, which is also the working directory. The exit code is 1 if a bound of the table is broken.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def run_hostile(reward: MathReward, folder: Path) -> list[dict]:
         start, error, score = time.perf_counter(), None, None
         try:
             score = reward([hostile.completion], answer=[hostile.reference])[0]
-        except Exception:  # none may leave the reward, whatever it is
+        except Exception:  # no exception of any kind may leave the reward
             error = traceback.format_exc(limit=-2)
         results.append(
             {
@@ -70,7 +70,7 @@ def run_hostile(reward: MathReward, folder: Path) -> list[dict]:
 
 
 def run_ordinary(reward: MathReward, judgements: int) -> tuple[list[dict[str, float]], int]:
-    """Memory after every batch, and how many scores were wrong."""
+    """Returns the memory after every batch and the number of wrong scores."""
     samples, wrong = [], 0
     for start in range(0, judgements, BATCH):
         numbers = range(start, min(start + BATCH, judgements))
@@ -86,7 +86,7 @@ def run_ordinary(reward: MathReward, judgements: int) -> tuple[list[dict[str, fl
 
 
 def growth(samples: list[dict[str, float]], name: str) -> float:
-    """From the second fifth to the last one, medians: caches are full by then."""
+    """By how much the median of the last fifth is above that of the second, when caches are already full."""
     sizes, fifth = [sample[name] for sample in samples], max(1, len(samples) // 5)
     early, late = sorted(sizes[fifth : 2 * fifth] or sizes), sorted(sizes[-fifth:])
     return late[len(late) // 2] - early[len(early) // 2]
@@ -133,7 +133,7 @@ def measure(judgements: int, folder: Path) -> dict:
 
 
 def show(report: dict) -> bool:
-    """Prints the tables; whether every bound is kept."""
+    """Prints the tables, and returns whether every bound is kept."""
     table = Table("group", "completions", "seconds", "longest", "exceptions", "scored 1", "files made")
     for group in dict.fromkeys(r["group"] for r in report["results"]):
         rows = [r for r in report["results"] if r["group"] == group]

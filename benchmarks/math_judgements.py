@@ -2,9 +2,9 @@
 
     python benchmarks/math_judgements.py judgements.json --output benchmarks/results/math_judgements.json
 
-The file is a list of {kind, reference, completion, expected, reason}. A grader that raises or returns None is wrong
-whatever was expected, and the table counts it. The exit code is 1 where plain math-verify is right and `math_reward`
-is not.
+The file is a list of {kind, reference, completion, expected, reason}. A grader that raises or returns None
+counts as wrong, whatever was expected. The exit code is 1 if plain math-verify gets a judgement right that
+`math_reward` gets wrong.
 """
 
 import argparse
@@ -25,12 +25,12 @@ GRADERS = {"math_reward": ours, "math-verify": plain_math_verify, "TRL accuracy_
 
 
 def judge(case: dict, grade: Callable) -> dict:
-    """One completion at a time: what one does to a grader is not to count against the next."""
+    """Judges one completion at a time, so that a failure on one cannot affect the next."""
     start, error = time.perf_counter(), None
     try:
         reward = grade([case["completion"]], [case["reference"]])[0]
         error = "returned None" if reward is None else None
-    except Exception as raised:  # any failure of another library is a wrong judgement, and is named
+    except Exception as raised:  # any failure of another library counts as a wrong judgement, and is named
         reward, error = None, f"{type(raised).__name__}: {raised}"[:200]
     right = error is None and (reward == 1.0) is case["expected"]
     return {"reward": reward, "right": right, "error": error, "seconds": time.perf_counter() - start}
@@ -48,7 +48,7 @@ def counts(cases: list[dict], judgements: list[dict]) -> dict:
 
 
 def show(cases: list[dict], judgements: dict[str, list[dict]]) -> dict[str, dict]:
-    """Prints the table; returns the counts of each grader by kind, `all` among them."""
+    """Prints the table and returns the counts of each grader by kind, including `all`."""
     kinds = ["all", *sorted({case["kind"] for case in cases})]
     table = Table("kind", "cases", *GRADERS)
     tables = {name: {} for name in GRADERS}
@@ -62,7 +62,7 @@ def show(cases: list[dict], judgements: dict[str, list[dict]]) -> dict[str, dict
             row[-1] += f", {c['failed']} failed" if c["failed"] else ""
         table.add_row(kind, str(len(chosen)), *row)
     Console().print(table)
-    print("-n: right answers that were not found; +n: wrong answers that were taken for right")
+    print("-n: right answers that were missed; +n: wrong answers that were accepted")
     return tables
 
 

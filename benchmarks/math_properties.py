@@ -2,9 +2,9 @@
 
     python benchmarks/math_properties.py --pairs 20000 --output benchmarks/results/math_properties.json
 
-The pairs are those of random_answers.py. Each is judged in both directions, the answer in a box, and is found when
-both say so; a false positive in either counts. The exit code is 1 with a false positive, or with fewer than 99 % of
-the equal pairs of a kind found. `--grader math-verify` measures that instead.
+The pairs are those of random_answers.py. Each is judged in both directions, with the answer in a box. It counts as
+found if both directions say so, and as a false positive if either does. The exit code is 1 if there is a false
+positive or if fewer than 99 % of the equal pairs of a kind are found. `--grader math-verify` measures math-verify.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FOUND = 0.99
 
 
 def judge(pairs: list[Pair], grade: Callable) -> list[tuple[bool, bool]]:
-    """Whether each pair is right with the reference as reference, and with the two exchanged."""
+    """Whether each pair is judged equal as it stands, and with reference and answer exchanged."""
     references = [pair.reference for pair in pairs]
     answers = [pair.answer for pair in pairs]
     directions = [(answers, references), (references, answers)]

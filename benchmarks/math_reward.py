@@ -1,11 +1,11 @@
-"""Verifications per second of `math_reward` and TRL's accuracy_reward on the same completions, in groups.
+"""How many completions a second `math_reward` and TRL's accuracy_reward judge, on the same groups of completions.
 
     python benchmarks/math_reward.py math_train.parquet --output benchmarks/results/math_reward.json
 
-500 problems × 8 completions: the reference solution with its box filled by an answer. As of a trained model the
-answers repeat: each group has the right one, as it stands or in another form, and one or two wrong ones, near (another
-sign, off by one) or taken from another problem. The model answers right with a probability drawn for each problem.
-Both rewards see the batches in the same order; the start of the workers is in the figure unless `--warm`.
+500 problems × 8 completions, each the reference solution with an answer put into its box. Answers repeat, as those of
+a trained model do: a group has the right one, as it stands or in another form, and one or two wrong ones, which are
+near (another sign, off by one) or those of another problem. The share of right ones is drawn for each problem. Both
+rewards see the same batches in the same order; the time to start the workers is included unless `--warm` is given.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from rlvr_trl.rewards import MathReward
 
 
 def make_batches(data: Dataset, problems: int, group: int, batch: int, seed: int) -> list[tuple[list, list]]:
-    """Batches of (completions, reference solutions) with the groups side by side."""
+    """Batches of (completions, reference solutions), with the completions of a group next to each other."""
     rng = random.Random(seed)
     rows = [(s, found[0]) for s in data["solution"] if (found := boxes(s, braced=True))]
     others = [box[2] for _, box in rows]

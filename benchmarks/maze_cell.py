@@ -2,8 +2,8 @@
 
 python benchmarks/maze_cell.py 4x4 pass_at_8 --base 0 --seed 0 --results again
 
-A cell depends on these arguments and on files of earlier cells in `--results`: the learning rate of a method follows
-from its search cells, and the number of batches at equal rollouts from the cell that is not. `maze_table.py` runs them
+A cell depends on these arguments and on the files of earlier cells in `--results`: the learning rate of a method
+follows from its search cells, and the number of batches at equal rollouts from the full run. `maze_table.py` runs them
 in order.
 """
 
@@ -11,14 +11,13 @@ import argparse
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import tempfile
 import time
 import traceback
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import transformers
 import trl
 from datasets import Dataset
 from maze_methods import TABLE
+from maze_plan import BASE, RATE_FACTORS, SCALES, Cell, read, search_cells, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from rlvr_trl.data import make_maze_dataset
@@ -44,108 +44,10 @@ from rlvr_trl.testbed.progress_bar import show_figures_in_bar
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
-BASE = "base"
-# Of the learning rate of a method's recipe: what the search tries, and what is taken without a search.
-RATE_FACTORS = (0.5, 1.0)
-SEARCH_BASE = SEARCH_SEED = 9  # in no row of the table
-LOG_POINTS = 20  # about as many entries in the log of a cell
+LOG_POINTS = 20  # entries in the log of a cell, roughly
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is. `model` replaces sizes of the testbed's model, `rate` multiplies all learning rates."""
-
-    size: int
-    max_path: int = 6
-    model: dict = field(default_factory=dict)
-    warmup: dict = field(default_factory=lambda: {"steps": 800, "batch_size": 64, "learning_rate": 2e-3})
-    warmup_mazes: int = 6000
-    batches: int = 200  # of 16 prompts
-    test_mazes: int = 200
-    samples: int = 64
-    validation_mazes: int = 100
-    validation_samples: int = 32
-    dynamics_points: int = 4
-    dynamics_mazes: int = 64
-    other_sizes: dict = field(default_factory=lambda: {"3": 4, "5": 6})  # size -> longest path
-    other_mazes: int = 100
-    rate: float = 1.0
-
-
-SCALES = {
-    "4x4": Scale(4),
-    "5x5": Scale(5, model={"hidden_size": 96, "intermediate_size": 288}, other_sizes={"4": 6, "6": 6}),
-    # For a GPU: 27 million parameters
-    "9x9": Scale(
-        9,
-        max_path=8,
-        model={"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
-        | {"num_key_value_heads": 8},
-        warmup={"steps": 2000, "batch_size": 256, "learning_rate": 5e-4},
-        warmup_mazes=50_000,
-        dynamics_points=2,
-        other_sizes={"7": 8, "11": 8},
-        rate=0.25,
-    ),
-    "smoke": Scale(
-        4,
-        warmup={"steps": 300, "batch_size": 64, "learning_rate": 2e-3},
-        warmup_mazes=1000,
-        batches=4,
-        test_mazes=20,
-        samples=8,
-        validation_mazes=10,
-        validation_samples=8,
-        dynamics_points=2,
-        dynamics_mazes=8,
-        other_mazes=10,
-    ),
-}
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """`variant` is `""`, `"equal"` for equal rollouts, or `"rate-0.5"` and the like in the search."""
-
-    scale: str
-    method: str
-    base: int
-    seed: int
-    variant: str = ""
-
-    @property
-    def factor(self) -> float | None:
-        """In the search, the factor of the learning rate that is tried."""
-        return float(self.variant.removeprefix("rate-")) if self.variant.startswith("rate-") else None
-
-    def path(self, results: Path) -> Path:
-        name = f"{self.base}-{self.seed}" + (f"-{self.variant}" if self.variant else "")
-        return results / self.scale / self.method / f"{name}.json"
-
-    def __str__(self) -> str:
-        return f"{self.scale} {self.method} base {self.base} seed {self.seed} {self.variant}".rstrip()
-
-
-def search_cells(cell: Cell) -> list[Cell]:
-    """The cells that the learning rate of a method is chosen by, at any scale those of 4x4."""
-    scale = cell.scale if cell.scale == "smoke" else "4x4"
-    return [Cell(scale, cell.method, SEARCH_BASE, SEARCH_SEED, f"rate-{factor}") for factor in RATE_FACTORS]
-
-
-def read(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def write(path: Path, value: dict) -> None:
-    """A line a key, so that differences can be read; replaced as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry, allow_nan=False)}" for key, entry in value.items())
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-# --- mazes: the test set is the same in all cells of a scale, and no other set has a maze of it ---
+# --- mazes: all cells of a scale have the same test set, and no other set shares a maze with it ---
 
 
 @cache
@@ -171,7 +73,7 @@ def warmup_mazes(cell: Cell) -> list[str]:
 
 
 def training_mazes(cell: Cell, count: int) -> Dataset:
-    """The same first ones for every method."""
+    """The first `count` of a sequence that is the same for every method."""
     scale, sets = SCALES[cell.scale], held_out(cell.scale)
     exclude = [*sets["test"]["maze"], *sets["validation"]["maze"], *warmup_mazes(cell)]
     return draw(count, scale.size, scale.max_path, 100 * (cell.base + 1) + cell.seed, exclude)
@@ -181,7 +83,7 @@ def training_mazes(cell: Cell, count: int) -> Dataset:
 
 
 def base_model(cell: Cell, work: Path) -> Path:
-    """The folder of the warmed-up base model, which the first cell that needs it makes."""
+    """The folder of the warmed-up base model. The first cell that needs the model makes it."""
     folder, scale = work / "bases" / cell.scale / str(cell.base), SCALES[cell.scale]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:
@@ -197,7 +99,7 @@ def base_model(cell: Cell, work: Path) -> Path:
 
 
 def build(sizes: dict, tokenizer, seed: int) -> Qwen2ForCausalLM:
-    """The model of the testbed in other sizes."""
+    """The model of the testbed, with some of its sizes overridden."""
     if not sizes:
         return build_model(tokenizer, seed)
     small = build_model(tokenizer).config.to_dict()
@@ -209,7 +111,7 @@ def build(sizes: dict, tokenizer, seed: int) -> Qwen2ForCausalLM:
 
 def rate_factor(cell: Cell, results: Path) -> float:
     """
-    The factor with the best validation score, or the largest where there was no search.
+    The factor with the best validation score, or the largest one where there was no search.
 
     Raises:
         `ValueError`: All cells of the search failed.
@@ -228,8 +130,8 @@ def rate_factor(cell: Cell, results: Path) -> float:
 
 def num_batches(cell: Cell, results: Path) -> int:
     """
-    As many as 200 (of the scale) of 16 prompts have prompts, but no more; half of them in the search; or those that
-    cost as many rollouts.
+    As many batches as hold the prompts of `scale.batches` batches of 16, but at most `scale.batches`; half as many in
+    the search. At equal rollouts, as many as cost the rollouts of `scale.batches` batches of 16 x 16.
 
     Raises:
         `ValueError`: The cell that equal rollouts are computed from is missing or failed.
@@ -246,7 +148,7 @@ def num_batches(cell: Cell, results: Path) -> int:
 
 
 def run(cell: Cell, results: Path, work: Path) -> dict:
-    """Trains and evaluates, and returns what is to be saved."""
+    """Trains and evaluates a cell, and returns what is to be saved."""
     begin, base = time.perf_counter(), base_model(cell, work)
     about = {"cell": asdict(cell), "label": "base model", "scale": asdict(SCALES[cell.scale]), **environment()}
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -273,14 +175,14 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
         trainer = make_method_trainer(method, base, Path(folder), mazes, seed=cell.seed, **changes)
         show_figures_in_bar(trainer, method.label, {})
         dynamics = None
-        if not cell.variant and cell.seed == 0:  # a seventh of the time of a cell
+        if not cell.variant and cell.seed == 0:  # takes a seventh of the time of a cell
             few = held_out(cell.scale)["test"].select(range(scale.dynamics_mazes))
             step = max(1, updates // scale.dynamics_points)
             samples = min(32, scale.samples)
             dynamics = PassAtKCallback(trainer, few, samples, reward_func=maze_reward, every=step, batch_size=1024)
             trainer.add_callback(dynamics)
         trainer.train()
-    # the last entry sums up the run, and is the log of the steps after the last regular one
+    # the last entry sums up the run, and also covers the steps after the last regular one
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     regular = [entry for entry in log if "loss" in entry]
     saved = {
@@ -333,7 +235,7 @@ def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> Evaluat
 
 
 def measured(result: EvaluationResult) -> dict:
-    """Correct samples of every maze, from which pass@k follows, and a digest that says which mazes these are."""
+    """The correct samples of every maze, from which pass@k follows, and a digest that identifies the mazes."""
     digest = hashlib.sha256("\n".join(result.prompts).encode()).hexdigest()[:12]
     means = ("token_entropy", "answer_entropy", "wrong_answer_diversity", "mean_length", "truncated_share")
     return {
@@ -355,7 +257,7 @@ def environment() -> dict:
 
 
 def run_and_write(cell: Cell, results: Path, work: Path) -> dict:
-    """A cell that fails is saved with its error."""
+    """Runs a cell and saves it; one that fails is saved with its error."""
     try:
         saved = run(cell, results, work)
     except Exception as error:

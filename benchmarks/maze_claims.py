@@ -1,10 +1,11 @@
-"""What four papers say that the maze table can test: a difference of two rows for each, and the sign it should have.
+"""The claims of four papers that the maze table can test: for each a difference of two rows and its expected sign.
 
-A claim is *reproduced* where the interval of the difference is on the expected side of 0, the *opposite* where it is
-on the other side, and *not reproduced* where it includes 0. "Not lower" is tested with a margin of 0.02.
+A claim is *reproduced* if the interval of the difference is on the expected side of 0, *opposite* if it is on the
+other side, and *not reproduced* if it includes 0. "Not lower" is tested with a margin of 0.02.
 
-The texts of Pass@k Training (v1) and A-GRAE (v3) were read, of DARS and the two-stage view their abstracts: what is
-marked as second-hand stands in reviews and digests of them, *implied* follows from an abstract, *ours* nobody claims.
+The full texts of Pass@k Training (v1) and A-GRAE (v3) were read, but only the abstracts of DARS and the two-stage
+view. Claims marked as *second-hand* stand in reviews and digests of these two, *implied* ones follow from an abstract,
+and *ours* are claimed by no paper.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class Claim:
     """
     Row `a` minus row `b` in `metric` is expected to be `"higher"` than 0, `"lower"`, or `"not lower"`.
 
-    A row is a method, `"base"`, or a method and `":equal"` for its run at equal rollouts. Metrics are `"pass@8"` and
+    A row is a method, `"base"`, or a method and `":equal"` for its run at equal rollouts. A metric is `"pass@8"` or
     the like, a mean that every cell has (`"token_entropy"`), `"completions"`, or `"unsteadiness"`, the standard
     deviation of the change of the training reward from one log to the next.
     """

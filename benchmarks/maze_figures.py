@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from maze_cell import BASE
+from maze_plan import BASE
 from maze_results import Results, label, ordered, present
 from maze_statistics import shown
 
@@ -17,13 +17,13 @@ STYLE |= {row: {"color": f"C{number}"} for number, row in enumerate(row for row 
 
 
 def mean_columns(results: Results, row: str, table: str, names: list[str]) -> list[np.ndarray]:
-    """Columns of the logs, means over the runs that have them."""
+    """Columns of the logs, as means over the runs that have them."""
     cells = [cell for cell in results.rows[row].values() if table in cell]
     return [np.array([cell[table][name] for cell in cells], dtype=float).mean(axis=0) for name in names]
 
 
 def figures(results: Results, folder: Path) -> dict[str, str]:
-    """Draws four figures, returns their file names and what they show."""
+    """Draws four figures. Returns their file names and what they show."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {}
     for name, panels in {
@@ -54,7 +54,7 @@ def draw_curves(axes, results: Results) -> None:
 
 
 def draw_gains(axes, results: Results) -> None:
-    """Run by run and maze by maze: intervals of the curves themselves would be wider, as mazes and bases differ."""
+    """Differences run by run and maze by maze: curves themselves have wider intervals, as mazes and bases differ."""
     axes.axhline(0, **STYLE[BASE])
     for row in present(results, (row for row in HEADLINE if row != BASE and results.runs_of(row, BASE))):
         found = [results.difference(row, BASE, f"pass@{k}") for k in results.ks]
@@ -88,7 +88,7 @@ def draw_entropy(axes, results: Results) -> None:
 
 
 def draw_end(axes, results: Results) -> None:
-    """Methods with less than half of the pass@1 of the others are named, not drawn: they would squeeze the rest."""
+    """Methods with less than half of the usual pass@1 are named and not drawn: they would squeeze the rest."""
     points = {row: [results.interval(row, f"pass@{k}")[0] for k in (1, results.wide)] for row in ordered(results)}
     usual = np.median([at_1 for at_1, _ in points.values()])
     outside = []

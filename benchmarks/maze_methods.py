@@ -1,12 +1,12 @@
 """Every method of the maze table, by name: those of the demo, and the others in the same form.
 
-All share the recipe of `rlvr_trl.testbed.methods`: one update on 16 prompts x 16 completions, loss dapo, no KL. What a
-method says here is all that it changes, beside the learning rate, which is searched.
+All share the recipe of `rlvr_trl.testbed.methods`: one update on 16 prompts x 16 completions, loss dapo, no KL. A
+method changes only what it says here, and the learning rate, which is searched.
 
 - With one update a batch nothing is off-policy, so clipping never acts and GSPO equals GRPO. `grpo_2`, `gspo` and
-  `gspo_n` therefore make two updates of each batch: they are to be compared with each other.
-- k = 16 needs more than 16 completions a prompt (of 16 there is one subset of 16, and no gradient): these rows, and
-  `dapo_32` for comparison, have 8 prompts x 32.
+  `gspo_n` therefore make two updates on each batch, and are to be compared with each other.
+- k = 16 needs more than 16 completions a prompt, as 16 have only one subset of 16 and thus no gradient. These rows,
+  and `dapo_32` for comparison, have 8 prompts x 32.
 - Breadth is 64 prompts and two updates a batch, as in its paper, at up to twice the learning rate of the others.
 """
 
@@ -63,7 +63,7 @@ def two_updates(label: str, level: str, advantages: str | None = None) -> Method
 
 
 def noise(percent: int) -> Method:
-    # The reward without noise is logged, is what counts as correct, and is not trained on.
+    # The reward without noise is logged and decides what is correct, but is not trained on
     rewards = (NoisyReward(maze_reward, percent / 100), maze_reward)
     weights = {"reward_weights": [1.0, 0.0], "correctness_reward": "maze_reward"}
     return rlvr(f"DAPO, noise {percent} %", rewards=rewards, **weights)
@@ -76,7 +76,7 @@ def taking_turns(label: str, *advantages: str | dict) -> Method:
 
 PASS_AT_8, PASS_AT_4, PASS_AT_1 = ({"name": "pass_at_k", "k": k} for k in (8, 4, 1))
 
-# The order in which they are run: what most claims need comes first.
+# In the order in which they are run: what most claims need comes first
 TABLE: dict[str, Method] = {
     "dapo": replace(METHODS["grpo"], label="DAPO"),
     "grpo": rlvr("GRPO", **GRPO_LOSS),
@@ -137,7 +137,7 @@ TABLE: dict[str, Method] = {
     "grpo_lead": rlvr("GRPO-LEAD", "grpo_lead", **GRPO_LOSS),
 }
 
-# On the second size, at the learning rates of the first.
+# On the other sizes, at the learning rates of the first
 SELECTION = (
     "dapo",
     "grpo",
@@ -157,7 +157,7 @@ SMOKE = ("dapo", "pass_at_8", "dars_hw")
 
 
 def samples_more(method: Method) -> bool:
-    """Whether its completions are not known to be as many as those of the others, so that it has a second row."""
+    """Whether a method may sample more completions than the others, so that it has a second row at equal rollouts."""
     adaptive = "rollouts" in method.settings or "max_generations" in method.settings
     batch = method.prompts_per_batch * method.recipe["num_generations"]
     return adaptive or (method.prompts_per_batch <= PROMPTS_PER_STEP and batch > PROMPTS_PER_STEP * NUM_GENERATIONS)

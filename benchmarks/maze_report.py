@@ -13,19 +13,18 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, RATE_FACTORS, SCALES, SEARCH_BASE
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
+from maze_plan import BASE, RATE_FACTORS, RESULTS, SCALES, SEARCH_BASE
 from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, present, value_of
 from maze_statistics import mean_and_interval, settled, shown
-from maze_table import RESULTS
 
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/maze_report.py -->", "<!-- end -->"
 HEADLINE_SIZE = "4x4"
-# What the pages of docs/methods show, after the base model and DAPO; all at equal rollouts.
+# The rows on the pages of docs/methods, after the base model and DAPO; all at equal rollouts
 METHOD_PAGES = {
     "grpo": "grpo dr_grpo grpo_2 gspo depth_naive:equal breadth_naive",
     "pass_at_k": "pass_at_4 pass_at_8 pass_at_8_bootstrap pass_at_8_full dapo_32 pass_at_16 pass_at_8_then_1 "
@@ -95,22 +94,23 @@ def cost(results: Results, row: str, name: str, unit: float) -> str:
 
 
 def equal_table(results: Results) -> str | None:
-    """At equal rollouts, against Pass@1 training with the same loss for what has one, otherwise DAPO."""
+    """The rows at equal rollouts, after DAPO and Dr. GRPO for comparison."""
     rows = [row for row in ordered(results) if row.endswith(":equal")]
     return main_table(results, [*present(results, ("dapo", "dr_grpo")), *rows]) if rows else None
 
 
 def best_table(results: Results) -> str:
     """
-    The best three rows of those with the same rollouts, at pass@1, at pass@32 and on the whole curve.
+    The best three of the rows with the same rollouts, at pass@1, at pass@32 and on the whole curve.
 
-    Chosen on one half of the mazes and measured on the other: the best of many on the same mazes would look too good.
+    They are chosen on one half of the mazes and measured on the other: on the same mazes the best of many would look
+    too good.
     """
     rows, runs = at_equal_rollouts(results), results.runs_of("dapo")
     lines = []
     for metric in ("pass@1", f"pass@{results.wide}", CURVE):
         values = {row: results.values(row, metric, runs) for row in rows}
-        chosen = sorted(rows, key=lambda row: -settled(values[row][:, ::2].mean()))  # equal ones as in the table
+        chosen = sorted(rows, key=lambda row: -settled(values[row][:, ::2].mean()))  # ties: as in the table
         measured = {row: values[row][:, 1::2] for row in rows}
         as_good = sum(mean_and_interval(measured[row] - measured[chosen[0]], runs)[2] >= 0 for row in rows)
         for place, row in enumerate(chosen[:3], start=1):
@@ -124,7 +124,7 @@ def best_table(results: Results) -> str:
 
 
 def against_table(results: Results) -> str:
-    """Of every row with the same rollouts the differences to DAPO and to the base model; the highest curve first."""
+    """The differences of every row with the same rollouts to DAPO and to the base model; the highest curve first."""
     rows, columns = at_equal_rollouts(results), [("pass@1", "dapo"), (f"pass@{results.wide}", "dapo"), (CURVE, "dapo")]
     if results.runs_of(BASE, "dapo"):
         rows, columns = [BASE, *rows], [*columns, (f"pass@{results.wide}", BASE)]
@@ -137,7 +137,7 @@ def against_table(results: Results) -> str:
 
 
 def runs_table(results: Results) -> str:
-    """Of every run on its own, the difference to DAPO at pass@1 and at many samples, which shows how runs vary."""
+    """The difference of each single run to DAPO, at pass@1 and at many samples, which shows how runs vary."""
     runs, metrics = results.runs_of("dapo"), ("pass@1", f"pass@{results.wide}")
     lines = []
     for row in present(results, (row for row in HEADLINE if row != "dapo")):
@@ -166,7 +166,7 @@ def other_sizes_table(results: Results) -> str:
 
 
 def searched(results: Results) -> dict[str, dict[float, float]]:
-    """Of every method the score at each learning rate, on the size of the search: others take its rates."""
+    """The score of every method at each learning rate, on the size of the search; other sizes take its rates."""
     found = {}
     for cell, value in results.cells.items():
         if "score" in value and cell.scale == results.scale:
@@ -199,7 +199,7 @@ def search_section(results: Results) -> list[str]:
 
 @cache
 def judge(results: Results, claim: Claim) -> tuple[str, str]:
-    """The verdict, and the figures that it follows from."""
+    """The verdict on a claim, and the figures that it follows from."""
     ks = results.ks
     if claim.metric.startswith("pass@") and int(claim.metric[5:]) not in ks:
         return MISSING, f"{claim.metric} is not measured"
@@ -352,7 +352,7 @@ def fill_in_tables(root: Path, results: Results) -> None:
 
 def fill_in_place(page: Path, block: str) -> None:
     """
-    Puts the block between the two comments of a page.
+    Writes the block between the two comments of a page.
 
     Raises:
         `ValueError`: The comments are not there.
@@ -368,7 +368,7 @@ def fill_in_place(page: Path, block: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--root", type=Path, default=ROOT, help="of the repository whose pages are written")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository whose pages are written")
     parser.add_argument("--sizes", nargs="+", choices=["4x4", "5x5", "9x9"], default=["4x4", "5x5", "9x9"])
     args = parser.parse_args()
     try:

@@ -1,14 +1,13 @@
-"""What the files of the maze table hold, as rows that can be compared run by run and maze by maze."""
+"""The files of the maze table as rows that can be compared run by run and maze by maze."""
 
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, SCALES, SEARCH_BASE, read
 from maze_methods import TABLE, samples_more
+from maze_plan import BASE, BASES_OF, METHODS_OF, SCALES, SEARCH_BASE, SEEDS_OF, plan, read
 from maze_statistics import mean_and_interval
-from maze_table import BASES_OF, METHODS_OF, SEEDS_OF, plan
 
 from rlvr_trl.evaluation import pass_at_k
 
@@ -22,12 +21,12 @@ class Results:
     The cells of one scale.
 
     Attributes:
-        ks, wide (`list[int]`, `int`): the k of all pass@k, and the one that stands for many tries.
-        cells (`dict[Cell, dict]`): those that were finished.
-        failed (`dict[Cell, str]`): the error of those that were not.
-        missing (`list[Cell]`): planned, and not run.
-        runs (`list[tuple[int, int]]`): the base models and seeds that the rows are made of: those in which no cell is
-            missing, because means over other base models cannot be compared; all, as long as there are none.
+        ks, wide (`list[int]`, `int`): every k of pass@k, and the one that stands for many tries.
+        cells (`dict[Cell, dict]`): the finished cells.
+        failed (`dict[Cell, str]`): the errors of the failed ones.
+        missing (`list[Cell]`): cells that are planned and were not run.
+        runs (`list[tuple[int, int]]`): the base models and seeds that the rows are made of. They are those in which no
+            cell is missing, because means over different base models cannot be compared; all if there are none such.
     """
 
     def __init__(self, folder: Path, scale: str):
@@ -44,7 +43,7 @@ class Results:
         self.runs = sorted(planned_runs - unfinished or planned_runs)
         if len(digests := {value["test"]["mazes"] for value in self.cells.values() if "test" in value}) > 1:
             raise ValueError(f"The cells of {scale} were tested on different mazes: {sorted(digests)}.")
-        self.interval = cache(self.interval)  # tables and figures ask for the same ones
+        self.interval = cache(self.interval)  # tables and figures ask for the same intervals
 
     @cached_property
     def rows(self) -> dict[str, dict[tuple[int, int], dict]]:
@@ -57,7 +56,7 @@ class Results:
         return rows
 
     def values(self, row: str, metric: str, runs: list[tuple[int, int]]) -> np.ndarray:
-        """`(runs, mazes)` for pass@k, `(runs,)` otherwise. The base model is the same with every seed."""
+        """`(runs, mazes)` for pass@k, `(runs,)` for other metrics. The base model is the same with every seed."""
         found = [self.rows[row][(base, 0) if row == BASE else (base, seed)] for base, seed in runs]
         return np.array([value_of(cell, metric) for cell in found])
 
@@ -74,7 +73,7 @@ class Results:
         return mean_and_interval(self.values(row, metric, runs), runs)
 
     def difference(self, a: str, b: str, metric: str) -> tuple[float, float, float, int] | None:
-        """Mean, interval and number of runs; `None` where the two have no run in common."""
+        """Mean, interval and number of runs of a difference; `None` where the two rows have no run in common."""
         runs = self.runs_of(a, b)
         if not runs:
             return None
@@ -82,7 +81,7 @@ class Results:
 
 
 def value_of(cell: dict, metric: str, test: str = "test"):
-    """A number of a run, or one number for every maze. `CURVE` is the mean of pass@k over k = 1, 2, 4, …"""
+    """One number for a run, or one for every maze. `CURVE` is the mean of pass@k over k = 1, 2, 4, …"""
     if metric == CURVE:
         return np.mean([value_of(cell, f"pass@{k}", test) for k in KS if k <= cell[test]["num_samples"]], axis=0)
     if metric.startswith("pass@"):
@@ -100,7 +99,7 @@ def label(row: str) -> str:
 
 
 def present(results: Results, rows: Iterable[str]) -> list[str]:
-    """Those of the rows that there are, in their order."""
+    """Those of the rows that exist, in the same order."""
     return [row for row in rows if row in results.rows]
 
 
@@ -110,6 +109,6 @@ def ordered(results: Results) -> list[str]:
 
 
 def at_equal_rollouts(results: Results) -> list[str]:
-    """One row of every method, all of which cost the rollouts of DAPO, and have all of its runs."""
+    """One row for every method that has all runs of DAPO; all rows cost as many rollouts as DAPO."""
     costs_as_much = [f"{name}:equal" if samples_more(method) else name for name, method in TABLE.items()]
     return [row for row in present(results, costs_as_much) if results.runs_of(row) == results.runs_of("dapo")]

@@ -1,12 +1,12 @@
 """Intervals of the maze table: over mazes, base models and seeds together.
 
 All runs are tested on the same mazes, so mazes and runs are crossed: both are drawn with replacement, independently of
-each other. Runs are seeds within base models: base models are drawn, then of each as many of its seeds as it has.
-Differences are taken run by run and maze by maze before. With few base models the interval is too narrow for what
-other base models would do; with one run it is an interval over mazes alone.
+each other. Runs are seeds within base models: base models are drawn first, then for each as many seeds as it
+has. Differences are taken run by run and maze by maze before that. With few base models the interval is too narrow to
+say what other base models would do; with one run it is an interval over mazes alone.
 
-The last bits of a mean differ between processors, which add in another order. All that is compared with a threshold or
-put into an order is therefore settled to 10 digits first, and so is all that is printed.
+The last bits of a mean differ between processors, which add in different orders. Whatever is compared with a
+threshold, sorted or printed is therefore settled to 10 digits first.
 """
 
 from decimal import Decimal
@@ -34,8 +34,8 @@ def shown(value: float, form: str) -> str:
 
 @cache
 def run_weights(runs: tuple[tuple[int, int], ...], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Weight of every run in each resampled set, `(resamples, runs)`; a base model weighs the same however many
-    seeds it has."""
+    """Weight of every run in each resampled set, `(resamples, runs)`. Base models weigh the same, whatever number of
+    seeds they have."""
     rng = np.random.default_rng(seed)
     of_base = [[i for i, run in enumerate(runs) if run[0] == base] for base in dict.fromkeys(base for base, _ in runs)]
     weights = np.zeros((resamples, len(runs)))
@@ -58,11 +58,11 @@ def mean_and_interval(values: np.ndarray, runs: tuple[tuple[int, int], ...]) -> 
     The mean and its 95 % interval, settled.
 
     Args:
-        values (array of shape `(runs, mazes)`, or `(runs,)` for what a run has one of).
-        runs: base model and seed of each row, all different.
+        values (`np.ndarray`): of shape `(runs, mazes)`, or `(runs,)` for a metric with one value per run.
+        runs (`tuple[tuple[int, int], ...]`): base model and seed of each row, all different.
 
     Raises:
-        `ValueError`: There is no run, or not one row for each.
+        `ValueError`: There is no run, or the number of rows differs from that of runs.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) != len(runs) or not runs or len(set(runs)) < len(runs):

@@ -1,14 +1,14 @@
 """The maze table: every method from several base models with several seeds, as one JSON file a run.
 
-python benchmarks/maze_table.py --jobs 2                 # everything; stopped and started again as you like
+python benchmarks/maze_table.py --jobs 2                 # everything; stop and restart it as you like
 python benchmarks/maze_table.py --only dapo pass_at_8    # two methods
-python benchmarks/maze_table.py --smoke                  # the whole chain in the small, report included
-python benchmarks/maze_table.py --check 3                # three finished cells again: are they as committed?
+python benchmarks/maze_table.py --smoke                  # the whole chain at a tiny size, report included
+python benchmarks/maze_table.py --check 3                # reruns three finished cells: do they agree with their files?
 python benchmarks/maze_table.py --sizes 9x9 --jobs 1     # on a large GPU
 
-A cell is a process of one thread. What is finished is skipped, and a cell that was killed begins again; what failed is
-skipped too, unless --retry. All methods come with the first base model and seed before the next. `maze_report.py`
-makes the table from what there is.
+A cell is a process of one thread. Finished cells are skipped, and so are failed ones unless --retry is given; a cell
+that was killed begins again. All methods run with the first base model and seed before the next. `maze_report.py`
+makes the table from the cells that there are.
 """
 
 import argparse
@@ -24,22 +24,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from maze_cell import BASE, SCALES, Cell, read, search_cells, write
-from maze_methods import SELECTION, SMOKE, TABLE, samples_more
+from maze_methods import SMOKE, TABLE
+from maze_plan import BASE, BASES_OF, METHODS_OF, RESULTS, SCALES, SEEDS_OF, Cell, needed, plan, read, write
+from maze_report import make_report
 
 from rlvr_trl.evaluation import bootstrap_interval, pass_at_k
 
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "maze_table"
-METHODS_OF = {"4x4": tuple(TABLE), "5x5": SELECTION, "9x9": SELECTION, "smoke": SMOKE}
-BASES_OF = {"4x4": (0, 1, 2), "5x5": (0, 1, 2), "9x9": (0,), "smoke": (0,)}
-SEEDS_OF = {"4x4": (0, 1), "5x5": (0,), "9x9": (0,), "smoke": (0,)}
-# One thread; and glibc keeps the memory that is freed, which saves a tenth of a cell's time on a CPU
+# One thread; and glibc keeps freed memory, which saves a tenth of a cell's time on a CPU
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -50,33 +47,16 @@ ENVIRONMENT = {
 }
 
 
-def plan(scale: str, methods: tuple[str, ...], bases: list[int], seeds: list[int], search: bool) -> list[Cell]:
-    """The cells of one scale in the order in which they are worth having."""
-    cells = []
-    for seed in seeds:
-        for base in bases:
-            if seed == seeds[0]:
-                cells.append(Cell(scale, BASE, base, 0))
-            for method in methods:
-                cell = Cell(scale, method, base, seed)
-                if search and scale != "9x9":  # for which the committed search will do
-                    cells += search_cells(cell)
-                cells.append(cell)
-                if samples_more(TABLE[method]):
-                    cells.append(replace(cell, variant="equal"))
-    return list(dict.fromkeys(cells))
-
-
 class Runner:
     """
-    Runs cells in processes of their own, and ends those with itself.
+    Runs cells in processes of their own, which end when it ends.
 
     Args:
-        cells (`list[Cell]`): in order. One that needs others (the search, the cell itself for equal rollouts) waits
-            for those of them that are in the list.
-        results, work (`Path`): where results and base models are.
-        jobs (`int`): processes side by side.
-        minutes (`float`, *optional*): after which no cell is begun.
+        cells (`list[Cell]`): the cells in order. One that needs others (the search; for equal rollouts the full run)
+            waits for those of them that are in the list.
+        results, work (`Path`): the folders of results and of base models.
+        jobs (`int`): number of processes side by side.
+        minutes (`float`, *optional*): no cell is started after this time.
         retry (`bool`): whether failed cells are run again.
     """
 
@@ -93,11 +73,11 @@ class Runner:
         self.stopped = False
 
     def stop(self, *_) -> None:
-        """Handles a signal. A flag, because an exception could come while a process is being started."""
+        """Handles a signal. It only sets a flag, as an exception could come while a process is being started."""
         self.stopped = True
 
     def run(self) -> Counter:
-        """How many cells were finished and how many failed."""
+        """Runs the cells. Returns how many finished and how many failed."""
         outcome = Counter()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
@@ -139,7 +119,7 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
                 preexec_fn=END_WITH_PARENT,
-                start_new_session=True,  # ^C in a terminal is for the runner
+                start_new_session=True,  # ^C in a terminal reaches the runner alone
             )
 
     def _finish(self, process: subprocess.Popen) -> str:
@@ -159,7 +139,7 @@ class Runner:
         left = self.total - self.num_done
         if not self.seconds or not left:
             return ""
-        minutes = left * (np.mean(self.seconds) + 6) / self.jobs / 60  # 6 s: a process starts
+        minutes = left * (np.mean(self.seconds) + 6) / self.jobs / 60  # 6 s to start a process
         return f"About {minutes / 60:.1f} h left." if minutes > 90 else f"About {minutes:.0f} min left."
 
     def _end_all(self) -> None:
@@ -174,21 +154,14 @@ class Runner:
 
 
 def _end_with_parent():
-    """Makes the system end a cell when its runner is killed in a way that it cannot handle. Linux only."""
+    """Makes Linux end a cell when its runner is killed by a signal that it cannot handle. None on other systems."""
     if not sys.platform.startswith("linux"):
         return None
-    library = ctypes.CDLL(None)  # loaded here: little may be done between fork and exec
+    library = ctypes.CDLL(None)  # loaded here, because little is allowed between fork and exec
     return lambda: library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 END_WITH_PARENT = _end_with_parent()
-
-
-def needed(cell: Cell) -> set[Cell]:
-    """The cells whose results this one reads."""
-    if cell.method == BASE or cell.factor is not None:
-        return set()
-    return {*search_cells(cell), *([replace(cell, variant="")] if cell.variant == "equal" else [])}
 
 
 def check_scales(saved: dict[Cell, dict | None]) -> None:
@@ -213,7 +186,7 @@ def describe(saved: dict) -> str:
 
 
 def check(cells: list[Cell], results: Path, work: Path, count: int, jobs: int) -> bool:
-    """Runs some finished cells again, and says whether all are within the intervals of their files."""
+    """Runs some finished cells again. Returns whether all are within the intervals of their files."""
     saved = {cell: read(cell.path(results)) for cell in cells}
     finished = [cell for cell, value in saved.items() if value and "test" in value and cell.method != BASE]
     chosen = random.SystemRandom().sample(finished, min(count, len(finished)))
@@ -231,7 +204,7 @@ def check(cells: list[Cell], results: Path, work: Path, count: int, jobs: int) -
 
 
 def compare_cells(cell: Cell, old: dict, new: dict) -> bool:
-    """Whether pass@k of the second run is within the interval of the first over mazes."""
+    """Whether pass@k of the second run is within the interval over mazes of the first."""
     agreed = True
     for k in (k for k in (1, 8, 32) if k <= old["num_samples"]):
         first, again = (pass_at_k(run["num_samples"], np.array(run["num_correct"]), k) for run in (old, new))
@@ -244,6 +217,8 @@ def compare_cells(cell: Cell, old: dict, new: dict) -> bool:
 @contextmanager
 def alone(work: Path) -> Iterator[None]:
     """
+    Holds the lock of a folder, so that only one runner works in it.
+
     Raises:
         `ValueError`: Another runner is at work with the same folder.
     """
@@ -263,20 +238,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bases", nargs="+", type=int, help="base models; 3 by default, 1 for 9x9")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds; 2 by default for 4x4, otherwise 1")
     parser.add_argument("--jobs", type=int, default=2, help="cells side by side")
-    parser.add_argument("--minutes", type=float, help="begin no cell after so many")
-    parser.add_argument("--no-search", dest="search", action="store_false", help="the learning rate of the recipe")
+    parser.add_argument("--minutes", type=float, help="start no cell after this time")
+    parser.add_argument("--no-search", dest="search", action="store_false", help="use the learning rate of the recipe")
     parser.add_argument("--retry", action="store_true", help="run failed cells again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path("runs/maze_table"), help="base models and logs")
-    parser.add_argument("--smoke", action="store_true", help="the whole chain in the small, in a temporary folder")
-    parser.add_argument("--check", type=int, metavar="N", help="run N finished cells again and compare")
+    parser.add_argument("--smoke", action="store_true", help="the whole chain at a tiny size, in a temporary folder")
+    parser.add_argument("--check", type=int, metavar="N", help="rerun N finished cells and compare")
     return parser.parse_args()
 
 
 def smoke(jobs: int) -> None:
-    """All of it with tiny settings: search, cells, equal rollouts, report. It must not fail anywhere."""
-    from maze_report import make_report
-
+    """The whole chain with tiny settings: search, cells, equal rollouts, report. No part of it may fail."""
     with tempfile.TemporaryDirectory() as folder:
         results, work = Path(folder) / "results", Path(folder) / "work"
         cells = plan("smoke", SMOKE, [0], [0], True)

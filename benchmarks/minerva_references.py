@@ -2,10 +2,10 @@ r"""The references of Minerva Math: right against their own solutions and rewrit
 
     python benchmarks/minerva_references.py minerva_math.jsonl --output benchmarks/results/minerva_references.json
 
-A line of the file has a `solution`, whose last box is the reference. Each meets its solution, five equal rewritings of
-its text (3e8 as 3\times10^{8}, other brackets and fractions, a name in front, a unit behind, …) and the reference of
-every other problem. Pairs of problems with the same number or the same text are listed apart. The exit code is 1 with
-any miss or hit.
+A line of the file has a `solution`, whose last box is the reference. It is compared with its solution, with five
+equal rewritings of its text (3e8 as 3\times10^{8}, other brackets and fractions, a name in front, a unit behind, …)
+and with the reference of every other problem. Pairs of problems with the same number or text are listed apart. The
+exit code is 1 if there is any miss or any hit on another problem.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def exact(text: str) -> Fraction | None:
 
 
 def same(first: str, second: str) -> bool:
-    """The same number, or the same text but for spaces."""
+    """Whether two references are the same number, or the same text apart from spaces."""
     a, b = exact(first), exact(second)
     if a is not None or b is not None:
         return a == b
@@ -82,7 +82,7 @@ def equation_forms(text: str) -> list[str]:
     ]
     if r"\frac" in text:
         forms.insert(0, text.replace(r"\frac", r"\dfrac"))
-    if left.strip("ACLMRS") or right.strip("ACLMRS"):  # not for the names of curves
+    if left.strip("ACLMRS") or right.strip("ACLMRS"):  # names of curves are left as they are
         forms.insert(0, f"2({left}) = 2({right})")
     return forms
 
@@ -131,7 +131,7 @@ def rewritings(text: str) -> list[str]:
 
 
 def judge(triples: list[tuple[str, str, bool]], grade: Callable = ours) -> list[dict]:
-    """The judgements of (completion, reference, expected) that are not as expected."""
+    """Those judgements of (completion, reference, expected) that differ from what is expected."""
     rewards = grade([completion for completion, _, _ in triples], [reference for _, reference, _ in triples])
     return [
         {"reference": reference, "completion": completion[-200:], "reward": reward}

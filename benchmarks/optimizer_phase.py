@@ -2,22 +2,22 @@
 
     python benchmarks/optimizer_phase.py --threads 1 --output benchmarks/results/optimizer_phase.json
 
-Both trainers are handed the same random batch where TRL would generate one, and run all forward and backward passes of
-one optimizer step (`training_step`, as often as the training loop calls it), without the step of the optimizer itself.
+Both trainers get the same random batch in place of a generated one, and run all forward and backward passes of one
+optimizer step (`training_step`, as often as the training loop calls it), without the step of the optimizer itself.
 Stock TRL pads every pass to the longest completion of the batch; RLVRTrainer sorts by length and trims each pass. No
-advantage is zero: skipping completions that move nothing would be another gain, and is not measured here.
+advantage is zero: skipping completions without a gradient would be a further gain, which is not measured here.
 
 Three scenarios:
-    log-normal   lengths whose mean is a quarter of the maximum, which one completion reaches
-    equal        every completion has the mean length: nothing to gain, so this shows what planning costs
+    log-normal   lengths with a mean of a quarter of the maximum, which one completion reaches
+    equal        every completion has the mean length: there is nothing to gain, so this shows what planning costs
     breadth      peak memory of RLVRTrainer alone while the number of prompts grows sixteenfold
 
-Peak memory is the highest resident set of a fresh process during the phase, less its resident set when the phase
-begins, with the batch stored. glibc is told to give freed blocks of 256 KiB and more back at once: otherwise it keeps
-them, and the peak depends on their order. Times are wall clock; the processor time of the process is reported too,
-which other programs on the machine disturb less.
+Peak memory is the highest resident set of a fresh process during the phase, less its resident set at the beginning of
+the phase, when it already holds the batch. glibc is told to return freed blocks of 256 KiB and more at once:
+otherwise it keeps them, and the peak depends on their order. Times are wall clock; the processor time of the process,
+which other programs disturb less, is reported too.
 
-Exit code 1 if a gradient differs from stock TRL by more than 1e-5 of its norm. Speed is reported and never asserted.
+The exit code is 1 if a gradient differs from stock TRL by more than 1e-5 of its norm. Speed is never asserted.
 """
 
 import argparse
@@ -57,7 +57,7 @@ GENERATIONS = 8
 SIGMA = 0.8  # standard deviation of the logarithm of the length
 LOSS_TYPE = "dapo"
 GRADIENT_TOLERANCE = 1e-5
-# Passes of equal cost instead of equal rows: the longest rows go through in twos, the short ones still in eights
+# Passes of equal cost instead of equal rows: two of the longest rows in a pass, still eight of the short ones
 BUDGET = 2
 VARIANTS = {
     "stock": "stock TRL",
@@ -76,7 +76,7 @@ def log_normal_lengths(num_rows: int, max_length: int, mean_length: float) -> to
     """
     Lengths at evenly spaced quantiles of a log-normal distribution cut off at `max_length`. `(num_rows,)`
 
-    Its location is searched for so that the mean is `mean_length`; one completion is as long as may be.
+    Its location is chosen so that the mean is `mean_length`; one completion has the maximum length.
     """
     normal = torch.special.ndtri((torch.arange(num_rows, dtype=torch.float64) + 0.5) / num_rows)
     low, high = -10.0, 20.0
@@ -89,13 +89,13 @@ def log_normal_lengths(num_rows: int, max_length: int, mean_length: float) -> to
 
 
 def make_batch(lengths: torch.Tensor, generator: torch.Generator) -> dict:
-    """A batch of the form that TRL's generation returns, of random tokens, with completions of `lengths` `(B,)`."""
+    """A batch of random tokens in the form that TRL's generation returns, with completions of `lengths` `(B,)`."""
     num_rows, width = len(lengths), int(lengths.max())
     lengths = lengths[torch.randperm(num_rows, generator=generator)]
     prompts = torch.randint(PROMPT_LENGTH // 2, PROMPT_LENGTH + 1, (num_rows,), generator=generator)
     prompt_mask = (torch.arange(PROMPT_LENGTH) >= PROMPT_LENGTH - prompts[:, None]).long()  # (B, P), padded left
     completion_mask = (torch.arange(width) < lengths[:, None]).long()  # (B, C), padded right
-    # near what an untrained model says, so that ratios are near 1 and some of them are clipped
+    # near those of an untrained model, so that ratios are near 1 and some of them are clipped
     old = 0.2 * torch.randn(num_rows, width, generator=generator) - torch.tensor(float(VOCABULARY)).log()
     return {
         "prompt_ids": torch.randint(1, VOCABULARY, prompt_mask.shape, generator=generator) * prompt_mask,
@@ -116,7 +116,7 @@ def num_bytes(batch: dict) -> int:
 
 
 class ReadyBatch:
-    """A trainer that takes the batch in `ready` for what it has generated, and keeps no other reference to it."""
+    """A trainer that takes the batch in `ready` as what it has generated, and keeps no other reference to it."""
 
     ready: list[dict]
 
@@ -158,7 +158,7 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
     if variant == "token_budget":
         settings["max_tokens_per_micro_batch"] = BUDGET * (PROMPT_LENGTH + max_length)
     trainer_class, config_class = (Stock, GRPOConfig) if variant == "stock" else (Ours, RLVRConfig)
-    with contextlib.redirect_stdout(io.StringIO()):  # how the batch is made up is in our table
+    with contextlib.redirect_stdout(io.StringIO()):  # our table says how the batch is made up
         return trainer_class(
             model=build_model(options.hidden, options.layers, PROMPT_LENGTH + max_length),
             reward_funcs=no_reward,
@@ -187,12 +187,12 @@ def build_model(hidden: int, layers: int, max_positions: int) -> Qwen2ForCausalL
 
 
 def warm_up(model) -> None:
-    """A small pass, for what torch and its libraries allocate and set up once, and for the gradients."""
+    """Runs a small pass, so that what torch and its libraries set up once, and the gradients, are allocated."""
     model(input_ids=torch.ones(8, 16, dtype=torch.long)).logits.sum().backward()
 
 
 def optimizer_phase(trainer, ready: list[dict]) -> tuple[float, float]:
-    """All passes of one optimizer step over the batch in `ready`, which it empties. Seconds by clock and processor."""
+    """Runs all passes of one optimizer step over the batch in `ready`, and empties it. Wall and processor seconds."""
     trainer.ready = ready
     trainer.model.zero_grad(set_to_none=False)
     steps = trainer.args.gradient_accumulation_steps
@@ -212,7 +212,7 @@ def gradient(trainer) -> torch.Tensor:
 
 
 def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], output_dir: str) -> dict:
-    """Seconds of every variant in `options.repeats` alternating rounds, and its gradient against stock TRL."""
+    """Times every variant in `options.repeats` alternating rounds, and compares its gradient with stock TRL's."""
     batch = make_batch(lengths, torch.Generator().manual_seed(1))
     trainers = {name: build_trainer(name, options, len(lengths), int(lengths.max()), output_dir) for name in variants}
     for trainer in trainers.values():
@@ -220,7 +220,7 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
     seconds, gradients = {name: [] for name in variants}, {}
     for repeat in range(options.repeats):
         first = repeat % len(variants)
-        for name in variants[first:] + variants[:first]:  # another one begins each round
+        for name in variants[first:] + variants[:first]:  # another variant begins each round
             seconds[name].append(optimizer_phase(trainers[name], [batch]))
             if repeat == 0:
                 gradients[name] = gradient(trainers[name])
@@ -236,7 +236,7 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
             ratios = [stock_seconds / seconds for stock_seconds, seconds in zip(theirs, own, strict=True)]
             row[f"{prefix}times_faster_per_repeat"] = [round(ratio, 3) for ratio in ratios]
         if name != "stock":
-            row["padding_share"] = round(trainers[name]._window.padding_share, 4)
+            row["padding_share"] = round(trainers[name]._plan.padding_share, 4)
         measured["variants"][name] = row
     return measured
 
@@ -251,7 +251,7 @@ def resident(field: str) -> int:
 
 
 def reset_peak() -> bool:
-    """Lets the kernel begin a new high-water mark. False where that is not allowed."""
+    """Resets the kernel's high-water mark. Returns False where that is not allowed."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -363,13 +363,13 @@ def parse_options(argv: list[str] | None = None):
     parser.add_argument("--layers", type=int, help="layers of the model [4]")
     parser.add_argument("--max-length", type=int, help="longest completion, in tokens [768]")
     parser.add_argument("--mean-length", type=float, help="mean length of the completions [a quarter of --max-length]")
-    parser.add_argument("--micro-batch", type=int, default=8, help="rows of one pass at most [8]")
+    parser.add_argument("--micro-batch", type=int, default=8, help="most rows in one pass [8]")
     parser.add_argument("--repeats", type=int, help="alternating repeats of the time [5]")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch [1]")
     parser.add_argument("--no-memory", action="store_true", help="measure time and gradient only")
     parser.add_argument("--quick", action="store_true", help="a small model and batch, under 40 s")
     parser.add_argument("--output", type=Path, help="file for all figures, as JSON")
-    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)  # in the processes started above
+    parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)  # for the processes started above
     options = parser.parse_args(argv)
     defaults = {"rows": 64, "hidden": 256, "layers": 4, "max_length": 768, "repeats": 5}
     options.breadth = (8, 64) if options.quick else (64, 256, 1024)  # prompts
@@ -414,7 +414,7 @@ def main() -> int:
 
 
 def report(options, about: dict, times: dict, memory: dict, breadth: list[dict]) -> int:
-    """The lines at the end, the file, and the exit code."""
+    """Prints the lines at the end, writes the file, and returns the exit code."""
     errors = []
     for scenario, measured in times.items():
         for name, row in measured["variants"].items():

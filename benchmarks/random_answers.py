@@ -2,10 +2,10 @@
 
     python benchmarks/random_answers.py --pairs 40
 
-prints some. An equal pair comes from a rewriting, an unequal one from one change; both are confirmed by values that
-are computed here (fractions, or mpmath at 50 digits and more at random points), never by the graders that are measured
-on them. What people would argue about is left out: units converted, percentages without their sign, repeated members
-of a set, roots of products of unknown sign, decimals of six places and more that are not quite right.
+prints some. An equal pair comes from a rewriting, an unequal one from one change. Both are confirmed by values
+computed here (fractions, or mpmath with at least 50 digits at random points), never by the graders that they measure.
+Debatable pairs are left out: converted units, percentages without their sign, repeated members of a set, roots of
+products of unknown sign, and decimals of six or more places that are not quite right.
 """
 
 import argparse
@@ -32,14 +32,14 @@ class Pair:
 
 
 def member(rng: random.Random, large: bool = False) -> Tree:
-    """A number as members of lists and matrices are."""
+    """A random number, as a member of a list or a matrix."""
     whole = rng.randint(100, 999) if large and rng.random() < 0.4 else rng.randint(-12, 20)
     q = Fraction(rng.randint(-9, 9), rng.randint(2, 7))
     return rng.choice([num(whole)] * 5 + [num(q), num(q), root(rng.choice([2, 3, 5])), PI / rng.randint(2, 6)])
 
 
 def members(rng: random.Random, count: int, large: bool = False) -> list[Tree]:
-    """All different."""
+    """Members that all differ."""
     found: list[Tree] = []
     while len(found) < count:
         new = member(rng, large)
@@ -57,7 +57,7 @@ def same_set(first: list[Tree], second: list[Tree]) -> bool:
 
 
 def another(rng: random.Random, items: list[Tree]) -> list[Tree]:
-    """One of them changed."""
+    """The same members but for one that is changed."""
     items, i = list(items), rng.randrange(len(items))
     items[i] = rng.choice([items[i] + 1, -items[i], items[i] * 2]) if items[i].op != "num" else num(items[i].leaf + 1)
     return items
@@ -94,7 +94,7 @@ def ordered_tuple(rng, equal):
 
 
 def listed(rng, equal):
-    """Lists and sets: another order is equal, another or a missing member is not."""
+    """Lists and sets: another order is equal; a changed or missing member is not."""
     first = members(rng, rng.choice([2, 2, 3, 4]), large=True)
     second = rng.sample(first, len(first))
     if not equal:
@@ -114,7 +114,7 @@ def listed(rng, equal):
 
 
 def interval(rng, equal):
-    """Intervals and unions, and as inequalities."""
+    """Intervals and unions, also written as inequalities."""
     points = sorted(rng.sample([Fraction(n, rng.choice([1, 1, 1, 2])) for n in range(-20, 20)], 4))
     if len(set(points)) < 4:
         return None
@@ -227,7 +227,7 @@ def choice(rng, equal):
 
 
 def in_latex(kind: Callable) -> Callable:
-    """The texts of a kind of trees."""
+    """Turns a kind of trees into a kind of texts."""
 
     def texts(rng: random.Random, equal: bool) -> tuple[str, str] | None:
         trees = kind(rng, equal)
@@ -254,7 +254,7 @@ KINDS: dict[str, Callable[[random.Random, bool], tuple[str, str] | None]] = {
 
 
 def random_pairs(n: int, seed: int) -> Iterator[Pair]:
-    """`n` pairs, the kinds in turn, of each as many equal as unequal ones."""
+    """Yields `n` pairs of all kinds in turn, with as many equal as unequal ones of each."""
     rng, kinds = random.Random(seed), list(KINDS)
     for i in range(n):
         kind, equal = kinds[i // 2 % len(kinds)], i % 2 == 0

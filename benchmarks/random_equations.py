@@ -12,7 +12,7 @@ SINGLE_VARIABLE = ["polynomial", "rational function", "root or exponential", "tr
 
 
 def curve(rng: random.Random) -> tuple[Tree, Tree]:
-    """Both sides of the equation of a line, a plane, a circle, an ellipse or a parabola: what has many points."""
+    """Both sides of the equation of a line, plane, circle, ellipse or parabola, all of which have many points."""
     x, y, z = names(rng, 3)
     a, b, c, k = (small(rng, -9) for _ in range(4))
     return rng.choice(
@@ -30,7 +30,7 @@ def curve(rng: random.Random) -> tuple[Tree, Tree]:
 
 
 def proportional(first: tuple[Tree, Tree], second: tuple[Tree, Tree]) -> bool:
-    """Whether the difference of the sides of one is a constant multiple of that of the other, at random points."""
+    """Whether the difference of the sides of one equation is, at random points, a constant multiple of the other's."""
     used = sorted(set().union(*map(variables, (*first, *second))))
     rng, ratios = random.Random(repr(used)), []
     with mpmath.workdps(50):
@@ -42,7 +42,7 @@ def proportional(first: tuple[Tree, Tree], second: tuple[Tree, Tree]) -> bool:
 
 
 def equation(rng: random.Random, equal: bool) -> tuple[str, str] | None:
-    """Scaled, with sides exchanged and terms moved; or with one coefficient, sign or name changed."""
+    """An equation scaled, with sides exchanged and terms moved; or with one coefficient, sign or name changed."""
     left, right = curve(rng)
     new = (left, right) if equal else (change(left - right, rng), num(0))
     style = rng.choice(["as it is", "exchanged", "scaled", "moved"])
@@ -62,7 +62,7 @@ def equation(rng: random.Random, equal: bool) -> tuple[str, str] | None:
 
 
 def function(rng: random.Random, equal: bool) -> tuple[str, str] | None:
-    """f(x) = … against another spelling of the right side, with or without the left one."""
+    """f(x) = … against another spelling of the right side, with or without the left side."""
     kind = EXPRESSIONS[rng.choice(SINGLE_VARIABLE)]
     pair = kind(rng, equal)
     if pair is None:

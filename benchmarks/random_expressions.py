@@ -28,12 +28,12 @@ def names(rng: random.Random, count: int) -> list[Tree]:
 
 
 def small(rng: random.Random, lowest: int = 1, highest: int = 9) -> int:
-    """Not zero."""
+    """A small integer other than zero."""
     return rng.choice([n for n in range(lowest, highest + 1) if n])
 
 
 def pair_of(make: Callable, digits: int = 50) -> Callable:
-    """A kind from a maker of trees: rng -> a tree, or a tuple of trees that are equal by an identity."""
+    """Makes a kind from a maker of trees: rng -> a tree, or a tuple of trees that are equal by an identity."""
 
     def kind(rng: random.Random, equal: bool) -> tuple[Tree, Tree] | None:
         made = make(rng)

@@ -1,7 +1,7 @@
 """Random pairs of numbers as they are written in answers: decimals, fractions, powers of ten, units, bases, times.
 
-A spelling is (text, value), its value computed from the digits that stand in the text and not from the number that was
-to be spelled. A kind is a function of (rng, equal) that returns two texts, or None where the values of the two
+A spelling is (text, value); the value is computed from the digits of the text and not from the number that was to be
+spelled. A kind is a function of (rng, equal) that returns two texts, or None where the values of the two
 spellings do not confirm what was meant.
 """
 
@@ -21,7 +21,7 @@ def minus(rng: random.Random, negative: bool) -> str:
 
 
 def dressed(rng: random.Random, text: str, named: bool = True) -> str:
-    """What may stand around a number without a change of its value: a name, a font, a box's spaces."""
+    """Puts around a number what does not change its value: a name, a font, spaces in a box."""
     options = [text] * 4 + [f" {text} ", f"{{{text}}}", rf"{text}\,"]
     if text.isdigit():
         options += [rf"\text{{{text}}}", rf"\mathbf{{{text}}}", rf"\mathrm{{{text}}}"]
@@ -48,7 +48,7 @@ def spell_integer(rng: random.Random, n: int) -> Spelling:
 
 
 def spell_decimal(rng: random.Random, digits: int, places: int) -> Spelling:
-    """`digits` · 10^-places, with all its places or more, or as a fraction."""
+    """Spells `digits` · 10^-places with all its places, with more, or as a fraction."""
     value = Decimal(digits).scaleb(-places)
     text = f"{abs(value):.{places + rng.choice([0, 0, 0, 1, 2])}f}"
     size = Fraction(text)
@@ -92,7 +92,7 @@ def spell_fraction(rng: random.Random, q: Fraction) -> Spelling:
 
 
 def spell_scientific(rng: random.Random, mantissa: int, exponent: int) -> Spelling:
-    """`mantissa` · 10^exponent."""
+    """Spells `mantissa` · 10^exponent."""
     shift = rng.choice([len(str(abs(mantissa))) - 1] * 4 + [0, 1])
     front = f"{abs(Decimal(mantissa).scaleb(-shift)):f}" + rng.choice(["", "", "0"]) * (shift > 0)
     power = exponent + shift
@@ -110,7 +110,7 @@ def spell_scientific(rng: random.Random, mantissa: int, exponent: int) -> Spelli
 
 
 def near(rng: random.Random, n: int) -> int:
-    """Another integer: the last digit, the sign, one digit dropped or two exchanged."""
+    """Another integer: another last digit, another sign, one digit dropped or two exchanged."""
     digits = str(abs(n))
     i = rng.randrange(len(digits))
     other = rng.choice(
@@ -162,7 +162,7 @@ def fraction(rng, equal):
 
 
 def rounded(rng, equal):
-    """A root or a fraction against its first digits: ten places are it, two are not."""
+    """A root or a fraction against its first digits: ten places are equal to it, two are not."""
     n = rng.choice([n for n in range(2, 200) if int(n**0.5) ** 2 != n])
     d = rng.choice([3, 7, 9, 11, 13, 17])
     a = rng.choice([a for a in range(1, 60) if gcd(a, d) == 1])
@@ -234,7 +234,7 @@ OTHER_UNIT = {"cm": "m", "m": "km", "km": "m", "kg": "g", "g": "kg", "s": "min",
 
 
 def quantity(rng, equal):
-    """Unit written differently or left out; another number, or the same number of another unit of the same kind."""
+    """A unit written differently or left out; or another number, or the same number of another unit of its kind."""
     unit = rng.choice(sorted(UNITS))
     digits, places = rng.randint(1, 999), rng.choice([0, 0, 1, 2])
     exponent = rng.randint(-9, 9)

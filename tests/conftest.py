@@ -1,4 +1,4 @@
-"""A tiny maze model built from a config, and a GRPO configuration for the CPU. No test reaches for a hub."""
+"""A tiny maze model built from a config, and a GRPO configuration for the CPU. No test uses the Hub."""
 
 import os
 
@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from tiny_training import ON_CPU
 
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_model, build_tokenizer
@@ -37,13 +38,9 @@ def cpu_settings(tmp_path):
         "max_completion_length": 6,
         "max_steps": 2,
         "learning_rate": 1e-3,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "use_cpu": True,
-        "report_to": "none",
         "logging_steps": 1,
         "save_strategy": "no",
-        "disable_tqdm": True,
+        **ON_CPU,
     }
 
 

@@ -16,12 +16,13 @@ SCRIPTS = Path(__file__).parent / "scripts"
 
 
 def environment() -> dict[str, str]:
-    """The environment of a script: one thread, and the package of this tree."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    """The environment of a script: one thread, and the package and the test modules of this tree."""
+    tests = Path(__file__).parent
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
 
 
 def free_port() -> int:
-    """Below those that the system gives to connections, which could take it before the launcher listens."""
+    """A free port below those that the system gives to connections, one of which could take it meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as free, contextlib.suppress(OSError):

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
+from tiny_training import flat_gradient, train_on
 from trl import GRPOTrainer
 from trl.trainer.utils import unsplit_pixel_values_by_grid
 
@@ -12,7 +14,7 @@ TOKENS_OF_BATCH = ("dapo", "cispo", "vespo")
 
 @dataclass
 class Uneven:
-    """Asks for counts that are written down, for the prompts of every batch: from nothing up to the cap."""
+    """An allocator that asks for the same given counts in every batch."""
 
     extra: tuple[int, ...]
     max_generations: int
@@ -30,13 +32,9 @@ class Uneven:
         pass
 
 
-def sample(trainer, dataset, num_prompts: int) -> dict:
-    """A generation batch of the first prompts of a dataset."""
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1  # Hugging Face sets this in its training loop
-    # a data loader reads each row anew, and TRL may write into it
-    rows = [dict(row) for row in dataset.select(range(num_prompts)) for _ in range(trainer.num_generations)]
-    return trainer._generate_and_score_completions(rows)
+# No extra completion for the first prompt, all up to the cap for the second
+UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
+ROLLOUTS = pytest.mark.parametrize("rollouts", [None, UNEVEN], ids=["equal", "ragged"])
 
 
 def prompts_of(extra, num_generations: int = 4) -> list[int]:
@@ -68,18 +66,13 @@ def single(batch: dict, row: int) -> dict:
 
 
 def loss_of_row(trainer, batch: dict, row: int) -> torch.Tensor:
-    """What TRL's loss of one row counts in the loss of the batch."""
+    """TRL's loss of one row, with its weight in the loss of the batch."""
     loss = GRPOTrainer._compute_loss(trainer, trainer.model, single(batch, row))
     mask = batch["completion_mask"] * batch.get("tool_mask", 1)
     if trainer.loss_type in TOKENS_OF_BATCH:
         return loss  # TRL divides by the tokens of the batch
     share = mask[row].sum() / mask.sum() if trainer.loss_type == "bnpo" else 1 / len(mask)
     return loss * share
-
-
-def flat_gradient(model) -> torch.Tensor:
-    grads = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
-    return torch.cat(grads).double()
 
 
 def gradient_row_by_row(trainer, batch: dict) -> torch.Tensor:
@@ -90,10 +83,7 @@ def gradient_row_by_row(trainer, batch: dict) -> torch.Tensor:
 
 
 def gradient_in_passes(trainer, batch: dict) -> torch.Tensor:
-    trainer.model.zero_grad()
-    trainer._plan_batch(batch)
-    (block,) = trainer._plan.updates
-    trainer._train_update(trainer.model, trainer._plan.batch, block, None)
+    (_,) = train_on(trainer, batch)
     return flat_gradient(trainer.model)
 
 

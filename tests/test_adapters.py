@@ -5,21 +5,14 @@ import importlib.util
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from row_by_row import Uneven, assert_same_gradient, sample
+from row_by_row import ROLLOUTS, UNEVEN, assert_same_gradient
+from tiny_training import build, flat_weights, sample, short
 from transformers import AutoModelForCausalLM
-from trl import GRPOConfig, GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
-from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl import RLVRTrainer
 from rlvr_trl.advantages import AdaptivePassAtK
 from rlvr_trl.testbed import build_model
-
-
-UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
-ROLLOUTS = pytest.mark.parametrize("rollouts", [None, UNEVEN], ids=["equal", "ragged"])
-
-
-def short(completions, **kwargs):
-    return [1 / (1 + len(completion)) for completion in completions]
 
 
 @pytest.fixture
@@ -39,17 +32,8 @@ def folder(tokenizer, tmp_path):
     return tmp_path / "model"
 
 
-def build(settings, mazes, tokenizer, model=None, trainer_class=RLVRTrainer, config_class=RLVRConfig, **kwargs):
-    model = model or build_model(tokenizer, seed=0)
-    return trainer_class(model, short, config_class(**settings), mazes, processing_class=tokenizer, **kwargs)
-
-
-def flat(model):
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
 def away_from_start(trainer, std=0.05):
-    """An adapter begins as nothing: gives it something to be seen by."""
+    """Gives an adapter random weights: a new one changes nothing."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
@@ -63,7 +47,7 @@ def away_from_start(trainer, std=0.05):
 @ROLLOUTS
 def test_lora_has_the_gradient_of_its_rows(settings, mazes, tokenizer, lora, rollouts):
     settings |= {"num_iterations": 2, "trim_padding": True, "beta": 0.1}
-    trainer = build(settings, mazes, tokenizer, peft_config=lora, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, short, peft_config=lora, rollouts=rollouts)
     away_from_start(trainer)
     batch = sample(trainer, mazes, 4)
     trainer.args.per_device_train_batch_size = 5
@@ -84,9 +68,9 @@ def test_lora_has_the_gradient_of_its_rows(settings, mazes, tokenizer, lora, rol
 
 def test_lora_with_equal_groups_trains_stock_grpo_to_the_last_bit(settings, mazes, tokenizer, lora):
     weights = []
-    for classes in ((GRPOTrainer, GRPOConfig), (RLVRTrainer, RLVRConfig)):
+    for trainer_class in (GRPOTrainer, RLVRTrainer):
         torch.manual_seed(0)  # adapters begin at random
-        trainer = build(settings | {"beta": 0.1}, mazes, tokenizer, None, *classes, peft_config=lora)
+        trainer = build(trainer_class, settings | {"beta": 0.1}, mazes, tokenizer, short, peft_config=lora)
         trainer.train()
         weights.append([parameter.detach() for parameter in trainer.model.parameters() if parameter.requires_grad])
     for ours, stock in zip(*weights, strict=True):
@@ -103,7 +87,7 @@ def test_a_ragged_adapter_is_saved_loaded_merged_and_resumed(settings, mazes, to
 
     def make(**more):
         torch.manual_seed(0)
-        return build(settings | more, mazes, tokenizer, peft_config=lora, rollouts=UNEVEN)
+        return build(RLVRTrainer, settings | more, mazes, tokenizer, short, peft_config=lora, rollouts=UNEVEN)
 
     whole = make()
     whole.train()
@@ -133,9 +117,11 @@ def test_a_ragged_adapter_is_saved_loaded_merged_and_resumed(settings, mazes, to
 
 @ROLLOUTS
 def test_a_trained_adapter_is_its_own_reference(settings, mazes, tokenizer, lora, rollouts):
-    """TRL copies the adapter of a model that comes with one, and takes the copy for the reference."""
+    """TRL copies the adapter of a model that already has one, and uses the copy as the reference."""
     model = get_peft_model(build_model(tokenizer, seed=0), lora)
-    trainer = build(settings | {"beta": 0.1, "num_iterations": 2}, mazes, tokenizer, model, rollouts=rollouts)
+    trainer = build(
+        RLVRTrainer, settings | {"beta": 0.1, "num_iterations": 2}, mazes, tokenizer, short, model, rollouts=rollouts
+    )
     before = sample(trainer, mazes, 4)
     torch.testing.assert_close(before["ref_per_token_logps"], before["old_per_token_logps"], rtol=1e-4, atol=1e-5)
     away_from_start(trainer)
@@ -147,7 +133,7 @@ def test_a_trained_adapter_is_its_own_reference(settings, mazes, tokenizer, lora
 
 @ROLLOUTS
 def test_entropies_with_an_adapter_are_those_of_the_policy(settings, mazes, tokenizer, lora, rollouts):
-    """And not of the reference, which is the same model without its adapter."""
+    """They are not those of the reference, which is the same model without its adapter."""
     seen = []
 
     class Recording(AdaptivePassAtK):
@@ -156,7 +142,9 @@ def test_entropies_with_an_adapter_are_those_of_the_policy(settings, mazes, toke
             return super().__call__(groups)
 
     settings |= {"beta": 0.1}
-    trainer = build(settings, mazes, tokenizer, peft_config=lora, rollouts=rollouts, advantages=Recording(2))
+    trainer = build(
+        RLVRTrainer, settings, mazes, tokenizer, short, peft_config=lora, rollouts=rollouts, advantages=Recording(2)
+    )
     away_from_start(trainer, std=0.5)
     batch = sample(trainer, mazes, 4)
     for row, entropy in enumerate(seen[-1]):
@@ -170,17 +158,17 @@ def test_entropies_with_an_adapter_are_those_of_the_policy(settings, mazes, toke
 
 def test_what_trl_refuses_with_an_adapter(settings, mazes, tokenizer, lora):
     with pytest.raises(NotImplementedError, match="sync_ref_model"):
-        build(settings | {"beta": 0.1, "sync_ref_model": True}, mazes, tokenizer, peft_config=lora)
+        build(RLVRTrainer, settings | {"beta": 0.1, "sync_ref_model": True}, mazes, tokenizer, short, peft_config=lora)
     on_head = LoraConfig(r=4, target_modules=["lm_head"], task_type="CAUSAL_LM")
     with pytest.raises(ValueError, match="lm_head"):
-        build(settings, mazes, tokenizer, peft_config=on_head)
+        build(RLVRTrainer, settings, mazes, tokenizer, short, peft_config=on_head)
 
 
 # --- QLoRA ---
 
 
 def test_qlora_is_configured_by_trl():
-    """What needs no kernel: the settings of a command line, as far as the model that they would load."""
+    """Covers what needs no kernel: the settings of a command line, up to loading the model."""
     if importlib.util.find_spec("bitsandbytes") is None:
         arguments = ModelConfig(load_in_4bit=True, use_peft=True)
         assert arguments.load_in_4bit and get_peft_config(arguments).r == arguments.lora_r
@@ -202,7 +190,9 @@ def test_qlora_trains_and_its_adapter_is_saved_and_resumed(
 
     def make(**more):
         torch.manual_seed(0)
-        return build(settings | more, mazes, tokenizer, load(), peft_config=lora, rollouts=rollouts)
+        return build(
+            RLVRTrainer, settings | more, mazes, tokenizer, short, load(), peft_config=lora, rollouts=rollouts
+        )
 
     whole = make()
     whole.train()
@@ -236,13 +226,13 @@ def test_gradient_checkpointing_trains_the_same(settings, mazes, tokenizer, lora
     for extra in ({}, {"gradient_checkpointing": True}):
         torch.manual_seed(0)
         more = {"peft_config": lora} if adapter else {}
-        trainer = build(settings | extra, mazes, tokenizer, rollouts=rollouts, **more)
+        trainer = build(RLVRTrainer, settings | extra, mazes, tokenizer, short, rollouts=rollouts, **more)
         if adapter:
             away_from_start(trainer)
-        start = flat(trainer.model)
+        start = flat_weights(trainer.model)
         trainer.train()
         assert trainer.model.is_gradient_checkpointing == bool(extra)
-        trained.append(flat(trainer.model) - start)
+        trained.append(flat_weights(trainer.model) - start)
     without, checkpointed = trained
     assert without.norm() > 1e-3
     assert (checkpointed - without).norm() / without.norm() < 1e-4  # differences of float32 weights
@@ -258,7 +248,7 @@ def test_a_reference_model_has_the_gradient_of_the_rows(
 ):
     settings |= {"beta": 0.2, "num_iterations": 2, "use_bias_correction_kl": use_bias_correction_kl}
     model = AutoModelForCausalLM.from_pretrained(folder)
-    trainer = build(settings | {"trim_padding": True}, mazes, tokenizer, model, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings | {"trim_padding": True}, mazes, tokenizer, short, model, rollouts=rollouts)
     with torch.no_grad():
         trainer.model.model.norm.weight.mul_(1.5)  # away from the reference
     batch = sample(trainer, mazes, 4)
@@ -271,14 +261,14 @@ def test_a_reference_model_has_the_gradient_of_the_rows(
 def test_the_reference_model_follows_as_trl_says(settings, mazes, tokenizer, folder, rollouts):
     settings |= {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.7}
     model = AutoModelForCausalLM.from_pretrained(folder)
-    trainer = build(settings | {"max_steps": 3}, mazes, tokenizer, model, rollouts=rollouts)
-    start = flat(trainer.ref_model)
+    trainer = build(RLVRTrainer, settings | {"max_steps": 3}, mazes, tokenizer, short, model, rollouts=rollouts)
+    start = flat_weights(trainer.ref_model)
     weights = []
 
     log = trainer.log
 
     def keep(logs, *args):  # after every step
-        weights.append((flat(trainer.model), flat(trainer.ref_model)))
+        weights.append((flat_weights(trainer.model), flat_weights(trainer.ref_model)))
         log(logs, *args)
 
     trainer.log = keep
@@ -291,4 +281,4 @@ def test_the_reference_model_follows_as_trl_says(settings, mazes, tokenizer, fol
 
 def test_trl_refuses_to_follow_without_a_reference(settings, mazes, tokenizer):
     with pytest.raises(ValueError, match="sync_ref_model"):
-        build(settings | {"beta": 0.0, "sync_ref_model": True}, mazes, tokenizer)
+        build(RLVRTrainer, settings | {"beta": 0.0, "sync_ref_model": True}, mazes, tokenizer, short)

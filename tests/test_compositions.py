@@ -1,7 +1,11 @@
-"""Every estimator in the trainer: alone, reshaped, with extra rollouts; rows out of the loss; entropies."""
+"""Every estimator in the trainer, alone, reshaped and with extra rollouts; rows left out of the loss; entropies."""
+
+from itertools import combinations, product
 
 import pytest
 import torch
+from row_by_row import gradient_in_passes
+from tiny_training import build, flat_weights, sample
 
 from rlvr_trl import (
     AGRAEConfig,
@@ -30,14 +34,9 @@ from rlvr_trl.advantages import (
     WithoutEasy,
 )
 from rlvr_trl.rollouts import DARS
-from rlvr_trl.testbed import build_model
 
 
 pytestmark = pytest.mark.slow
-
-
-def right_moves(completions, **kwargs):
-    return [float("R" in completion) for completion in completions]
 
 
 BASES = [
@@ -63,6 +62,7 @@ RESHAPERS = {
     "without_easy": lambda base: WithoutEasy(base),
     "scheduled": lambda base: Scheduled([(0, base), (0.5, GroupRelative())]),
 }
+ROLLOUTS = {"fixed": None, "dars": DARS("hardness_weighted", 8)}
 
 
 @pytest.fixture
@@ -70,37 +70,55 @@ def settings(cpu_settings):
     return cpu_settings | {"per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 3}
 
 
-def build(settings, mazes, tokenizer, trainer_class=RLVRTrainer, config_class=RLVRConfig, **kwargs):
-    model = build_model(tokenizer, seed=0)
-    return trainer_class(model, right_moves, config_class(**settings), mazes, processing_class=tokenizer, **kwargs)
+def pairs_of(combination):
+    """All pairs of two values of a combination, each value with its position."""
+    return set(combinations(enumerate(combination), 2))
 
 
-def flat(model):
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+def pairwise(*factors):
+    """
+    A few combinations of one value of each factor in which any two values of two factors meet at least once.
+
+    Greedy: the next combination is the first of those with the most pairs that are still missing.
+    """
+    every = [(indices, pairs_of(indices)) for indices in product(*(range(len(factor)) for factor in factors))]
+    missing, chosen = set().union(*(pairs for _, pairs in every)), []
+    while missing:
+        indices, pairs = max(every, key=lambda one: len(missing & one[1]))
+        missing -= pairs
+        chosen.append(tuple(factor[index] for factor, index in zip(factors, indices, strict=True)))
+    return chosen
 
 
-@pytest.mark.parametrize("rollouts", [None, DARS("hardness_weighted", 8)], ids=["fixed", "dars"])
-@pytest.mark.parametrize("reshape", RESHAPERS)
-@pytest.mark.parametrize("base", BASES, ids=lambda base: repr(base).replace("PositiveNegativeReinforce", "PNR"))
-def test_every_base_under_every_reshaper_trains(settings, mazes, tokenizer, base, reshape, rollouts):
-    trainer = build(settings, mazes, tokenizer, advantages=RESHAPERS[reshape](base), rollouts=rollouts)
-    before = flat(trainer.model).clone()
+def test_any_two_values_meet_in_few_combinations():
+    for factors in (["abc", "de", "fgh", "ij"], ["abcdefgh", "ij", "kl"], [BASES, list(RESHAPERS), list(ROLLOUTS)]):
+        chosen = pairwise(*factors)
+        met = set().union(*map(pairs_of, chosen))
+        for (i, first), (j, second) in combinations(enumerate(factors), 2):
+            assert {((i, a), (j, b)) for a, b in product(first, second)} <= met
+        sizes = sorted(map(len, factors))
+        assert sizes[-1] * sizes[-2] <= len(chosen) <= sizes[-1] * sizes[-2] + 2 and len(set(chosen)) == len(chosen)
+        assert chosen == pairwise(*factors)
+
+
+@pytest.mark.parametrize(
+    ("base", "reshape", "rollouts"),
+    pairwise(BASES, list(RESHAPERS), list(ROLLOUTS)),
+    ids=lambda value: value if isinstance(value, str) else repr(value).replace("PositiveNegativeReinforce", "PNR"),
+)
+def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer, base, reshape, rollouts):
+    trainer = build(
+        RLVRTrainer, settings, mazes, tokenizer, advantages=RESHAPERS[reshape](base), rollouts=ROLLOUTS[rollouts]
+    )
+    before = flat_weights(trainer.model).clone()
     trainer.train()
-    after = flat(trainer.model)
+    after = flat_weights(trainer.model)
     assert trainer.state.global_step == 3 and after.isfinite().all()
     logged = [entry["advantages/abs_sum_max"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(logged) == 3
     # PSR has positive advantages alone: nothing is left of them under NegativeOnly, until the schedule's turn
     nothing = reshape == "negative_only" and base == PositiveNegativeReinforce.psr()
     assert (max(logged) == 0) == nothing and torch.equal(before, after) == nothing
-
-
-def gradient_of(trainer, batch):
-    trainer.model.zero_grad()
-    trainer.current_gradient_accumulation_steps = 1
-    trainer._plan_batch(batch)
-    trainer._train_update(trainer.model, trainer._plan.batch, trainer._plan.updates[0], None)
-    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
@@ -115,17 +133,16 @@ def gradient_of(trainer, batch):
 )
 def test_rows_out_of_the_loss_are_out_of_its_normalizer(settings, mazes, tokenizer, loss_type, estimator, keeps):
     settings |= {"loss_type": loss_type, "beta": 0.0, "num_generations": 5, "per_device_train_batch_size": 20}
-    trainer = build(settings, mazes, tokenizer, advantages=estimator)
-    trainer.model.train()
-    batch = trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(5)])
-    rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, advantages=estimator)
+    batch = sample(trainer, mazes, 4)
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["right_moves"])
     kept = keeps(rewards)
     assert batch["in_loss"].tolist() == kept.tolist() and 0 < kept.sum() < 20
     assert batch["num_items_in_batch"] == batch["completion_mask"][kept].sum()
-    gradient = gradient_of(trainer, batch)
+    gradient = gradient_in_passes(trainer, batch)
     # the same gradient as of a batch that never had the other rows
     alone = {name: value[kept] if value.dim() else value for name, value in batch.items() if name != "in_loss"}
-    expected = gradient_of(trainer, alone)
+    expected = gradient_in_passes(trainer, alone)
     assert expected.norm() > 0
     assert (gradient - expected).norm() / expected.norm() < 1e-5
 
@@ -156,11 +173,10 @@ class Recording:
 )
 def test_entropies_are_those_of_the_completions(settings, mazes, tokenizer, extra):
     estimator = Recording()
-    trainer = build(settings | extra | {"max_steps": 1}, mazes, tokenizer, advantages=estimator)
+    trainer = build(RLVRTrainer, settings | extra | {"max_steps": 1}, mazes, tokenizer, advantages=estimator)
     with torch.no_grad():  # away from a uniform distribution
         trainer.model.model.norm.weight.mul_(4.0)
-    trainer.model.train()
-    batch = trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    batch = sample(trainer, mazes, 4)
     entropies = estimator.seen[-1].entropies
     assert len(entropies) == len(batch["prompt_ids"]) and entropies.std() > 0.01
     for row, entropy in enumerate(entropies):
@@ -173,31 +189,29 @@ def test_entropies_are_those_of_the_completions(settings, mazes, tokenizer, extr
 
 
 def test_no_forward_pass_is_spent_on_entropies_nobody_reads(settings, mazes, tokenizer):
-    trainer = build(settings, mazes, tokenizer, advantages=PassAtK(2))
-    trainer.model.train()
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, advantages=PassAtK(2))
     passes = []
     trainer.model.register_forward_pre_hook(lambda *args: passes.append(1))
-    trainer._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    sample(trainer, mazes, 4)
     sampling = len(passes)
-    adaptive = build(settings, mazes, tokenizer, advantages=AdaptivePassAtK(2))
-    adaptive.model.train()
+    adaptive = build(RLVRTrainer, settings, mazes, tokenizer, advantages=AdaptivePassAtK(2))
     passes.clear()
     adaptive.model.register_forward_pre_hook(lambda *args: passes.append(1))
-    adaptive._generate_and_score_completions([row for row in mazes.select(range(4)) for _ in range(4)])
+    sample(adaptive, mazes, 4)
     assert len(passes) == sampling + 1
 
 
 @pytest.mark.parametrize("schedule", [{0: 3, 0.5: 1}, [(0, 3), (0.5, 1)], {"0": 3, "0.5": 1}], ids=str)
 def test_k_switches_during_the_run(settings, mazes, tokenizer, schedule):
     settings |= {"max_steps": 4, "k_schedule": schedule}
-    trainer = build(settings, mazes, tokenizer, PassAtKTrainer, PassAtKConfig)
+    trainer = build(PassAtKTrainer, settings, mazes, tokenizer)
     used = []
-    sample = trainer._generate_and_score_completions
+    generate = trainer._generate_and_score_completions
 
     def keep(inputs):
-        batch = sample(inputs)
-        rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
-        used.append((rewards, torch.tensor(list(trainer._logs["advantages"]))))
+        batch = generate(inputs)
+        logs = trainer.logged_completions
+        used.append((torch.tensor(logs["rewards"]["right_moves"]), torch.tensor(logs["advantages"])))
         return batch
 
     trainer._generate_and_score_completions = keep
@@ -219,7 +233,7 @@ def test_bootstrap_draws_anew_for_every_batch_and_again_after_a_resume(settings,
             return super().__call__(groups)
 
     for _ in range(2):
-        build(settings, mazes, tokenizer, advantages=Seeds()).train()
+        build(RLVRTrainer, settings, mazes, tokenizer, advantages=Seeds()).train()
     assert len(set(seeds[:3])) == 3 and seeds[:3] == seeds[3:]
 
 
@@ -242,14 +256,11 @@ def test_named_trainers_bind_their_estimator(settings):
 
 
 @pytest.mark.parametrize(
-    ("trainer_class", "config_class", "extra"),
-    [
-        (AGRAETrainer, AGRAEConfig, {}),
-        (NegativeGRPOTrainer, NegativeGRPOConfig, {"importance_sampling_level": "sequence"}),
-    ],
+    ("trainer_class", "extra"),
+    [(AGRAETrainer, {}), (NegativeGRPOTrainer, {"importance_sampling_level": "sequence"})],
 )
-def test_named_trainers_train(settings, mazes, tokenizer, trainer_class, config_class, extra):
-    trainer = build(settings | extra, mazes, tokenizer, trainer_class, config_class)
-    before = flat(trainer.model).clone()
+def test_named_trainers_train(settings, mazes, tokenizer, trainer_class, extra):
+    trainer = build(trainer_class, settings | extra, mazes, tokenizer)
+    before = flat_weights(trainer.model).clone()
     trainer.train()
-    assert not torch.equal(flat(trainer.model), before)
+    assert not torch.equal(flat_weights(trainer.model), before)

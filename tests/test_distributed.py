@@ -30,7 +30,7 @@ def test_group_relative_on_two_processes_is_stock_grpo(ranks):
 
 def test_groups_that_span_the_ranks_are_whole(ranks):
     first, second = ranks["pass_at_k"]
-    rewards = torch.tensor(first["rewards"]["right_moves"])  # of the last batch, all processes
+    rewards = torch.tensor(first["rewards"]["share_of_right_moves"])  # of the last batch, all processes
     expected = PassAtK(2)(RolloutGroups(rewards, torch.arange(12) // 4))
     used = torch.cat([first["batches"][-1][1], second["batches"][-1][1]])
     assert len(rewards) == 12 and expected[4:8].abs().max() > 0.1  # the group of rows 4…7 spans both

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tiny_training import flat_gradient, planned_steps, train_on
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.trainer.batch_layout import merge, row_lengths
@@ -299,19 +300,9 @@ def permuted(rows, seed):
     return [rows[i] for i in order.tolist()]
 
 
-def flat_gradient(model) -> torch.Tensor:
-    return torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()])
-
-
 def trained_gradients(trainer, batch) -> list[torch.Tensor]:
-    """The gradient of each block of the batch."""
-    trainer._plan_batch(batch)
-    gradients = []
-    for block in trainer._plan.updates:
-        trainer.model.zero_grad()
-        trainer._train_update(trainer.model, trainer._plan.batch, block, None)
-        gradients.append(flat_gradient(trainer.model))
-    return gradients
+    """The gradient of each optimizer step on the batch."""
+    return [flat_gradient(trainer.model) for _ in train_on(trainer, batch)]
 
 
 def assert_same(gradient, reference):
@@ -337,15 +328,15 @@ def test_every_order_layout_and_size_of_passes_gives_the_reference(make_trainer,
         trainer.args.per_device_train_batch_size = rows_per_pass
         order = permuted(rows, seed)
         assert_same(*trained_gradients(trainer, as_batch(order, seed, beta=beta)), reference)
-        (block,) = trainer._plan.updates
+        (step,) = planned_steps(trainer)
         without_advantage = [i for i, row in enumerate(order) if row.advantage == 0]
         # their KL divergence has a gradient
-        assert rows_of(block.without_gradient) == ([] if beta else without_advantage)
-        assert rows_of(block.passes) == list(range(len(rows)))
+        assert rows_of(step.without_gradient) == ([] if beta else without_advantage)
+        assert rows_of(step.passes) == list(range(len(rows)))
 
 
 def test_some_ratios_are_clipped_and_some_are_not(exact, rows):
-    """What the other tests lean on: both branches of every minimum are taken, at both levels."""
+    """The other tests rely on this: both branches of every minimum are taken, at both levels."""
     for level in LEVELS:
         outside = []
         for row in rows:
@@ -364,16 +355,16 @@ def test_a_token_budget_gives_the_reference(make_trainer, exact, rows, loss_type
     for seed, budget in enumerate((longest, longest + 9, 3 * longest, 1000)):
         trainer = make_trainer(loss_type, rows_per_pass=7, max_tokens_per_micro_batch=budget)
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        (block,) = trainer._plan.updates
-        assert all(part.num_computed <= budget and part.num_real <= 7 for part in block.passes)
-    assert max(part.num_real for part in block.passes) == 7
+        (step,) = planned_steps(trainer)
+        assert all(part.num_computed <= budget and part.num_real <= 7 for part in step.passes)
+    assert max(part.num_real for part in step.passes) == 7
 
 
 def test_a_row_above_the_token_budget_is_named(make_trainer, rows):
     longest = max(len(row.prompt) + len(row.completion) for row in rows)
     trainer = make_trainer("grpo", max_tokens_per_micro_batch=longest - 1)
     with pytest.raises(ValueError, match=f"{longest} tokens, more than `max_tokens_per_micro_batch`={longest - 1}"):
-        trainer._plan_batch(as_batch(rows))
+        list(train_on(trainer, as_batch(rows)))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -402,7 +393,7 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_of_the_step(make_trainer, e
     for seed, rows_per_pass in enumerate((1, 3, len(rows))):
         trainer.args.per_device_train_batch_size = rows_per_pass
         assert_same(*trained_gradients(trainer, as_batch(permuted(rows, seed), seed)), reference)
-        assert trainer._plan.updates[0].without_gradient == []  # without advantage, but with entropy
+        assert planned_steps(trainer)[0].without_gradient == []  # without advantage, but with entropy
     assert trainer.entropy_coef == 0.3
 
 
@@ -424,7 +415,7 @@ def test_the_logged_policy_loss_is_that_of_the_step(make_trainer, exact, rows, l
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_a_group_twice_counts_twice(make_trainer, rows, loss_type):
-    """No normalization per group: what a group adds to the sum over the batch grows with its completions."""
+    """There is no normalization per group: what a group adds to the sum over the batch grows with its completions."""
     group = [rows[0], rows[3], rows[4]]
 
     def unnormalized(some):
@@ -444,15 +435,15 @@ def test_a_batch_without_any_advantage(make_trainer, exact, rows, beta):
     (gradient,) = trained_gradients(trainer, as_batch(rows, beta=beta))
     if beta:
         assert_same(gradient, reference_gradient(exact, rows, "grpo", beta=beta))
-    else:  # one pass over filling alone, so that there is a gradient at all
+    else:  # one pass over filling rows alone, so that there is a gradient at all
         assert gradient.abs().max() == 0
-        assert [part.num_real for part in trainer._plan.updates[0].with_gradient] == [0]
+        assert [part.num_real for part in planned_steps(trainer)[0].with_gradient] == [0]
     assert trainer._metrics["train"]["entropy"][-1] == pytest.approx(reference_entropy(exact, rows), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_without_old_log_probabilities_the_ratio_is_one(make_trainer, exact, rows, loss_type):
-    """What the trainer does when no optimizer step lies between sampling and training."""
+    """The trainer does this when no optimizer step lies between sampling and training."""
     on_policy = []
     for row in rows:
         with torch.no_grad():
@@ -514,7 +505,7 @@ def test_the_logged_entropy_is_the_mean_over_all_tokens(make_trainer, exact, row
 
 
 def test_the_logged_entropy_where_trimming_leaves_one_column(make_trainer, exact, rows):
-    """TRL takes a tensor of one column for one value per completion, and then counts masked completions as well."""
+    """TRL takes a tensor of one column for one value per completion, and then also counts masked completions."""
     one_token = [replace(row, prompt=rows[0].prompt) for row in rows if len(row.completion) == 1]
     assert len(one_token) == 2
     rows = [rows[0], *one_token, replace(one_token[0], masked=True), replace(one_token[1], masked=True)]
@@ -531,8 +522,7 @@ def test_the_loss_is_that_of_the_whole_batch(make_trainer, exact, rows, loss_typ
     trainer = make_trainer(loss_type, beta=0.04)
     for rows_per_pass in (1, 3, len(rows)):
         trainer.args.per_device_train_batch_size = rows_per_pass
-        trainer._plan_batch(as_batch(rows, beta=0.04))
-        loss = trainer._train_update(trainer.model, trainer._plan.batch, trainer._plan.updates[0], None)
+        (loss,) = train_on(trainer, as_batch(rows, beta=0.04))
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -614,7 +604,7 @@ def test_passes_of_several_processes_are_alike(seed):
 
 
 def random_batch(lengths, generator, corrected_sequences=False):
-    """Numbers that tell where they come from; 0 in all padding, 1 where TRL pads with 1."""
+    """A batch of random numbers, which tell rows apart; padded with 0, or with 1 where TRL pads with 1."""
     b, prompts, completions = len(lengths), int(lengths[:, 0].max()) + 2, int(lengths[:, 1].max()) + 1
     prompt_mask = (torch.arange(prompts) >= prompts - lengths[:, :1]).long()
     completion_mask = (torch.arange(completions) < lengths[:, 1:]).long()

@@ -1,4 +1,4 @@
-"""What the model card says, of trainers that ran and of results as `rlvr-trl eval` writes them."""
+"""What the model card says about trainers that ran and about results as `rlvr-trl eval` writes them."""
 
 import json
 import re
@@ -9,8 +9,9 @@ import pytest
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from tiny_training import build
 
-from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer
+from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import (
     AGRAE,
     ESTIMATORS,
@@ -29,10 +30,6 @@ from rlvr_trl.rollouts import ALLOCATORS, DARS, ReinforceAda
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
-def right_moves(completions, **kwargs):
-    return [float(completion.count("R") >= 1) for completion in completions]
-
-
 def own_advantage(groups):
     return groups.rewards - 0.5
 
@@ -48,14 +45,10 @@ def settings_in(text):
 
 @pytest.fixture
 def make_trainer(model, tokenizer, mazes, cpu_settings):
-    def make(
-        trainer_class=RLVRTrainer, config_class=RLVRConfig, dataset=mazes, advantages=None, rollouts=None, **more
-    ):
-        args = config_class(**cpu_settings | more)
+    def make(trainer_class=RLVRTrainer, dataset=mazes, advantages=None, rollouts=None, **more):
         chosen = {"advantages": advantages, "rollouts": rollouts}
-        return trainer_class(
-            model, right_moves, args, dataset, processing_class=tokenizer, **{k: v for k, v in chosen.items() if v}
-        )
+        chosen = {name: part for name, part in chosen.items() if part}
+        return build(trainer_class, cpu_settings | more, dataset, tokenizer, model=model, **chosen)
 
     return make
 
@@ -107,7 +100,7 @@ def test_every_estimator_and_allocator_has_a_paper(name):
 
 
 def test_the_paper_of_a_named_trainer_is_cited_once(make_trainer):
-    text = card_of(make_trainer(DARSTrainer, DARSConfig, max_generations=6))
+    text = card_of(make_trainer(DARSTrainer, max_generations=6))
     assert text.count("arXiv:2508.13755") == 1 and "Cite DARS as:" in text
     assert "arXiv:2503.20783" in text  # its loss, and its advantage without deviation
     assert text.index("## Method") < text.index("### Framework versions") < text.index("## Citations")

@@ -1,8 +1,9 @@
-"""What goes into ragged groups: rewards, datasets, models and engines of TRL."""
+"""What goes into ragged groups: TRL's kinds of rewards, datasets, models and engines."""
 
 import pytest
 import torch
-from row_by_row import Uneven, prompts_of, sample
+from row_by_row import ROLLOUTS, UNEVEN, prompts_of
+from tiny_training import build, flat_weights, right_moves, sample, short
 from transformers import (
     Qwen2Config,
     Qwen2ForSequenceClassification,
@@ -11,20 +12,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl import RLVRTrainer
 from rlvr_trl.testbed import build_model
-
-
-UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
-ROLLOUTS = pytest.mark.parametrize("rollouts", [None, UNEVEN], ids=["equal", "ragged"])
-
-
-def right_moves(completions, **kwargs):
-    return [float("R" in completion) for completion in completions]
-
-
-def short(completions, **kwargs):
-    return [1 / (1 + len(completion)) for completion in completions]
 
 
 def all_the_same(completions, **kwargs):
@@ -36,25 +25,14 @@ def settings(cpu_settings):
     return cpu_settings | {"per_device_train_batch_size": 16}
 
 
-def build(settings, mazes, tokenizer, rewards=right_moves, model=None, **kwargs):
-    return RLVRTrainer(
-        model or build_model(tokenizer, seed=0),
-        rewards,
-        RLVRConfig(**settings),
-        mazes,
-        processing_class=tokenizer,
-        **kwargs,
-    )
-
-
 # --- rewards ---
 
 
 @pytest.mark.parametrize("extra", [{"scale_rewards": "group"}, {"scale_rewards": "none"}, {"scale_rewards": "batch"}])
 def test_ragged_rewards_are_scaled_as_trl_says(settings, mazes, tokenizer, extra):
-    trainer = build(settings | extra, mazes, tokenizer, short, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings | extra, mazes, tokenizer, short, rollouts=UNEVEN)
     batch = sample(trainer, mazes, 4)
-    rewards = torch.tensor(list(trainer._logs["rewards"]["short"]))
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["short"])
     prompts = torch.tensor(prompts_of(UNEVEN.extra))
     expected = torch.zeros(len(rewards))
     for prompt in range(4):
@@ -70,9 +48,10 @@ def test_ragged_rewards_are_scaled_as_trl_says(settings, mazes, tokenizer, extra
 @ROLLOUTS
 def test_each_reward_is_normalized_in_its_group_and_then_summed(settings, mazes, tokenizer, rollouts):
     settings |= {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": [1.0, 0.3]}
-    trainer = build(settings, mazes, tokenizer, [short, right_moves], rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, [short, right_moves], rollouts=rollouts)
     batch = sample(trainer, mazes, 4)
-    rewards = torch.tensor([list(trainer._logs["rewards"][name]) for name in ("short", "right_moves")])
+    logged = trainer.logged_completions["rewards"]
+    rewards = torch.tensor([logged[name] for name in ("short", "right_moves")])
     extra = UNEVEN.extra if rollouts else (0,) * 4
     prompts = torch.tensor(
         [p for p in range(4) for _ in range(4)] + [p for p, n in enumerate(extra) for _ in range(n)]
@@ -102,6 +81,7 @@ def test_a_reward_model_scores_every_completion(settings, mazes, tokenizer, roll
     judge = Qwen2ForSequenceClassification(config).eval()
     torch.nn.init.normal_(judge.score.weight)
     trainer = build(
+        RLVRTrainer,
         settings,
         mazes,
         tokenizer,
@@ -110,7 +90,7 @@ def test_a_reward_model_scores_every_completion(settings, mazes, tokenizer, roll
         reward_processing_classes=[tokenizer],
     )
     batch = sample(trainer, mazes, 4)
-    logged = list(trainer._logs["rewards"]["judge"])
+    logged = trainer.logged_completions["rewards"]["judge"]
     assert len(logged) == len(batch["prompt_ids"]) == (29 if rollouts else 16)
     for row, reward in enumerate(logged):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
@@ -129,10 +109,10 @@ def test_ragged_groups_from_an_iterable_dataset_are_those_of_the_dataset(setting
     settings |= {"shuffle_dataset": False, "max_steps": 3}
     prompts = []
     for dataset in (mazes, mazes.to_iterable_dataset()):
-        trainer = build(settings, dataset, tokenizer, rollouts=UNEVEN)
+        trainer = build(RLVRTrainer, settings, dataset, tokenizer, rollouts=UNEVEN)
         trainer.train()
-        prompts.append(list(trainer._logs["prompt"]))
-        weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+        prompts.append(trainer.logged_completions["prompt"])
+        weights = flat_weights(trainer.model)
         prompts[-1].append(weights)
     assert prompts[0][:-1] == prompts[1][:-1] and len(prompts[0]) == 30
     assert prompts[0][:-1] == [mazes["prompt"][8 + p] for p in prompts_of(UNEVEN.extra)]  # the third batch
@@ -144,9 +124,9 @@ def test_an_iterable_dataset_is_resumed_exactly_in_its_first_pass(settings, maze
     weights = []
     for step, folder in ((None, settings["output_dir"]), (2, str(tmp_path / "2")), (3, str(tmp_path / "3"))):
         stream = mazes.to_iterable_dataset()
-        trainer = build(settings | {"output_dir": folder}, stream, tokenizer, rollouts=UNEVEN)
+        trainer = build(RLVRTrainer, settings | {"output_dir": folder}, stream, tokenizer, rollouts=UNEVEN)
         trainer.train(resume_from_checkpoint=step and f"{settings['output_dir']}/checkpoint-{step}")
-        weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]))
+        weights.append(flat_weights(trainer.model))
     whole, between_batches, inside_a_batch = weights
     assert torch.equal(between_batches, whole) and torch.equal(inside_a_batch, whole)
 
@@ -154,17 +134,17 @@ def test_an_iterable_dataset_is_resumed_exactly_in_its_first_pass(settings, maze
 def test_an_iterable_dataset_resumed_after_its_first_pass_warns(settings, mazes, tokenizer):
     settings |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
     few = mazes.select(range(4))  # one step a pass
-    build(settings, few.to_iterable_dataset(), tokenizer, rollouts=UNEVEN).train()
-    trainer = build(settings, few.to_iterable_dataset(), tokenizer, rollouts=UNEVEN)
+    build(RLVRTrainer, settings, few.to_iterable_dataset(), tokenizer, rollouts=UNEVEN).train()
+    trainer = build(RLVRTrainer, settings, few.to_iterable_dataset(), tokenizer, rollouts=UNEVEN)
     with pytest.warns(UserWarning, match="a stream, resumed after 2 of its passes"):
         trainer.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-3")
 
 
 def test_breadth_from_an_iterable_dataset(settings, mazes, tokenizer):
     settings |= {"prompts_per_batch": 4, "per_device_train_batch_size": 3, "shuffle_dataset": False}
-    trainer = build(settings, mazes.to_iterable_dataset(), tokenizer, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings, mazes.to_iterable_dataset(), tokenizer, rollouts=UNEVEN)
     trainer.train()
-    assert set(trainer._logs["prompt"]) == set(mazes["prompt"][4:8])
+    assert set(trainer.logged_completions["prompt"]) == set(mazes["prompt"][4:8])
 
 
 @ROLLOUTS
@@ -180,15 +160,15 @@ def test_conversational_prompts_are_templated_in_every_stage(settings, mazes, to
         return right_moves([completion[0]["content"] for completion in completions])
 
     settings |= {"chat_template_kwargs": {"first": "."}}
-    trainer = build(settings, chats, tokenizer, spoken, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, chats, tokenizer, spoken, rollouts=rollouts)
     batch = sample(trainer, chats, 4)
     extra = UNEVEN.extra if rollouts else (0,) * 4
-    order = prompts_of(extra)
+    order, prompts = prompts_of(extra), trainer.logged_completions["prompt"]
     assert len(batch["prompt_ids"]) == len(order)
     for row, prompt in enumerate(order):
         ids = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         assert tokenizer.decode(ids) == f".{mazes['prompt'][prompt]}*"
-        assert trainer._logs["prompt"][row] == chats["prompt"][prompt]
+        assert prompts[row] == chats["prompt"][prompt]
 
 
 # --- models ---
@@ -213,7 +193,7 @@ def test_experts_are_balanced_by_the_auxiliary_loss(settings, mazes, tokenizer, 
     settings |= {"router_aux_loss_coef": 0.1, "max_steps": 1}
     model = Qwen2MoeForCausalLM(config)
     gates = [gate.clone() for name, gate in model.named_parameters() if name.endswith("mlp.gate.weight")]
-    trainer = build(settings, mazes, tokenizer, all_the_same, model, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, all_the_same, model, rollouts=rollouts)
     trainer.train()
     logged = trainer.state.log_history[0]
     assert logged["aux_loss"] >= 2.0  # its value at perfect balance of 2 of 4 experts
@@ -227,7 +207,7 @@ def test_experts_are_balanced_by_the_auxiliary_loss(settings, mazes, tokenizer, 
 def test_a_model_is_loaded_from_its_path(settings, mazes, tokenizer, tmp_path, rollouts):
     build_model(tokenizer, seed=0).save_pretrained(tmp_path / "model")
     settings |= {"model_init_kwargs": {"attn_implementation": "eager"}, "trust_remote_code": True, "max_steps": 1}
-    trainer = build(settings, mazes, tokenizer, model=str(tmp_path / "model"), rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, model=str(tmp_path / "model"), rollouts=rollouts)
     assert trainer.model.config._attn_implementation == "eager"
     trainer.train()
     assert trainer.state.global_step == 1
@@ -241,7 +221,7 @@ def test_continuous_batching_gives_every_prompt_its_own_completions(settings, ma
     # the default takes half of the memory for its cache
     settings |= {"transformers_continuous_batching_config": {"num_blocks": 64, "max_batch_tokens": 256}}
     settings |= {"use_transformers_continuous_batching": True, "top_k": 1}
-    trainer = build(settings, mazes, tokenizer, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, rollouts=rollouts)
     with torch.no_grad():
         trainer.model.model.norm.weight.mul_(4.0)  # away from ties
     batch = sample(trainer, mazes, 4)
@@ -269,7 +249,7 @@ def test_callbacks_and_optimizers_are_used(settings, mazes, tokenizer, rollouts)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     settings |= {"max_steps": 1, "max_grad_norm": 0.0}
     more = {"callbacks": [counts], "optimizers": (optimizer, schedule), "rollouts": rollouts}
-    trainer = build(settings, mazes, tokenizer, model=model, **more)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, model=model, **more)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trainer.train()
     assert counts.steps == 1

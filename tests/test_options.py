@@ -4,18 +4,16 @@ import importlib.util
 
 import pytest
 import torch
-from row_by_row import Uneven, assert_same_gradient, sample
-from trl import GRPOConfig, GRPOTrainer
+from row_by_row import UNEVEN, assert_same_gradient
+from tiny_training import build, sample, short
+from trl import GRPOTrainer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import GroupRelative, RolloutGroups
 from rlvr_trl.testbed import build_model
 
 
-# No extra completion for the first prompt, all up to the cap for the second
-UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
-
-# Options of the loss and the sampling that leave something to see on two prompts of a random model
+# Options of the loss and the sampling with a visible effect on a few prompts of a random model
 OPTIONS = {
     "gradient_checkpointing": {"gradient_checkpointing": True},
     "bf16": {"bf16": True},
@@ -59,37 +57,14 @@ OPTIONS = {
     "log_unique_prompts": {"log_completions": True, "num_completions_to_print": 1, "log_unique_prompts": True},
     "chat_template_kwargs": {"chat_template_kwargs": {"enable_thinking": False}},
 }
-# Nothing of the loss, or more than the one optimizer step that the second route sums up
+# These do not concern the loss, or have more than the one optimizer step that the second route sums up
 NOT_BY_ROW = {"gradient_checkpointing", "steps_per_generation", "generation_batch_size", "shuffle_dataset"}
 NOT_BY_ROW |= {"log_completions", "log_unique_prompts", "chat_template_kwargs"}
-
-
-def right_moves(completions, **kwargs):
-    return [float("R" in completion) for completion in completions]
-
-
-def short(completions, **kwargs):
-    return [1 / (1 + len(completion)) for completion in completions]
-
-
-def all_the_same(completions, **kwargs):
-    return [0.5] * len(completions)
 
 
 @pytest.fixture
 def settings(cpu_settings):
     return cpu_settings | {"per_device_train_batch_size": 16, "epsilon": 0.2}
-
-
-def build(trainer_class, config_class, settings, mazes, tokenizer, rewards=right_moves, model=None, **kwargs):
-    return trainer_class(
-        model or build_model(tokenizer, seed=0),
-        rewards,
-        config_class(**settings),
-        mazes,
-        processing_class=tokenizer,
-        **kwargs,
-    )
 
 
 def assert_same_weights(ours, stock):
@@ -103,9 +78,9 @@ def assert_same_weights(ours, stock):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_equal_groups_train_stock_grpo_to_the_last_bit(settings, mazes, tokenizer, option):
     settings |= OPTIONS[option]
-    stock = build(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer)
+    stock = build(GRPOTrainer, settings, mazes, tokenizer)
     stock.train()
-    ours = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
+    ours = build(RLVRTrainer, settings, mazes, tokenizer)
     ours.train()
     assert_same_weights(ours, stock)
 
@@ -121,7 +96,7 @@ def off_policy(batch: dict) -> dict:
 def test_ragged_groups_have_the_gradient_of_their_rows(settings, mazes, tokenizer, option):
     # two iterations: TRL then computes the old log-probabilities, which the loss compares with
     settings |= {"num_iterations": 2} | OPTIONS[option]
-    trainer = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, short, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, short, rollouts=UNEVEN)
     batch = off_policy(sample(trainer, mazes, 4))
     assert len(batch["prompt_ids"]) == 4 * trainer.num_generations + sum(UNEVEN.extra)
     trainer.args.per_device_train_batch_size = 5
@@ -132,7 +107,7 @@ def test_ragged_groups_have_the_gradient_of_their_rows(settings, mazes, tokenize
 
 @pytest.mark.parametrize("option", sorted(NOT_BY_ROW))
 def test_ragged_groups_train_with_the_rest(settings, mazes, tokenizer, option):
-    trainer = build(RLVRTrainer, RLVRConfig, settings | OPTIONS[option], mazes, tokenizer, short, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings | OPTIONS[option], mazes, tokenizer, short, rollouts=UNEVEN)
     trainer.train()
     assert trainer.state.global_step == 2
     batches = [entry for entry in trainer.state.log_history if "rollouts/extra" in entry]
@@ -146,7 +121,7 @@ def test_ragged_groups_train_with_the_rest(settings, mazes, tokenizer, option):
 def test_nothing_is_trained_when_every_completion_is_truncated(settings, mazes, tokenizer, rollouts):
     settings |= {"mask_truncated_completions": True, "max_completion_length": 2, "beta": 0.0}
     settings |= {"generation_kwargs": {"suppress_tokens": [tokenizer.eos_token_id, tokenizer.pad_token_id]}}
-    trainer = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, short, rollouts=rollouts)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, short, rollouts=rollouts)
     before = [parameter.clone() for parameter in trainer.model.parameters()]
     trainer.train()
     assert trainer.state.log_history[0]["completions/clipped_ratio"] == 1.0
@@ -157,7 +132,7 @@ def test_nothing_is_trained_when_every_completion_is_truncated(settings, mazes, 
 
 def test_truncated_completions_of_every_stage_are_out_of_the_loss(settings, mazes, tokenizer):
     settings |= {"mask_truncated_completions": True, "max_completion_length": 4}
-    trainer = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, short, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, short, rollouts=UNEVEN)
     batch = sample(trainer, mazes, 4)
     ids = batch["completion_ids"]
     truncated = (ids != tokenizer.eos_token_id).all(dim=1) & (ids[:, 3] != tokenizer.pad_token_id)
@@ -166,7 +141,7 @@ def test_truncated_completions_of_every_stage_are_out_of_the_loss(settings, maze
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
 
 
-# --- tokens of high entropy, and an entropy that is held ---
+# --- tokens of high entropy, and a target for the entropy ---
 
 
 @pytest.mark.parametrize(
@@ -180,9 +155,9 @@ def test_truncated_completions_of_every_stage_are_out_of_the_loss(settings, maze
 )
 def test_entropy_options_with_equal_groups_train_stock_grpo(settings, mazes, tokenizer, extra):
     settings |= extra | {"gradient_accumulation_steps": 2}
-    stock = build(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer)
+    stock = build(GRPOTrainer, settings, mazes, tokenizer)
     stock.train()
-    ours = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
+    ours = build(RLVRTrainer, settings, mazes, tokenizer)
     ours.train()
     assert_same_weights(ours, stock)
     assert ours.entropy_coef == stock.entropy_coef
@@ -206,13 +181,13 @@ def test_entropy_options_with_equal_groups_train_stock_grpo(settings, mazes, tok
 )
 def test_what_trl_refuses_is_refused_here(settings, mazes, tokenizer, extra, message):
     with pytest.raises(ValueError, match=message):
-        build(RLVRTrainer, RLVRConfig, settings | extra, mazes, tokenizer)
+        build(RLVRTrainer, settings | extra, mazes, tokenizer)
 
 
 def test_liger_kernels_are_refused_where_they_are_not_installed(settings, mazes, tokenizer):
     if importlib.util.find_spec("liger_kernel"):
         pytest.skip("liger-kernel is installed; its kernels need a GPU")
-    trainer = build(RLVRTrainer, RLVRConfig, settings | {"use_liger_kernel": True}, mazes, tokenizer, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings | {"use_liger_kernel": True}, mazes, tokenizer, rollouts=UNEVEN)
     with pytest.raises(ImportError, match="liger-kernel"):
         trainer.train()
 
@@ -228,10 +203,10 @@ def test_the_old_name_of_continuous_batching_still_means_it(settings):
 
 
 def test_uneven_counts_are_what_the_trainer_merges(settings, mazes, tokenizer):
-    trainer = build(RLVRTrainer, RLVRConfig, settings | {"scale_rewards": "none"}, mazes, tokenizer, rollouts=UNEVEN)
+    trainer = build(RLVRTrainer, settings | {"scale_rewards": "none"}, mazes, tokenizer, rollouts=UNEVEN)
     batch = sample(trainer, mazes, 4)
-    prompts = list(trainer._logs["prompt"])
+    prompts = trainer.logged_completions["prompt"]
     assert [prompts.count(prompt) for prompt in mazes["prompt"][:4]] == [4, 12, 7, 6]
-    rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["right_moves"])
     ids = torch.tensor([prompts.index(prompt) for prompt in prompts])
     torch.testing.assert_close(batch["advantages"], GroupRelative("none")(RolloutGroups(rewards, ids)))

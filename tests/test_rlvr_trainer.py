@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from tiny_training import build, logged_by_trl, share_of_right_moves, trained
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
@@ -15,29 +16,12 @@ from rlvr_trl.testbed import build_model
 
 
 def ends_early(completions, **kwargs):
-    """Varied over the samples of an untrained model: 1 for short completions."""
+    """1 for short completions, which varies over the samples of an untrained model."""
     return [float(len(completion) < 5) for completion in completions]
-
-
-def right_moves(completions, **kwargs):
-    return [completion.count("R") / 4 for completion in completions]
 
 
 def none_for_some(completions, **kwargs):
     return [None if "U" in completion else float("R" in completion) for completion in completions]
-
-
-def run(trainer_class, config_class, settings, mazes, tokenizer, reward_funcs=ends_early, model=None, **kwargs):
-    trainer = trainer_class(
-        model=model or build_model(tokenizer, seed=0),
-        reward_funcs=reward_funcs,
-        args=config_class(**settings),
-        train_dataset=mazes,
-        processing_class=tokenizer,
-        **kwargs,
-    )
-    trainer.train()
-    return trainer
 
 
 def assert_same_training(ours, stock):
@@ -60,37 +44,38 @@ def test_group_relative_trains_stock_grpo_to_the_last_bit(
         "scale_rewards": scale_rewards,
         "beta": 0.0,
     }
-    stock = run(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer)
-    explicit = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, advantages=GroupRelative(scale_rewards))
-    default = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
+    stock = trained(GRPOTrainer, settings, mazes, tokenizer, ends_early)
+    explicit = trained(RLVRTrainer, settings, mazes, tokenizer, ends_early, advantages=GroupRelative(scale_rewards))
+    default = trained(RLVRTrainer, settings, mazes, tokenizer, ends_early)
     assert_same_training(explicit, stock)
     assert_same_training(default, stock)
 
 
 def test_none_rewards_and_weights_train_stock_grpo_to_the_last_bit(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"max_steps": 3, "reward_weights": [1.0, 0.3]}
-    rewards = [none_for_some, right_moves]
-    stock = run(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer, reward_funcs=list(rewards))
-    ours = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, reward_funcs=list(rewards))
+    rewards = [none_for_some, share_of_right_moves]
+    stock = trained(GRPOTrainer, settings, mazes, tokenizer, list(rewards))
+    ours = trained(RLVRTrainer, settings, mazes, tokenizer, list(rewards))
     assert_same_training(ours, stock)
 
 
 def test_normalize_then_sum_keeps_its_meaning(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"max_steps": 3, "multi_objective_aggregation": "normalize_then_sum"}
-    rewards = [ends_early, right_moves]
-    stock = run(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer, reward_funcs=list(rewards))
-    ours = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, reward_funcs=list(rewards))
+    rewards = [ends_early, share_of_right_moves]
+    stock = trained(GRPOTrainer, settings, mazes, tokenizer, list(rewards))
+    ours = trained(RLVRTrainer, settings, mazes, tokenizer, list(rewards))
     for name, weight in stock.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(list(ours._logs["advantages"]), list(stock._logs["advantages"]), rtol=1e-4, atol=1e-5)
+    advantages = [logged_by_trl(trainer)["advantages"] for trainer in (ours, stock)]
+    torch.testing.assert_close(*advantages, rtol=1e-4, atol=1e-5)
 
 
 def test_logged_advantages_are_the_ones_that_train(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"log_completions": True, "num_completions_to_print": 1, "steps_per_generation": 2}
-    trainer = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, right_moves, advantages=PassAtK(3))
+    trainer = trained(RLVRTrainer, settings, mazes, tokenizer, share_of_right_moves, advantages=PassAtK(3))
     table = pd.read_parquet(f"{trainer.args.output_dir}/completions/completions_00001.parquet")
     assert len(table) == 16
-    groups = RolloutGroups(torch.tensor(table["right_moves"].to_numpy()).float(), torch.arange(16) // 4)
+    groups = RolloutGroups(torch.tensor(table["share_of_right_moves"].to_numpy()).float(), torch.arange(16) // 4)
     expected = PassAtK(3)(groups)
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(torch.tensor(table["advantage"].to_numpy()).float(), expected)
@@ -106,10 +91,10 @@ def test_logged_advantages_are_the_ones_that_train(cpu_settings, mazes, tokenize
 
 def test_metrics_describe_the_groups(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"max_steps": 1, "per_device_train_batch_size": 32, "log_completions": True}
-    trainer = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, advantages=PassAtK(2))
+    trainer = trained(RLVRTrainer, settings, mazes, tokenizer, ends_early, advantages=PassAtK(2))
     logged = trainer.state.log_history[0]
-    rewards = torch.tensor(list(trainer._logs["rewards"]["ends_early"])).view(8, 4)
-    advantages = torch.tensor(list(trainer._logs["advantages"])).view(8, 4)
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["ends_early"]).view(8, 4)
+    advantages = torch.tensor(trainer.logged_completions["advantages"]).view(8, 4)
     assert logged["groups/frac_all_wrong"] == (rewards.sum(1) == 0).float().mean()
     assert logged["groups/frac_all_right"] == (rewards.sum(1) == 4).float().mean()
     assert logged["advantages/abs_sum_mean"] == pytest.approx(advantages.abs().sum(1).mean().item())
@@ -119,8 +104,12 @@ def test_metrics_describe_the_groups(cpu_settings, mazes, tokenizer):
 
 
 def test_correctness_reward_and_threshold_are_used(cpu_settings, mazes, tokenizer):
-    settings = cpu_settings | {"max_steps": 1, "correctness_reward": "right_moves", "correctness_threshold": -1.0}
-    trainer = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, [ends_early, right_moves])
+    settings = cpu_settings | {
+        "max_steps": 1,
+        "correctness_reward": "share_of_right_moves",
+        "correctness_threshold": -1.0,
+    }
+    trainer = trained(RLVRTrainer, settings, mazes, tokenizer, [ends_early, share_of_right_moves])
     assert trainer.state.log_history[0]["groups/frac_all_right"] == 1.0
 
 
@@ -131,9 +120,9 @@ def test_a_users_function_is_an_estimator(cpu_settings, mazes, tokenizer):
         seen.append(groups)
         return groups.rewards - 0.5
 
-    trainer = run(RLVRTrainer, RLVRConfig, cpu_settings, mazes, tokenizer, advantages=reward_minus_half)
+    trainer = trained(RLVRTrainer, cpu_settings, mazes, tokenizer, ends_early, advantages=reward_minus_half)
     assert len(seen) == 2 and seen[-1].sizes.tolist() == [4, 4]
-    assert set(trainer._logs["advantages"]) <= {-0.5, 0.5}
+    assert set(trainer.logged_completions["advantages"]) <= {-0.5, 0.5}
     assert seen[-1].lengths.min() >= 1 and seen[-1].lengths.max() <= 6
 
 
@@ -147,7 +136,7 @@ def test_a_users_function_is_an_estimator(cpu_settings, mazes, tokenizer):
 )
 def test_a_users_function_that_returns_nonsense_is_named(cpu_settings, mazes, tokenizer, estimator, message):
     with pytest.raises(ValueError, match=message):
-        run(RLVRTrainer, RLVRConfig, cpu_settings, mazes, tokenizer, advantages=estimator)
+        trained(RLVRTrainer, cpu_settings, mazes, tokenizer, ends_early, advantages=estimator)
 
 
 def test_evaluation_may_use_smaller_groups_than_the_estimator(cpu_settings, mazes, tokenizer):
@@ -158,7 +147,7 @@ def test_evaluation_may_use_smaller_groups_than_the_estimator(cpu_settings, maze
         "per_device_eval_batch_size": 4,
         "k": 2,
     }
-    trainer = run(PassAtKTrainer, PassAtKConfig, settings, mazes, tokenizer, eval_dataset=mazes.select(range(8)))
+    trainer = trained(PassAtKTrainer, settings, mazes, tokenizer, ends_early, eval_dataset=mazes.select(range(8)))
     evaluations = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
     assert len(evaluations) == 2
     assert evaluations[0]["eval_groups/frac_all_wrong"] == pytest.approx(1 - evaluations[0]["eval_reward"])
@@ -167,10 +156,12 @@ def test_evaluation_may_use_smaller_groups_than_the_estimator(cpu_settings, maze
 
 def test_pass_at_k_trainer_is_rlvr_trainer_with_the_estimator(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"max_steps": 3}
-    named = run(PassAtKTrainer, PassAtKConfig, settings | {"k": 2}, mazes, tokenizer)
-    general = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, advantages=PassAtK(2))
-    by_name = run(RLVRTrainer, RLVRConfig, settings | {"advantages": {"name": "pass_at_k", "k": 2}}, mazes, tokenizer)
-    grpo = run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
+    named = trained(PassAtKTrainer, settings | {"k": 2}, mazes, tokenizer, ends_early)
+    general = trained(RLVRTrainer, settings, mazes, tokenizer, ends_early, advantages=PassAtK(2))
+    by_name = trained(
+        RLVRTrainer, settings | {"advantages": {"name": "pass_at_k", "k": 2}}, mazes, tokenizer, ends_early
+    )
+    grpo = trained(RLVRTrainer, settings, mazes, tokenizer, ends_early)
     assert_same_training(named, general)
     assert_same_training(by_name, general)
     assert any(not torch.equal(a, b) for a, b in zip(grpo.model.parameters(), named.model.parameters(), strict=True))
@@ -178,14 +169,9 @@ def test_pass_at_k_trainer_is_rlvr_trainer_with_the_estimator(cpu_settings, maze
 
 def test_resume_trains_on_from_the_checkpoint(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"k": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-    whole = run(PassAtKTrainer, PassAtKConfig, settings, mazes, tokenizer)
-    resumed = PassAtKTrainer(
-        model=build_model(tokenizer, seed=1),  # overwritten by the checkpoint
-        reward_funcs=ends_early,
-        args=PassAtKConfig(**settings),
-        train_dataset=mazes,
-        processing_class=tokenizer,
-    )
+    whole = trained(PassAtKTrainer, settings, mazes, tokenizer, ends_early)
+    other = build_model(tokenizer, seed=1)  # overwritten by the checkpoint
+    resumed = build(PassAtKTrainer, settings, mazes, tokenizer, ends_early, other)
     resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-2")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
@@ -195,12 +181,12 @@ def test_lora_trains_the_adapter_alone(cpu_settings, mazes, tokenizer):
     from peft import LoraConfig
 
     before = build_model(tokenizer, seed=0).state_dict()
-    trainer = run(
+    trainer = trained(
         PassAtKTrainer,
-        PassAtKConfig,
         cpu_settings | {"k": 2},
         mazes,
         tokenizer,
+        ends_early,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
     )
     after = trainer.model.state_dict()
@@ -218,9 +204,7 @@ def test_iterable_and_conversational_datasets(cpu_settings, mazes, tokenizer):
     def reward(completions, **kwargs):
         return [float(len(completion[0]["content"]) < 5) for completion in completions]
 
-    trainer = run(
-        PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, chats.to_iterable_dataset(), tokenizer, reward
-    )
+    trainer = trained(PassAtKTrainer, cpu_settings | {"k": 2}, chats.to_iterable_dataset(), tokenizer, reward)
     assert trainer.state.global_step == 2
 
 
@@ -229,7 +213,7 @@ async def later(completions, **kwargs):
 
 
 def test_async_rewards_work(cpu_settings, mazes, tokenizer):
-    trainer = run(PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, mazes, tokenizer, [later, ends_early])
+    trainer = trained(PassAtKTrainer, cpu_settings | {"k": 2}, mazes, tokenizer, [later, ends_early])
     assert trainer.state.log_history[0]["rewards/later/mean"] > 0
 
 
@@ -260,7 +244,7 @@ def too_few(completions, **kwargs):
 )
 def test_errors_of_reward_functions_name_the_function(cpu_settings, mazes, tokenizer, reward, message):
     with pytest.raises((RuntimeError, ValueError), match=message):
-        run(RLVRTrainer, RLVRConfig, cpu_settings, mazes, tokenizer, [ends_early, reward])
+        trained(RLVRTrainer, cpu_settings, mazes, tokenizer, [ends_early, reward])
 
 
 @pytest.mark.parametrize("trainer_class", [RLVRTrainer, PassAtKTrainer])
@@ -320,9 +304,9 @@ def test_k_equal_to_the_group_size_warns_that_nothing_is_trained(cpu_settings):
 
 
 def test_unknown_correctness_reward_lists_the_functions(cpu_settings, mazes, tokenizer):
-    with pytest.raises(ValueError, match="'acc'.*ends_early, right_moves"):
+    with pytest.raises(ValueError, match="'acc'.*ends_early, share_of_right_moves"):
         settings = cpu_settings | {"correctness_reward": "acc"}
-        run(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, [ends_early, right_moves])
+        trained(RLVRTrainer, settings, mazes, tokenizer, [ends_early, share_of_right_moves])
 
 
 def test_yaml_and_command_line_name_the_estimator(tmp_path):
@@ -340,7 +324,7 @@ def test_yaml_and_command_line_name_the_estimator(tmp_path):
 
 
 def test_model_card_names_the_method(cpu_settings, mazes, tokenizer):
-    trainer = run(PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, mazes, tokenizer)
+    trainer = trained(PassAtKTrainer, cpu_settings | {"k": 2}, mazes, tokenizer, ends_early)
     trainer.create_model_card(model_name="maze")
     with open(f"{trainer.args.output_dir}/README.md") as file:
         card = file.read()
@@ -363,10 +347,33 @@ def test_columns_of_two_functions_do_not_collide(cpu_settings, tokenizer, mazes)
         return ends_early(completions)
 
     for rollouts in (None, DARS("equal_treatment", max_generations=6)):
-        trainer = run(RLVRTrainer, RLVRConfig, cpu_settings, mazes, tokenizer, [moves, again], rollouts=rollouts)
-        completions, extra = list(trainer._logs["completion"]), trainer._logs["extra"]
-        assert list(extra["answer"]) == [f"first {completion}" for completion in completions]
-        assert list(extra["answer (again)"]) == completions and len(extra) == 2
+        trainer = trained(RLVRTrainer, cpu_settings, mazes, tokenizer, [moves, again], rollouts=rollouts)
+        logged = trainer.logged_completions
+        completions, extra = logged["completion"], logged["extra"]
+        assert extra["answer"] == [f"first {completion}" for completion in completions]
+        assert extra["answer (again)"] == completions and len(extra) == 2
+
+
+@pytest.mark.parametrize("rollouts", [None, DARS("equal_treatment", max_generations=6)], ids=["equal", "ragged"])
+def test_logged_completions_are_plain_lists_of_the_last_batch(cpu_settings, tokenizer, mazes, rollouts):
+    batches = []
+
+    def moves(prompts, completions, log_extra, **kwargs):
+        log_extra("answer", completions)
+        batches.append((prompts, completions))
+        return share_of_right_moves(completions)
+
+    trainer = trained(RLVRTrainer, cpu_settings, mazes, tokenizer, [moves, ends_early], rollouts=rollouts)
+    logged = trainer.logged_completions
+    assert json.loads(json.dumps(logged)) == logged == logged_by_trl(trainer)
+    assert list(logged) == ["prompt", "completion", "rewards", "advantages", "extra", "images"]
+    last = batches[len(batches) // 2 :]  # the two batches have the same number of stages
+    assert len(last) == (1 if rollouts is None else 2)
+    assert logged["prompt"] == [prompt for prompts, _ in last for prompt in prompts]
+    assert logged["completion"] == [completion for _, completions in last for completion in completions]
+    assert logged["rewards"]["moves"] == share_of_right_moves(logged["completion"])
+    assert list(logged["rewards"]) == ["moves", "ends_early"] and logged["extra"] == {"answer": logged["completion"]}
+    assert len(logged["advantages"]) == len(logged["completion"]) and logged["images"] == []
 
 
 def test_dataset_columns_reach_the_reward_function(cpu_settings, tokenizer, mazes):
@@ -378,5 +385,5 @@ def test_dataset_columns_reach_the_reward_function(cpu_settings, tokenizer, maze
         assert [mazes["prompt"][i] for i in number] == prompts
         return [float(len(c) < 5) for c in completions]
 
-    run(PassAtKTrainer, PassAtKConfig, cpu_settings | {"k": 2}, numbered, tokenizer, reward)
+    trained(PassAtKTrainer, cpu_settings | {"k": 2}, numbered, tokenizer, reward)
     assert len(seen) == 4

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from tiny_training import build, flat_weights, planned_batch, right_moves, sample
 from transformers import AutoModelForCausalLM
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import GroupRelative, PassAtK, RolloutGroups
@@ -13,21 +14,11 @@ from rlvr_trl.rollouts import DARS, ReinforceAda, hardness_weighted
 from rlvr_trl.testbed import build_model
 
 
-def right_moves(completions, **kwargs):
-    return [float("R" in completion) for completion in completions]
-
-
 def always(value):
     def reward(completions, **kwargs):
         return [value] * len(completions)
 
     return reward
-
-
-def build(trainer_class, config_class, settings, mazes, tokenizer, reward=right_moves, **kwargs):
-    return trainer_class(
-        build_model(tokenizer, seed=0), reward, config_class(**settings), mazes, processing_class=tokenizer, **kwargs
-    )
 
 
 @pytest.fixture
@@ -41,9 +32,10 @@ def settings(cpu_settings):
 
 
 def logged_groups(trainer, first_stage):
-    """Rewards of the first stage and of all, by prompt, from the trainer's log of completions."""
-    prompts = list(trainer._logs["prompt"])
-    rewards = list(next(iter(trainer._logs["rewards"].values())))
+    """Rewards of the first stage and of all stages, by prompt, from the trainer's log of completions."""
+    logs = trainer.logged_completions
+    prompts = logs["prompt"]
+    rewards = next(iter(logs["rewards"].values()))
     groups = {}
     for index, (prompt, reward) in enumerate(zip(prompts, rewards, strict=True)):
         first, whole = groups.setdefault(prompt, ([], []))
@@ -61,7 +53,7 @@ def test_every_prompt_gets_what_the_schedule_says(settings, numbered, tokenizer)
         assert [numbered["prompt"][i] for i in number] == prompts
         return right_moves(completions)
 
-    trainer = build(DARSTrainer, DARSConfig, settings | {"max_generations": 10}, numbered, tokenizer, checked)
+    trainer = build(DARSTrainer, settings | {"max_generations": 10}, numbered, tokenizer, checked)
     trainer.train()
     groups = logged_groups(trainer, first_stage=16)
     assert len(groups) == 4
@@ -76,21 +68,18 @@ def test_advantages_tokens_and_log_probs_stay_with_their_completion(settings, nu
     settings |= {"num_completions_to_print": 1, "loss_type": "dapo"}
     build_model(tokenizer, seed=1).save_pretrained(tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    args = DARSConfig(**settings)
-    trainer = DARSTrainer(model, right_moves, args, numbered, processing_class=tokenizer)
+    trainer = build(DARSTrainer, settings, numbered, tokenizer, model=model)
     with torch.no_grad():  # away from the reference
         trainer.model.model.norm.weight.mul_(1.5)
-    inputs = [row for row in numbered.select(range(4)) for _ in range(4)]
-    trainer.model.train()
-    batch = trainer._generate_and_score_completions(inputs)
-    logs = trainer._logs
+    batch = sample(trainer, numbered, 4)
+    logs = trainer.logged_completions
 
     assert not torch.allclose(batch["old_per_token_logps"], batch["ref_per_token_logps"], atol=0.01)
     texts = tokenizer.batch_decode(batch["completion_ids"], skip_special_tokens=True)
     prompts = tokenizer.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
-    assert texts == list(logs["completion"]) and prompts == list(logs["prompt"])
-    assert batch["advantages"].tolist() == list(logs["advantages"])
-    rewards = torch.tensor(list(logs["rewards"]["right_moves"]))
+    assert texts == logs["completion"] and prompts == logs["prompt"]
+    assert batch["advantages"].tolist() == logs["advantages"]
+    rewards = torch.tensor(logs["rewards"]["right_moves"])
     ids = torch.tensor([prompts.index(prompt) for prompt in prompts])
     torch.testing.assert_close(batch["advantages"], GroupRelative("none")(RolloutGroups(rewards, ids)))
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
@@ -108,19 +97,19 @@ def test_advantages_tokens_and_log_probs_stay_with_their_completion(settings, nu
 
 def test_metrics_describe_the_merged_batch(settings, mazes, tokenizer):
     settings |= {"max_generations": 10, "per_device_train_batch_size": 32}
-    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer)
+    trainer = build(DARSTrainer, settings, mazes, tokenizer)
     trainer.train()
     logged = trainer.state.log_history[0]
     groups = logged_groups(trainer, first_stage=32)
-    rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
-    mask = trainer._plan.batch["completion_mask"]
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["right_moves"])
+    mask = planned_batch(trainer)["completion_mask"]
     lengths = mask.sum(1).float()
     assert len(rewards) > 32 == 8 * 4
     assert logged["reward"] == pytest.approx(rewards.mean().item())
     assert logged["rewards/right_moves/std"] == pytest.approx(rewards.std().item())
     assert logged["completions/mean_length"] == pytest.approx(lengths.mean().item())
     assert logged["completions/max_length"] == lengths.max()
-    last = trainer._plan.batch["completion_ids"].gather(1, lengths.long()[:, None] - 1)[:, 0]
+    last = planned_batch(trainer)["completion_ids"].gather(1, lengths.long()[:, None] - 1)[:, 0]
     ended = (last == tokenizer.eos_token_id) | (last == tokenizer.pad_token_id)
     assert logged["completions/clipped_ratio"] == pytest.approx((~ended).float().mean().item())
     sizes = [len(whole) for _, whole in groups.values()]
@@ -151,7 +140,7 @@ def test_metrics_describe_the_merged_batch(settings, mazes, tokenizer):
 )
 def test_extreme_batches_train_and_change_nothing(settings, mazes, tokenizer, reward, zero_accuracy, per_prompt):
     settings |= {"max_generations": 12, "zero_accuracy": zero_accuracy, "max_steps": 2}
-    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer, always(reward))
+    trainer = build(DARSTrainer, settings, mazes, tokenizer, always(reward))
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.train()
     history = trainer.state.log_history
@@ -164,7 +153,7 @@ def test_extreme_batches_train_and_change_nothing(settings, mazes, tokenizer, re
 
 def test_a_budget_serves_the_hardest_prompts(settings, mazes, tokenizer):
     settings |= {"max_generations": 12, "max_extra_rollouts": 9}
-    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer, always(0.0))
+    trainer = build(DARSTrainer, settings, mazes, tokenizer, always(0.0))
     trainer.train()
     assert trainer.state.log_history[0]["rollouts/extra"] == 9
     sizes = sorted(len(whole) for _, whole in logged_groups(trainer, 16).values())
@@ -180,7 +169,7 @@ def test_an_allocator_may_take_many_rounds(settings, mazes, tokenizer):
             return super().__call__(stage, num_samples, num_correct, num_judged)
 
     allocator = Counting(max_generations=14, round_size=2, positives=2, negatives=1)
-    trainer = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, rollouts=allocator)
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, rollouts=allocator)
     trainer.train()
     assert [stage for stage, _, _ in rounds] == list(range(1, len(rounds) + 1)) and len(rounds) > 2
     for _, whole in logged_groups(trainer, 16).values():
@@ -190,14 +179,14 @@ def test_an_allocator_may_take_many_rounds(settings, mazes, tokenizer):
 
 def test_estimators_work_on_top(settings, mazes, tokenizer):
     settings |= {"num_generations": 8, "max_generations": 20}
-    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer, advantages=PassAtK(8))
+    trainer = build(DARSTrainer, settings, mazes, tokenizer, advantages=PassAtK(8))
     trainer.train()
-    prompts = list(trainer._logs["prompt"])
+    prompts = trainer.logged_completions["prompt"]
     ids = torch.tensor([prompts.index(prompt) for prompt in prompts])
-    rewards = torch.tensor(list(trainer._logs["rewards"]["right_moves"]))
+    rewards = torch.tensor(trainer.logged_completions["rewards"]["right_moves"])
     groups = RolloutGroups(rewards, ids)
     assert len(set(groups.sizes.tolist())) > 1
-    torch.testing.assert_close(torch.tensor(list(trainer._logs["advantages"])), PassAtK(8)(groups))
+    torch.testing.assert_close(torch.tensor(trainer.logged_completions["advantages"]), PassAtK(8)(groups))
 
 
 def test_a_reward_that_raises_in_the_second_stage_leaves_nothing_behind(settings, mazes, tokenizer):
@@ -208,18 +197,18 @@ def test_a_reward_that_raises_in_the_second_stage_leaves_nothing_behind(settings
             raise KeyError("second stage")
         return right_moves(completions)
 
-    trainer = build(DARSTrainer, DARSConfig, settings | {"max_generations": 12}, mazes, tokenizer, breaks_on_extra)
-    inputs = [row for row in mazes.select(range(4)) for _ in range(4)]
-    trainer.model.train()
+    trainer = build(DARSTrainer, settings | {"max_generations": 12}, mazes, tokenizer, breaks_on_extra)
     with pytest.raises(RuntimeError, match="'breaks_on_extra' raised KeyError"):
-        trainer._generate_and_score_completions(inputs)
-    assert trainer.num_generations == 4 and trainer._plan is None
-    assert not trainer._metrics["train"] and not trainer._logs["prompt"] and not trainer._logs["rewards"]
+        sample(trainer, mazes, 4)
+    assert trainer.num_generations == 4 and planned_batch(trainer) is None
+    logs = trainer.logged_completions
+    assert not trainer._metrics["train"] and not logs["prompt"] and not logs["rewards"]
     assert not trainer._pending_extra_logs and not trainer._pending_metrics
     # what was logged before the fault does not reach the next batch
     trainer.reward_funcs = [right_moves]
-    batch = trainer._generate_and_score_completions(inputs)
-    assert len(batch["advantages"]) == len(trainer._logs["prompt"]) and "seen" not in trainer._logs["extra"]
+    batch = sample(trainer, mazes, 4)
+    logs = trainer.logged_completions
+    assert len(batch["advantages"]) == len(logs["prompt"]) and "seen" not in logs["extra"]
 
 
 def test_extra_columns_and_metrics_of_rewards_are_joined(settings, mazes, tokenizer):
@@ -230,11 +219,12 @@ def test_extra_columns_and_metrics_of_rewards_are_joined(settings, mazes, tokeni
         log_metric("rows", float(len(completions)))
         return right_moves(completions)
 
-    trainer = build(DARSTrainer, DARSConfig, settings | {"max_generations": 12}, mazes, tokenizer, logs)
+    trainer = build(DARSTrainer, settings | {"max_generations": 12}, mazes, tokenizer, logs)
     trainer.train()
-    total = len(trainer._logs["prompt"])
-    assert list(trainer._logs["extra"]["text"]) == list(trainer._logs["completion"])
-    assert list(trainer._logs["extra"]["first stage only"]) == [1] * 16 + [None] * (total - 16)
+    logged = trainer.logged_completions
+    total = len(logged["prompt"])
+    assert logged["extra"]["text"] == logged["completion"]
+    assert logged["extra"]["first stage only"] == [1] * 16 + [None] * (total - 16)
     extra = total - 16
     assert trainer.state.log_history[0]["rows"] == pytest.approx((16 * 16 + extra * extra) / total)
 
@@ -247,7 +237,7 @@ def test_evaluation_has_no_extra_stage(settings, mazes, tokenizer):
         seen.append(len(completions))
         return [0.0] * len(completions)
 
-    trainer = build(DARSTrainer, DARSConfig, settings, mazes, tokenizer, reward, eval_dataset=mazes.select(range(3)))
+    trainer = build(DARSTrainer, settings, mazes, tokenizer, reward, eval_dataset=mazes.select(range(3)))
     trainer.train()
     assert seen == [16, 4 * 8, 4, 4, 4]
 
@@ -266,23 +256,21 @@ def widths_of_forward_passes(trainer):
 
 def test_no_pass_is_larger_than_allowed(settings, mazes, tokenizer):
     settings |= {"prompts_per_batch": 4, "per_device_train_batch_size": 5, "num_iterations": 2, "max_steps": 4}
-    rows = build(DARSTrainer, DARSConfig, settings | {"max_generations": 12}, mazes, tokenizer)
+    rows = build(DARSTrainer, settings | {"max_generations": 12}, mazes, tokenizer)
     shapes = widths_of_forward_passes(rows)
     rows.train()
     assert shapes and max(rows for rows, _ in shapes) == 5
-    tokens = build(
-        DARSTrainer, DARSConfig, settings | {"max_generations": 12, "max_tokens_per_micro_batch": 50}, mazes, tokenizer
-    )
+    tokens = build(DARSTrainer, settings | {"max_generations": 12, "max_tokens_per_micro_batch": 50}, mazes, tokenizer)
     shapes = widths_of_forward_passes(tokens)
     tokens.train()
     assert shapes and max(rows * width for rows, width in shapes) <= 50
     with pytest.raises(ValueError, match=r"have \d+ tokens, more than `max_tokens_per_micro_batch`=20"):
         short = settings | {"max_tokens_per_micro_batch": 20}
-        build(RLVRTrainer, RLVRConfig, short, mazes, tokenizer).train()
+        build(RLVRTrainer, short, mazes, tokenizer).train()
 
 
 def relative_difference(model, other):
-    ours, theirs = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (model, other))
+    ours, theirs = flat_weights(model), flat_weights(other)
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
@@ -299,10 +287,10 @@ SPLITS = [
 def test_with_equal_groups_trimming_trains_stock_grpo(cpu_settings, mazes, tokenizer, split, loss_type):
     # SGD: Adam turns rounding errors of gradients near 0 into whole steps
     settings = cpu_settings | split | {"loss_type": loss_type, "max_steps": 4, "optim": "sgd", "learning_rate": 0.05}
-    stock = build(GRPOTrainer, GRPOConfig, settings, mazes, tokenizer)
+    stock = build(GRPOTrainer, settings, mazes, tokenizer)
     start = build_model(tokenizer, seed=0)
     stock.train()
-    ours = build(RLVRTrainer, RLVRConfig, settings | {"trim_padding": True}, mazes, tokenizer)
+    ours = build(RLVRTrainer, settings | {"trim_padding": True}, mazes, tokenizer)
     ours.train()
     assert relative_difference(start, stock.model) > 1e-4
     assert relative_difference(ours.model, stock.model) < 1e-5
@@ -314,10 +302,10 @@ def test_with_equal_groups_trimming_trains_stock_grpo(cpu_settings, mazes, token
 
 def test_breadth_is_one_setting(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"max_steps": 4, "optim": "sgd", "learning_rate": 0.05, "num_iterations": 2}
-    whole = build(RLVRTrainer, RLVRConfig, settings | {"per_device_train_batch_size": 32}, mazes, tokenizer)
+    whole = build(RLVRTrainer, settings | {"per_device_train_batch_size": 32}, mazes, tokenizer)
     whole.train()
     breadth = settings | {"prompts_per_batch": 8, "per_device_train_batch_size": 3}
-    split = build(RLVRTrainer, RLVRConfig, breadth, mazes, tokenizer)
+    split = build(RLVRTrainer, breadth, mazes, tokenizer)
     shapes = widths_of_forward_passes(split)
     split.train()
     assert split.args.generation_batch_size == 32 and max(rows for rows, _ in shapes) == 3
@@ -328,9 +316,7 @@ def test_breadth_is_one_setting(cpu_settings, mazes, tokenizer):
 
 
 def test_transformers_generates_a_few_rows_at_a_time(settings, mazes, tokenizer):
-    trainer = build(
-        DARSTrainer, DARSConfig, settings | {"max_generations": 12, "max_rows_per_generation": 6}, mazes, tokenizer
-    )
+    trainer = build(DARSTrainer, settings | {"max_generations": 12, "max_rows_per_generation": 6}, mazes, tokenizer)
     prefills = []
 
     def record(module, args, kwargs):
@@ -340,12 +326,12 @@ def test_transformers_generates_a_few_rows_at_a_time(settings, mazes, tokenizer)
     trainer.model.register_forward_pre_hook(record, with_kwargs=True)
     trainer.train()
     assert prefills[:3] == [6, 6, 4] and max(prefills) == 6
-    assert len(trainer._logs["prompt"]) > 16
+    assert len(trainer.logged_completions["prompt"]) > 16
 
 
 def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
     settings = cpu_settings | {"prompts_per_batch": 6, "num_iterations": 2}
-    build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer)
+    build(RLVRTrainer, settings, mazes, tokenizer)
     out = capsys.readouterr().out
     assert "6 prompts x 4 generations = 24 completions on 1 process, 24 each, at most 8 in one forward pass" in out
     assert "2 for every one batch (num_iterations=2)" in out
@@ -360,7 +346,6 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         (DARSConfig, {"generation_kwargs": {"seed": 3}}, "seed=3.*identical"),
         (DARSConfig, {"use_adaptive_entropy": True}, "use_adaptive_entropy"),
         (DARSConfig, {"top_entropy_quantile": 0.2}, "`top_entropy_quantile`=0.2.*must be 1.0"),
-        (DARSConfig, {"loss_type": "of_tomorrow"}, "`loss_type` must be one of grpo, .*vespo.*, got .of_tomorrow."),
         (DARSConfig, {"max_extra_rollouts": -1}, "-1"),
         (RLVRConfig, {"max_rows_per_generation": 0}, "at least 1, got 0"),
         (RLVRConfig, {"max_rows_per_generation": 8, "use_vllm": True}, "no effect with `use_vllm`"),
@@ -389,7 +374,7 @@ def test_rollouts_in_two_places_are_refused(cpu_settings, mazes):
 
 
 class Asks(DARS):
-    """An allocator of a user's that asks for what it should not."""
+    """A user's allocator that asks for what it should not."""
 
     def __init__(self, answer):
         super().__init__(max_generations=8)
@@ -409,7 +394,7 @@ class Asks(DARS):
     ],
 )
 def test_a_users_allocator_is_checked(settings, mazes, tokenizer, answer, message):
-    trainer = build(RLVRTrainer, RLVRConfig, settings, mazes, tokenizer, rollouts=Asks(answer))
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, rollouts=Asks(answer))
     with pytest.raises(ValueError, match=message):
         trainer.train()
 

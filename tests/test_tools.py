@@ -1,17 +1,16 @@
-"""Tools, environments and custom rollouts with ragged groups: which tokens are in the loss, and whose is what."""
+"""Tools, environments and custom rollouts with ragged groups: what is in the loss, and what belongs to whom."""
 
 import pytest
 import torch
 from datasets import Dataset
-from row_by_row import Uneven, assert_same_gradient, prompts_of, sample
+from row_by_row import ROLLOUTS, UNEVEN, assert_same_gradient, prompts_of
+from tiny_training import build, sample
 from tool_user import CallsTools, build_tool_model, build_tool_tokenizer
 
-from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl import RLVRTrainer
 from rlvr_trl.trainer.batch_layout import merge
 
 
-UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
-ROLLOUTS = pytest.mark.parametrize("rollouts", [None, UNEVEN], ids=["equal", "ragged"])
 SUMS = [(3, 4), (1, 5), (2, 9), (8, 0)]
 
 
@@ -69,10 +68,8 @@ def settings(cpu_settings):
     return cpu_settings | more
 
 
-def build(settings, tokenizer, sums, rewards=right, trainer_class=ToolUser, **kwargs):
-    return trainer_class(
-        build_tool_model(tokenizer), rewards, RLVRConfig(**settings), sums, processing_class=tokenizer, **kwargs
-    )
+def build_tool_user(trainer_class, settings, sums, tokenizer, rewards=right, **kwargs):
+    return build(trainer_class, settings, sums, tokenizer, rewards, build_tool_model(tokenizer), **kwargs)
 
 
 def texts_of(tokenizer, batch):
@@ -97,7 +94,7 @@ def written_by_model(tokenizer, text: str) -> list[int]:
 @pytest.mark.parametrize("tool", [add, add_later], ids=["sync", "async"])
 def test_what_tools_wrote_is_out_of_the_loss(settings, tokenizer, sums, tool, rollouts):
     settings |= {"trim_padding": True, "num_iterations": 2}
-    trainer = build(settings, tokenizer, sums, tools=[tool], rollouts=rollouts)
+    trainer = build_tool_user(ToolUser, settings, sums, tokenizer, tools=[tool], rollouts=rollouts)
     batch = sample(trainer, sums, 4)
     order = prompts_of(UNEVEN.extra if rollouts else (0,) * 4)
     texts = texts_of(tokenizer, batch)
@@ -121,9 +118,9 @@ def test_what_tools_wrote_is_out_of_the_loss(settings, tokenizer, sums, tool, ro
 @ROLLOUTS
 def test_tool_calls_end_after_the_iterations_allowed(settings, tokenizer, sums, rollouts):
     settings |= {"max_tool_calling_iterations": 2, "max_completion_length": 400}
-    trainer = build(settings, tokenizer, sums, trainer_class=Insistent, tools=[add], rollouts=rollouts)
+    trainer = build_tool_user(Insistent, settings, sums, tokenizer, tools=[add], rollouts=rollouts)
     trainer.train()
-    turns = [sum(message["role"] == "tool" for message in said) for said in trainer._logs["completion"]]
+    turns = [sum(message["role"] == "tool" for message in said) for said in trainer.logged_completions["completion"]]
     assert max(turns) == 2 and min(turns) == 0 and len(turns) == (29 if rollouts else 16)
 
 
@@ -131,7 +128,7 @@ def test_tool_calls_end_after_the_iterations_allowed(settings, tokenizer, sums, 
 
 
 class Calculator:
-    """Knows from `reset` what it is asked, and from its tool what it was told."""
+    """Learns from `reset` what the question is, and from its tool what the model answered."""
 
     made = 0
 
@@ -172,10 +169,12 @@ def test_every_completion_has_an_environment_of_its_own(settings, tokenizer, sum
     if several:
         factory = {"calculator": Calculator, "other": Other}
         sums = sums.add_column("environment", ["calculator", "other", "calculator", "other"])
-    trainer = build(settings, tokenizer, sums, None, environment_factory=factory, rollouts=rollouts)
+    trainer = build_tool_user(
+        ToolUser, settings, sums, tokenizer, None, environment_factory=factory, rollouts=rollouts
+    )
     batch = sample(trainer, sums, 4)
     order = prompts_of(UNEVEN.extra if rollouts else (0,) * 4)
-    rewards = torch.tensor([list(values) for values in trainer._logs["rewards"].values()]).nansum(dim=0)
+    rewards = torch.tensor(list(trainer.logged_completions["rewards"].values())).nansum(dim=0)
     for row, (prompt, text) in enumerate(zip(order, texts_of(tokenizer, batch), strict=True)):
         a, b = SUMS[prompt]
         assert f"{a}+{b} please" in tokenizer.decode(batch["prompt_ids"][row])
@@ -192,7 +191,7 @@ def test_every_completion_has_an_environment_of_its_own(settings, tokenizer, sum
 
 
 class AsksItself(Calculator):
-    """Makes its prompts up, a new one each time."""
+    """Makes up a new prompt each time."""
 
     asked = 0
 
@@ -203,11 +202,13 @@ class AsksItself(Calculator):
 
 def test_environments_that_make_the_prompts_have_no_extra_completions(settings, tokenizer, sums):
     with pytest.raises(ValueError, match="another prompt than its group"):
-        build(settings, tokenizer, None, None, environment_factory=AsksItself, rollouts=UNEVEN)
+        build_tool_user(ToolUser, settings, None, tokenizer, None, environment_factory=AsksItself, rollouts=UNEVEN)
     named = Dataset.from_dict({"environment": ["a"] * 4})
     with pytest.raises(ValueError, match=r"columns \['environment'\]"):
-        build(settings, tokenizer, named, None, environment_factory={"a": AsksItself}, rollouts=UNEVEN)
-    trainer = build(settings, tokenizer, None, None, environment_factory=AsksItself)
+        build_tool_user(
+            ToolUser, settings, named, tokenizer, None, environment_factory={"a": AsksItself}, rollouts=UNEVEN
+        )
+    trainer = build_tool_user(ToolUser, settings, None, tokenizer, None, environment_factory=AsksItself)
     trainer.train()
     assert trainer.state.global_step == 2
 
@@ -237,7 +238,7 @@ def test_a_rollout_function_is_asked_in_every_stage(settings, tokenizer, sums, w
         return [n / 10 for n in number]
 
     settings |= {"trim_padding": True, "num_iterations": 2}
-    trainer = build(settings, tokenizer, sums, reward, RLVRTrainer, rollout_func=roll_out, rollouts=rollouts)
+    trainer = build_tool_user(RLVRTrainer, settings, sums, tokenizer, reward, rollout_func=roll_out, rollouts=rollouts)
     batch = sample(trainer, sums, 4)
     order = prompts_of(UNEVEN.extra if rollouts else (0,) * 4)
     assert asked == ([16, 13] if rollouts else [16])

@@ -4,22 +4,18 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from row_by_row import Uneven, assert_same_gradient, prompts_of, sample
+from row_by_row import UNEVEN, Uneven, assert_same_gradient, prompts_of
+from tiny_training import build, planned_steps, sample, short
 from tiny_vlm import IMAGE, build_processor, build_vision_model
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid
 
-from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer
+from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import AdaptivePassAtK
 
 
-UNEVEN = Uneven((0, 8, 3, 2), max_generations=12)
 # Number and size of the images of each prompt
 IMAGES = [[(16, 16)], [(24, 16), (8, 32)], [(32, 32)], [(16, 8), (16, 16), (8, 8)]]
-
-
-def short(completions, **kwargs):
-    return [1 / (1 + len(completion[0]["content"])) for completion in completions]
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +38,15 @@ def settings(cpu_settings):
     return cpu_settings | {"per_device_train_batch_size": 16, "shuffle_dataset": False}
 
 
-def build(settings, pictures, processor, trainer_class=RLVRTrainer, config_class=RLVRConfig, **kwargs):
-    return trainer_class(
-        build_vision_model(sharpness=4.0),
-        short,
-        config_class(**settings),
-        pictures,
-        processing_class=processor,
-        **kwargs,
-    )
+def build_with_images(trainer_class, settings, pictures, processor, **kwargs):
+    return build(trainer_class, settings, pictures, processor, short, build_vision_model(sharpness=4.0), **kwargs)
 
 
 @pytest.mark.parametrize("extra", [UNEVEN.extra, (8, 0, 0, 0)], ids=["all widths", "narrow ones only"])
 @pytest.mark.parametrize("pad_to_multiple_of", [None, 16])
 def test_every_row_has_the_images_of_its_prompt(settings, pictures, processor, pad_to_multiple_of, extra):
     settings |= {"pad_to_multiple_of": pad_to_multiple_of}
-    trainer = build(settings, pictures, processor, rollouts=Uneven(extra, max_generations=12))
+    trainer = build_with_images(RLVRTrainer, settings, pictures, processor, rollouts=Uneven(extra, max_generations=12))
     batch = sample(trainer, pictures, 4)
     order = prompts_of(extra)
     assert len(batch["prompt_ids"]) == len(batch["pixel_values"]) == len(order) == 16 + sum(extra)
@@ -70,7 +59,7 @@ def test_every_row_has_the_images_of_its_prompt(settings, pictures, processor, p
         ids = torch.cat([batch["prompt_ids"][row], batch["completion_ids"][row]])
         assert torch.equal(batch["mm_token_type_ids"][row], (ids == image_token).long())
         assert (ids == image_token).sum() * 4 == len(alone["pixel_values"])  # 2x2 patches a token
-    assert list(trainer._logs["images"]) == [pictures[prompt]["images"] for prompt in order]
+    assert trainer.logged_completions["images"] == [pictures[prompt]["images"] for prompt in order]
 
 
 SPLITS = {
@@ -101,7 +90,7 @@ def test_groups_have_the_gradient_of_their_rows(settings, pictures, processor, t
     batch["old_per_token_logps"] = batch["old_per_token_logps"] + 0.3 * noise * batch["completion_mask"]
     trainer.args.per_device_train_batch_size = rows
     assert_same_gradient(trainer, batch)
-    passes = trainer._plan.updates[0].passes
+    passes = planned_steps(trainer)[0].passes
     assert all(part.num_real <= rows for part in passes)
     if split == "token budget":
         assert len(passes) > 2 and all(part.num_computed <= 150 for part in passes)
@@ -116,9 +105,9 @@ def trainer_batch(trainer, pictures, rollouts):
 
 def test_equal_groups_train_stock_grpo_to_the_last_bit(settings, pictures, processor):
     settings |= {"steps_per_generation": 2, "per_device_train_batch_size": 8}
-    stock = build(settings, pictures, processor, GRPOTrainer, GRPOConfig)
+    stock = build_with_images(GRPOTrainer, settings, pictures, processor)
     stock.train()
-    ours = build(settings, pictures, processor)
+    ours = build_with_images(RLVRTrainer, settings, pictures, processor)
     ours.train()
     start = build_vision_model(sharpness=4.0)
     assert any(not torch.equal(a, b) for a, b in zip(stock.model.parameters(), start.parameters(), strict=True))
@@ -129,7 +118,7 @@ def test_equal_groups_train_stock_grpo_to_the_last_bit(settings, pictures, proce
 def test_dars_trains_the_vision_tower_and_resumes_in_the_middle_of_a_batch(settings, pictures, processor, tmp_path):
     settings |= {"num_iterations": 2, "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
     settings |= {"max_generations": 9, "zero_accuracy": "cap", "correctness_threshold": 0.15}
-    whole = build(settings, pictures, processor, DARSTrainer, DARSConfig)
+    whole = build_with_images(DARSTrainer, settings, pictures, processor)
     start = {name: weight.clone() for name, weight in whole.model.named_parameters()}
     whole.train()
     extra = [entry["rollouts/extra"] for entry in whole.state.log_history if "rollouts/extra" in entry]
@@ -137,7 +126,8 @@ def test_dars_trains_the_vision_tower_and_resumes_in_the_middle_of_a_batch(setti
     tower = [name for name in start if "visual" in name]
     after = dict(whole.model.named_parameters())
     assert tower and any(not torch.equal(after[name], start[name]) for name in tower)
-    resumed = build(settings | {"output_dir": str(tmp_path / "again")}, pictures, processor, DARSTrainer, DARSConfig)
+    again = settings | {"output_dir": str(tmp_path / "again")}
+    resumed = build_with_images(DARSTrainer, again, pictures, processor)
     resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1")
     for name, weight in resumed.model.named_parameters():
         assert torch.equal(weight, after[name]), name
@@ -151,7 +141,7 @@ def test_entropies_of_rows_with_images(settings, pictures, processor):
             seen.append(groups.entropies)
             return super().__call__(groups)
 
-    trainer = build(settings, pictures, processor, rollouts=UNEVEN, advantages=Recording(2))
+    trainer = build_with_images(RLVRTrainer, settings, pictures, processor, rollouts=UNEVEN, advantages=Recording(2))
     batch = sample(trainer, pictures, 4)
     assert len(seen[-1]) == 29
     for row in (0, 5, 9, 15, 17, 25, 27):
@@ -169,10 +159,10 @@ def test_entropies_of_rows_with_images(settings, pictures, processor):
         torch.testing.assert_close(seen[-1][row], entropy, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("trainer_class", "config_class"), [(GRPOTrainer, GRPOConfig), (RLVRTrainer, RLVRConfig)])
-def test_prompts_with_and_without_images_do_not_mix(settings, pictures, processor, trainer_class, config_class):
-    """TRL hands the processor None for a prompt without images, and Qwen's does not take it."""
+@pytest.mark.parametrize("trainer_class", [GRPOTrainer, RLVRTrainer])
+def test_prompts_with_and_without_images_do_not_mix(settings, pictures, processor, trainer_class):
+    """TRL gives the processor None for a prompt without images, which Qwen's does not accept."""
     images = [pictures[0]["images"], [], [], pictures[3]["images"]]
     mixed = Dataset.from_dict({"prompt": pictures["prompt"], "images": images})
     with pytest.raises(TypeError, match="only a single or a list of entries"):
-        build(settings, mixed, processor, trainer_class, config_class).train()
+        build_with_images(trainer_class, settings, mixed, processor).train()

@@ -175,6 +175,23 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args))
 
+    @property
+    def logged_completions(self) -> dict[str, Any]:
+        """
+        What was logged of the last batch: plain lists with one entry per completion of all processes, in the same
+        order. `"prompt"`, `"completion"` and `"advantages"` are such lists, `"rewards"` holds one per reward function,
+        `"extra"` one per column that a reward function logged, and `"images"` is empty where no prompt has images.
+        """
+        logs = self._logs
+        return {
+            "prompt": list(logs["prompt"]),
+            "completion": list(logs["completion"]),
+            "rewards": {name: list(rewards) for name, rewards in logs["rewards"].items()},
+            "advantages": list(logs["advantages"]),
+            "extra": {column: list(values) for column, values in logs["extra"].items()},
+            "images": list(logs["images"]),
+        }
+
     # --- one batch, from prompts to advantages: docs/one_step.md ---
 
     def _generate_and_score_completions(self, inputs):

@@ -1,5 +1,5 @@
 """
-A run on several processes of which one fails in the way named on the command line, in its third step.
+A run on several processes, one of which fails in its third step in the way named on the command line.
 
 It writes the time of the failure into `failed_at`.
 """
@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import torch
+from tiny_training import ON_CPU, build
 
-from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl import RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.testbed import build_model, build_tokenizer
+from rlvr_trl.testbed import build_tokenizer
 
 
 RANK = int(os.environ.get("RANK", 0))
@@ -75,9 +76,9 @@ def main():
     parser.add_argument("--trim", action="store_true", help="trains in passes of its own, and not in TRL's")
     args = parser.parse_args()
     Fails.how, Fails.on = args.how, args.on
-    if args.how == "kill":  # the launcher's signal may come before the lost connection shows: obeyed a second later
+    if args.how == "kill":
+        # the launcher's signal may come before the lost connection is noticed, so obey it a second later
         signal.signal(signal.SIGTERM, lambda *_: threading.Timer(1, os._exit, [1]).start())
-    tokenizer = build_tokenizer()
 
     def moves(completions, trainer_state, **kwargs):
         if trainer_state.global_step == STEP and args.on == RANK:
@@ -89,27 +90,18 @@ def main():
                 os.kill(os.getpid(), signal.SIGKILL)
         return [len(set(completion) & set("UDLR")) / 4 for completion in completions]
 
-    trainer = Fails(
-        build_model(tokenizer, seed=0),
-        moves,
-        RLVRConfig(
-            args.folder,
-            per_device_train_batch_size=4,
-            num_generations=4,
-            max_completion_length=6,
-            max_steps=4,
-            save_strategy="steps",
-            save_steps=1,
-            trim_padding=args.trim,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        make_maze_dataset(8, prompt_style="bare", seed=5),
-        processing_class=tokenizer,
-    )
+    settings = {
+        "output_dir": args.folder,
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "trim_padding": args.trim,
+        **ON_CPU,
+    }
+    trainer = build(Fails, settings, make_maze_dataset(8, prompt_style="bare", seed=5), build_tokenizer(), moves)
     assert trainer.accelerator.num_processes == 2
     trainer.train()
     print(f"process {RANK} trained to the end")

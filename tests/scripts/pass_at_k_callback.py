@@ -3,10 +3,11 @@
 import sys
 
 import torch
+from tiny_training import ON_CPU, build
 
-from rlvr_trl import PassAtKCallback, RLVRConfig, RLVRTrainer
+from rlvr_trl import PassAtKCallback, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.testbed import build_model, build_tokenizer
+from rlvr_trl.testbed import build_tokenizer
 
 
 def first_move(completions, **kwargs):
@@ -34,19 +35,12 @@ class Recording(PassAtKCallback):
 
 
 def make_trainer(output_dir):
-    tokenizer = build_tokenizer()
     mazes = make_maze_dataset(17, prompt_style="bare", seed=5)
     sizes = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4, "num_generations": 4, "max_steps": 4}
-    cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
     steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "no", "logging_steps": 1}
-    trainer = RLVRTrainer(
-        build_model(tokenizer, seed=0),
-        first_move,
-        RLVRConfig(output_dir, learning_rate=1e-3, max_completion_length=6, **sizes, **cpu, **steps),
-        mazes.select(range(12)),
-        eval_dataset=mazes.select(range(4)),
-        processing_class=tokenizer,
-    )
+    training = {"output_dir": output_dir, "learning_rate": 1e-3, "max_completion_length": 6, **ON_CPU}
+    few, some = mazes.select(range(4)), mazes.select(range(12))
+    trainer = build(RLVRTrainer, training | sizes | steps, some, build_tokenizer(), first_move, eval_dataset=few)
     assert trainer.accelerator.num_processes == 2
     assert str(trainer.accelerator.distributed_type).endswith("MULTI_CPU"), trainer.accelerator.distributed_type
     return trainer, mazes.select(range(12, 17))

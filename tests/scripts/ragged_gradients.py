@@ -8,15 +8,13 @@ import sys
 from itertools import product
 
 import torch
+from tiny_training import ON_CPU, WatchesSteps
 
 from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_model, build_tokenizer
 from rlvr_trl.trainer.batch_layout import COMPLETION_FIELDS, PROMPT_FIELDS
 
-
-CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-QUIET = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True}
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 ADVANTAGES = (0.9, 0.0, -1.3, 1.7, 0.0, -0.4, 0.6, 0.0, -0.8)
@@ -72,8 +70,8 @@ def check_processes(trainer, processes: int) -> None:
     assert kind.endswith("MULTI_CPU" if processes > 1 else "NO"), kind
 
 
-class HandMade(RLVRTrainer):
-    """Trains on one case after the other. With a learning rate of 0, so that they all see the same weights."""
+class HandMade(WatchesSteps, RLVRTrainer):
+    """Trains on one case after the other, with a learning rate of 0, so that all cases see the same weights."""
 
     cases: list
     gradients: list
@@ -90,14 +88,12 @@ class HandMade(RLVRTrainer):
         mine = ranks[self.accelerator.process_index] if self.accelerator.num_processes == 2 else list(range(9))
         return rows_of_rank(batch, mine)
 
-    def _train_update(self, model, batch, block, num_items_in_batch):
-        loss = super()._train_update(model, batch, block, num_items_in_batch)
+    def see_step(self, model, loss, passes):
         parameters = self.accelerator.unwrap_model(model).parameters()
         gradient = torch.cat([parameter.grad.flatten() for parameter in parameters])
         every = self.accelerator.gather(gradient.unsqueeze(0))  # (W, N)
         assert (every == every[0]).all()
         self.gradients.append(gradient.clone())
-        return loss
 
 
 def train_cases(output_dir: str, cases: list, processes: int, blocks: int = 1, **settings) -> dict:
@@ -115,8 +111,8 @@ def train_cases(output_dir: str, cases: list, processes: int, blocks: int = 1, *
         max_grad_norm=0.0,
         trim_padding=True,
         logging_steps=1,
-        **CPU,
-        **QUIET,
+        save_strategy="no",
+        **ON_CPU,
         **settings,
     )
     trainer = HandMade(
@@ -135,7 +131,7 @@ def train_cases(output_dir: str, cases: list, processes: int, blocks: int = 1, *
 
 
 def a_third_is_right(prompts, completions, maze, trainer_state, **kwargs):
-    """Depends on the completion alone, but for the second batch, which is all right, and the third, all wrong."""
+    """Depends on the completion alone, except that the second batch is all right and the third all wrong."""
     assert prompts == [text + "\n" for text in maze]
     if trainer_state.global_step in (1, 2):
         return [float(trainer_state.global_step == 1)] * len(completions)
@@ -159,8 +155,9 @@ class Recording(DARSTrainer):
                 strict=True,
             )
         ]
-        logs = {name: list(self._logs[name]) for name in ("prompt", "completion", "advantages")}
-        logs["rewards"] = list(self._logs["rewards"]["a_third_is_right"])
+        logged = self.logged_completions
+        logs = {name: logged[name] for name in ("prompt", "completion", "advantages")}
+        logs["rewards"] = logged["rewards"]["a_third_is_right"]
         prompts, completions = logs["prompt"], logs["completion"]
         shifted = prompts[len(prompts) // 2 :] + prompts[: len(prompts) // 2]
         ranks = {"own": self._worst_ranks(prompts, completions), "other": self._worst_ranks(shifted, completions)}
@@ -170,7 +167,7 @@ class Recording(DARSTrainer):
 
     @torch.no_grad()
     def _worst_ranks(self, prompts, completions) -> list[int]:
-        """For each completion: how many tokens are likelier than its least likely one, at that place."""
+        """For each completion, how many tokens are likelier than its least likely one at that position."""
         model, worst = self.accelerator.unwrap_model(self.model), []
         for prompt, completion in zip(prompts, completions, strict=True):
             before, after = self._tokenizer(prompt)["input_ids"], self._tokenizer(completion)["input_ids"]
@@ -206,8 +203,8 @@ def train_dars(output_dir: str, steps: int, **settings) -> None:
         learning_rate=1e-3,
         scale_rewards="none",
         logging_steps=1,
-        **CPU,
-        **QUIET,
+        save_strategy="no",
+        **ON_CPU,
         **settings,
     )
     mazes = make_maze_dataset(12, prompt_style="bare", seed=5)

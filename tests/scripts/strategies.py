@@ -3,7 +3,7 @@ Three DARS steps with uneven extra counts, under whatever strategy the script is
 with a file of accelerate_configs/, or plain Python for one process. Writes losses, whole weights and what was sharded.
 
 Which completions are sampled depends on the place of a row in the batch of all processes, and not on the number of
-processes: so every strategy must come to the same losses and weights.
+processes, so every strategy must reach the same losses and weights.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from tiny_training import ON_CPU, WatchesSteps
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList, PrinterCallback
 from transformers.distributed import DistributedConfig
 
@@ -59,7 +60,7 @@ class NoiseByPlace(LogitsProcessor):
         return scores - torch.log(-torch.log(uniform.clamp(1e-6, 1 - 1e-6))).to(scores.device)
 
 
-class SamplesByPlace(RLVRTrainer):
+class SamplesByPlace(WatchesSteps, RLVRTrainer):
     """Generates for real, with that noise, and keeps the loss of every optimizer step and the completions."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
@@ -81,15 +82,13 @@ class SamplesByPlace(RLVRTrainer):
     def _generate_and_score_in_stages(self, inputs):
         self.stage = 0
         output = super()._generate_and_score_in_stages(inputs)
-        self.completions.append(list(self._logs["completion"]))
+        self.completions.append(self.logged_completions["completion"])
         self.rows.append(len(output["prompt_ids"]))
         return output
 
-    def _train_update(self, model, batch, block, num_items_in_batch):
-        loss = super()._train_update(model, batch, block, num_items_in_batch)
+    def see_step(self, model, loss, passes):
         self.losses.append(self.accelerator.reduce(loss.clone(), reduction="mean").item())
-        self.passes.append([(part.num_real, len(part.rows)) for part in block.passes])
-        return loss
+        self.passes.append([(part.num_real, len(part.rows)) for part in passes])
 
 
 def moves(prompts, completions, **kwargs):
@@ -135,7 +134,7 @@ def what_is_sharded(trainer) -> dict:
 
 
 def pretend_gpu() -> None:
-    """accelerate never makes FSDP of CPU processes. Here it takes gloo for a backend of GPUs, and shards for real."""
+    """accelerate never uses FSDP on CPU processes. Here it takes gloo for a backend of GPUs, and shards for real."""
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
 
@@ -147,7 +146,7 @@ def save_model(folder: str) -> None:
 
 
 def without_compiler() -> None:
-    """DeepSpeed compiles collectives of its own for the CPU, minutes on a busy machine. gloo does."""
+    """Uses gloo: DeepSpeed would compile its own collectives for the CPU, which takes minutes on a busy machine."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -172,11 +171,8 @@ def make_trainer(output_dir: str, model, **settings):
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 1,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "disable_tqdm": True,
         "model_init_kwargs": {"dtype": "float32"},
+        **ON_CPU,
         "use_cpu": os.environ.get("ACCELERATE_TORCH_DEVICE") != "cpu",
     }
     trainer = SamplesByPlace(

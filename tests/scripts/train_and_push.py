@@ -1,23 +1,20 @@
-"""A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and tells on standard output what came of it."""
+"""A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and reports the outcome on standard output."""
 
 import argparse
 import json
 import warnings
 
 from peft import LoraConfig
+from tiny_training import ON_CPU, build
 
-from rlvr_trl import PassAtKConfig, PassAtKTrainer
+from rlvr_trl import PassAtKTrainer
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.hub import push
-from rlvr_trl.testbed import build_model, build_tokenizer
+from rlvr_trl.testbed import build_tokenizer
 
 
 push.WAIT = 0.05
 TOKEN = "hf_notarealtokenbutlookslikeone"
-
-
-def right_moves(completions, **kwargs):
-    return [float(completion.count("R") >= 1) for completion in completions]
 
 
 def main():
@@ -28,19 +25,13 @@ def main():
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--settings", type=json.loads, default={})
     args = parser.parse_args()
-    tokenizer = build_tokenizer()
     sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 3}
-    sizes["learning_rate"] = 1e-2  # so that every step has another model
-    cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
+    sizes["learning_rate"] = 1e-2  # so that every step changes the model
     pushing = {"push_to_hub": True, "hub_strategy": args.strategy, "hub_token": TOKEN, "save_steps": 1}
-    trainer = PassAtKTrainer(
-        build_model(tokenizer, seed=0),
-        right_moves,
-        PassAtKConfig(args.output_dir, k=2, **sizes | cpu | pushing | args.settings),
-        make_maze_dataset(4, prompt_style="bare", seed=5),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(r=2, target_modules=["q_proj"]) if args.lora else None,
-    )
+    settings = {"output_dir": args.output_dir, "k": 2, **sizes, **ON_CPU, **pushing, **args.settings}
+    mazes = make_maze_dataset(4, prompt_style="bare", seed=5)
+    adapter = LoraConfig(r=2, target_modules=["q_proj"]) if args.lora else None
+    trainer = build(PassAtKTrainer, settings, mazes, build_tokenizer(), peft_config=adapter)
     told = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,18 +1,15 @@
-"""A DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. Can be killed while it saves, and resumed."""
+"""A DARS run of 10 steps over 2.5 epochs, 2 optimizer steps a batch. It can be killed while it saves, and resumed."""
 
 import argparse
 import os
 import signal
 
 import torch
+from tiny_training import ON_CPU, build
 
-from rlvr_trl import DARSConfig, DARSTrainer
+from rlvr_trl import DARSTrainer
 from rlvr_trl.data import make_maze_dataset
-from rlvr_trl.testbed import build_model, build_tokenizer
-
-
-def right_moves(completions, **kwargs):
-    return [float(completion.count("R") >= 1) for completion in completions]
+from rlvr_trl.testbed import build_tokenizer
 
 
 class Killed(DARSTrainer):
@@ -34,21 +31,14 @@ class Killed(DARSTrainer):
 
 
 def make_trainer(output_dir, trainer_class=DARSTrainer, **settings):
-    tokenizer = build_tokenizer()
     sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "steps_per_generation": 2, "max_generations": 8}
     world = int(os.environ.get("WORLD_SIZE", 1))
     sizes["per_device_train_batch_size"] //= world
     anneal = {"max_generations_end": 5, "zero_accuracy": "cap"}
-    cpu = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True}
     saving = {"save_strategy": "steps", "save_steps": 1, "logging_steps": 1, "max_completion_length": 4}
-    defaults = {"max_steps": 10, "learning_rate": 1e-3, **sizes, **anneal, **cpu, **saving}
-    return trainer_class(
-        build_model(tokenizer, seed=0),
-        right_moves,
-        DARSConfig(output_dir, **defaults | settings),
-        make_maze_dataset(4, prompt_style="bare", seed=5),
-        processing_class=tokenizer,
-    )
+    defaults = {"output_dir": output_dir, "max_steps": 10, "learning_rate": 1e-3, **ON_CPU}
+    mazes = make_maze_dataset(4, prompt_style="bare", seed=5)
+    return build(trainer_class, defaults | sizes | anneal | saving | settings, mazes, build_tokenizer())
 
 
 def main():

@@ -4,7 +4,6 @@ import contextlib
 import faulthandler
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import psutil
 from cpu_engine import SETTINGS
+from launching import free_port
 
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+TESTS = HERE.parent
 
 
 def answer_with_stacks(folder: str) -> None:
@@ -25,14 +25,8 @@ def answer_with_stacks(folder: str) -> None:
     Path(folder, f"rank-{rank}.pid").write_text(str(os.getpid()))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def environment() -> dict[str, str]:
-    return os.environ | SETTINGS | {"PYTHONPATH": str(ROOT)}
+    return os.environ | SETTINGS | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen:

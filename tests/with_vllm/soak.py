@@ -13,6 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+
+sys.path.append(str(Path(__file__).parents[1]))  # where bounded.py finds launching.py
+
 from bounded import answer_with_stacks, run
 
 

@@ -7,9 +7,10 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from bounded import free_port, kill, start
+from bounded import kill, start
 from cpu_engine import SETTINGS as ENVIRONMENT
 from cpu_engine import is_installed, save_model, server_command
+from launching import free_port
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.evaluation import Completions, SamplingSettings, ServerEngine, TransformersEngine, VLLMEngine

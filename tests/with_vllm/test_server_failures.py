@@ -12,8 +12,9 @@ import psutil
 import pytest
 import torch
 from accelerate import PartialState
-from bounded import free_port, kill, run, start
+from bounded import kill, run, start
 from cpu_engine import is_installed, save_model, server_command
+from launching import free_port
 from server_fails import send
 from transformers import AutoModelForCausalLM
 

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 import torch
-from bounded import free_port, kill, run, start
+from bounded import kill, run, start
 from cpu_engine import is_installed, save_model, server_command
+from launching import free_port
 from train import MODES, PLAN
 
 from rlvr_trl import DARSConfig, DARSTrainer, RLVRConfig, RLVRTrainer

@@ -106,7 +106,8 @@ class Recording:
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
         model = self.accelerator.unwrap_model(self.model)
-        prompts, rows = list(dict.fromkeys(self._logs["prompt"])), []
+        logged = self.logged_completions
+        prompts, rows = list(dict.fromkeys(logged["prompt"])), []
         for row in range(len(output["prompt_ids"])):
             prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
@@ -126,8 +127,8 @@ class Recording:
                 }
             )
         self.before.load_state_dict(model.state_dict())
-        logs = {name: list(self._logs[name]) for name in ("prompt", "completion", "advantages")}
-        logs |= {f"rewards/{name}": list(values) for name, values in self._logs["rewards"].items()}
+        logs = {name: logged[name] for name in ("prompt", "completion", "advantages")}
+        logs |= {f"rewards/{name}": rewards for name, rewards in logged["rewards"].items()}
         self.batches.append({"rows": rows, **logs})
         return output
 

@@ -37,7 +37,7 @@ class Recording:
     """Keeps every batch before it trains on it, and what a second route says about its rows."""
 
     def _generate_and_score_completions(self, inputs):
-        output = super()._generate_and_score_completions(inputs)
+        output, logged = super()._generate_and_score_completions(inputs), self.logged_completions
         model = self.accelerator.unwrap_model(self.model)
         with_adapter = hasattr(model, "disable_adapter")
         masks = output["prompt_mask"].bool()
@@ -57,7 +57,7 @@ class Recording:
             rows.append(
                 {
                     "prompt": self._tokenizer.decode(prompt),
-                    "of_reward": self._logs["prompt"][row],
+                    "of_reward": logged["prompt"][row],
                     "truncated": completion[-1] not in ends,
                     "in_loss": in_loss,
                     "tokens": width,
@@ -78,7 +78,7 @@ class Recording:
                 "step": self.state.global_step,
                 "prompt": [row["prompt"] for row in rows],
                 "advantages": output["advantages"].tolist(),
-                "rewards/a_third_is_right": list(self._logs["rewards"]["a_third_is_right"]),
+                "rewards/a_third_is_right": logged["rewards"]["a_third_is_right"],
             }
         )
         return output

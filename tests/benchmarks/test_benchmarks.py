@@ -1,4 +1,4 @@
-"""The benchmarks run and check what they compare. Their figures are in benchmarks/README.md, and never asserted."""
+"""The benchmarks run and check what they compare. Their figures, in benchmarks/README.md, are never asserted."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_optimizer_phase_has_the_gradient_of_stock_trl(tmp_path):

@@ -3,20 +3,17 @@
 import re
 from decimal import Decimal
 from itertools import zip_longest
-from pathlib import Path
 
-import maze_cell as cells
 import maze_claims as claims
 import maze_figures
 import maze_report as report
 import maze_results
 import maze_statistics as statistics
-import maze_table as table
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from maze_cell import Cell
 from maze_files import write_cell
+from maze_plan import RESULTS, Cell, read
 
 
 pytestmark = pytest.mark.slow
@@ -30,7 +27,7 @@ def test_interval_of_two_runs_and_two_mazes():
     # that the ends are the smallest and the largest value.
     values = np.array([[0.1, 0.7], [0.3, 0.6]])
     assert statistics.mean_and_interval(values, ((0, 0), (1, 0))) == pytest.approx((0.425, 0.1, 0.7))
-    # Seeds of one base model are drawn alike; a single run has an interval over mazes.
+    # Seeds of one base model are drawn in the same way; a single run has an interval over mazes.
     assert statistics.mean_and_interval(values, ((0, 0), (0, 1))) == pytest.approx((0.425, 0.1, 0.7))
     assert statistics.mean_and_interval(values[:1], ((0, 0),)) == pytest.approx((0.4, 0.1, 0.7))
     with pytest.raises(ValueError, match="has 2 rows, but one for each"):
@@ -144,7 +141,7 @@ def test_the_best_are_chosen_on_one_half_of_the_mazes_and_measured_on_the_other(
     assert [name for name, _ in best] == ["DAPO", "Pass@8", "Pass@8"]
     # Three base models with two seeds: the mean over the mazes with an odd number
     runs = [(base, seed) for base in range(3) for seed in range(2)]
-    counts = [cells.read(Cell("4x4", "dapo", *run).path(made_up))["test"]["num_correct"][1::2] for run in runs]
+    counts = [read(Cell("4x4", "dapo", *run).path(made_up))["test"]["num_correct"][1::2] for run in runs]
     assert best[0][1] == statistics.shown(np.mean(counts) / 64, ".3f")
 
 
@@ -171,7 +168,7 @@ def test_run_by_run(made_up):
     assert header == ["minus DAPO, pass@1 and pass@32", *(f"base {b}, seed {s}" for b in range(3) for s in range(2))]
     assert base[0] == "base model" and pass_at_8[0] == "Pass@8"
     for run, found in zip([(b, s) for b in range(3) for s in range(2)], pass_at_8[1:], strict=True):
-        correct = cells.read(Cell("4x4", "pass_at_8", *run).path(made_up))["test"]["num_correct"]
+        correct = read(Cell("4x4", "pass_at_8", *run).path(made_up))["test"]["num_correct"]
         at_1, at_32 = map(float, found.split(", "))
         assert at_1 == pytest.approx(np.mean(correct) / 64 - 25 / 64, abs=1e-3) and at_32 > 0.4
 
@@ -254,10 +251,10 @@ def test_pages_of_the_methods_get_their_tables(made_up, tmp_path):
 
 
 def test_every_page_of_a_method_has_rows_and_they_are_at_equal_rollouts():
-    pages = {page.stem for page in (Path(table.HERE).parent / "docs/methods").glob("*.md")}
+    pages = {page.stem for page in (report.ROOT / "docs/methods").glob("*.md")}
     assert report.METHOD_PAGES.keys() == pages - {"README"}
     shown = {row for rows in report.METHOD_PAGES.values() for row in rows.split()}
-    assert shown <= set(maze_results.at_equal_rollouts(maze_results.Results(table.RESULTS, report.HEADLINE_SIZE)))
+    assert shown <= set(maze_results.at_equal_rollouts(maze_results.Results(RESULTS, report.HEADLINE_SIZE)))
 
 
 def pages_with_figures(root):
@@ -293,19 +290,19 @@ def test_pages_are_compared_by_their_words_and_numbers():
 
 
 def test_page_and_readme_are_of_the_committed_results(tmp_path):
-    root = Path(table.HERE).parent
+    root = report.ROOT
     (tmp_path / "docs/methods").mkdir(parents=True)
     for page in pages_with_figures(root):
         (tmp_path / page.relative_to(root)).write_text(page.read_text())
-    report.make_report(table.RESULTS, tmp_path / "docs", ["4x4", "5x5", "9x9"], fill_in=tmp_path)
+    report.make_report(RESULTS, tmp_path / "docs", ["4x4", "5x5", "9x9"], fill_in=tmp_path)
     for page in [root / "docs/results.md", *pages_with_figures(root)]:
         again = f"{page.name}: run python benchmarks/maze_report.py, and commit what it writes."
         assert other_lines(page.read_text(), (tmp_path / page.relative_to(root)).read_text()) == [], again
 
 
 def test_figures_in_sentences_stand_on_the_page():
-    """Sentences are written by hand; every figure in them with an interval is one of the page."""
-    root = Path(table.HERE).parent
+    """Sentences are written by hand; every figure with an interval in them stands on the page of results."""
+    root = report.ROOT
     results = (root / "docs/results.md").read_text()
     for page in pages_with_figures(root):
         figures = re.findall(r"[+-]?0\.\d{3} \[[^]]*\]", " ".join(page.read_text().split()))

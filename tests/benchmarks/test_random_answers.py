@@ -1,4 +1,4 @@
-"""The generator of random answers: what it says of a pair is true, and the pairs are of every kind and class."""
+"""The generator of random answers: what it says about a pair is true, and all kinds and both classes occur."""
 
 import cmath
 import math
@@ -87,7 +87,7 @@ def test_expressions_are_equal_or_not_as_said(name):
         points = [{v: rng.uniform(0.5, 3) for v in variables(trees[0]) | variables(trees[1])} for _ in range(3)]
         try:
             values = [[evaluate(t, point) for t in trees] for point in points]
-        except OverflowError:  # floats are shorter than the generator's numbers
+        except OverflowError:  # floats have a smaller range than the generator's numbers
             continue
         gaps = [abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in values]
         assert (max(gaps) < 1e-7) is (i % 2 == 0), [Writer(rng, plain=True)(t) for t in trees]
@@ -102,7 +102,7 @@ def test_large_numbers_are_equal_or_not_as_said():
 
 
 def read(text: str) -> Fraction | None:
-    """The value of the plainer spellings of a number, None of the others."""
+    """The value of a number in one of the plainer spellings, None for the others."""
     text = re.sub(r"^(x|n|AB) ?= ?|[{} ]|\\[,!]|\\(text|mathbf|mathrm)|(?<=\d),(?=\d{3})", "", text.replace("−", "-"))
     found = re.fullmatch(r"(-?)(\d*\.?\d+)(?:(?:[eE]|(?:\\times|\\cdot|×)10\^)(-?\d+))?", text)
     if found is None:
@@ -128,7 +128,7 @@ def test_comparison_of_trees():
     assert compare((x + y) ** 2, x**2 + 2 * x * y + y**2) is True
     assert compare(fn("sin", x) ** 2, 1 - fn("cos", x) ** 2) is True
     assert compare(x, y) is False and compare(root(x), x) is False and compare(log(2, x), log(x, 2)) is False
-    assert compare(root(x**2), x) is None  # equal for positive ones only
+    assert compare(root(x**2), x) is None  # equal only where x is positive
     assert compare(num(10**40), num(10**40 + 1)) is None and compare(num(10**40), num(10**40 + 1), 100) is False
     assert compare(x / (x - x), x) is None
 

@@ -1,4 +1,4 @@
-"""The maze table: every method trains, cells resume and end with their runner."""
+"""The maze table: every method trains, and cells are skipped, retried and ended with their runner."""
 
 import math
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import maze_cell as cells
 import maze_methods as methods
+import maze_plan as plans
 import maze_table as table
 import pytest
 from maze_files import write_cell
@@ -22,13 +23,13 @@ from rlvr_trl.testbed.methods import make_method_trainer
 pytestmark = pytest.mark.slow
 
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-Cell, TABLE = cells.Cell, methods.TABLE
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+Cell, TABLE = plans.Cell, methods.TABLE
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Where the base model of the smoke is."""
+    """The folder with the base model of the smoke."""
     folder = tmp_path_factory.mktemp("work")
     cells.base_model(Cell("smoke", "base", 0, 0), folder)
     return folder
@@ -52,7 +53,7 @@ def test_every_method_trains_two_updates(name, work, tmp_path):
 
 
 def test_the_same_rollouts_for_all_that_do_not_sample_more():
-    scale = cells.SCALES["4x4"]
+    scale = plans.SCALES["4x4"]
     for name, method in TABLE.items():
         batches = cells.num_batches(Cell("4x4", name, 0, 0), Path("unused"))
         rollouts = batches * method.prompts_per_batch * method.recipe["num_generations"]
@@ -61,7 +62,7 @@ def test_the_same_rollouts_for_all_that_do_not_sample_more():
 
 
 def test_the_model_for_a_gpu_has_its_size_and_its_mazes_can_be_shown():
-    scale = cells.SCALES["9x9"]
+    scale = plans.SCALES["9x9"]
     model = cells.build(scale.model, build_tokenizer(), seed=0)
     assert 10e6 < model.num_parameters() < 100e6 and len(model.model.layers) == len(model.config.layer_types) == 8
     assert len(demonstrations(cells.held_out("9x9")["validation"]["maze"], 50)) == 50
@@ -69,11 +70,11 @@ def test_the_model_for_a_gpu_has_its_size_and_its_mazes_can_be_shown():
 
 def test_the_chain_for_a_gpu_runs_in_the_small(tmp_path, monkeypatch):
     few = {"warmup_mazes": 50, "batches": 4, "test_mazes": 4, "samples": 4, "dynamics_mazes": 2, "other_mazes": 2}
-    sizes = cells.SCALES["9x9"].model | {"hidden_size": 64, "intermediate_size": 64}
+    sizes = plans.SCALES["9x9"].model | {"hidden_size": 64, "intermediate_size": 64}
     warmup = {"steps": 2, "batch_size": 8, "learning_rate": 5e-4}
-    monkeypatch.setitem(cells.SCALES, "9x9", replace(cells.SCALES["9x9"], model=sizes, warmup=warmup, **few))
+    monkeypatch.setitem(plans.SCALES, "9x9", replace(plans.SCALES["9x9"], model=sizes, warmup=warmup, **few))
     cells.held_out.cache_clear()
-    plan = table.plan("9x9", ("breadth_naive",), [0], [0], search=True)
+    plan = plans.plan("9x9", ("breadth_naive",), [0], [0], search=True)
     assert [cell.method for cell in plan] == ["base", "breadth_naive"]
     saved = [cells.run_and_write(cell, tmp_path, tmp_path / "work") for cell in plan]
     cells.held_out.cache_clear()
@@ -97,7 +98,7 @@ def test_no_maze_is_in_two_sets():
 
 def saved_search(folder, method, scores):
     for factor, score in scores.items():
-        cell = Cell("4x4", method, cells.SEARCH_BASE, cells.SEARCH_SEED, f"rate-{factor}")
+        cell = Cell("4x4", method, plans.SEARCH_BASE, plans.SEARCH_SEED, f"rate-{factor}")
         write_cell(folder, cell, {"error": "NaN"} if score is None else {"score": score})
 
 
@@ -124,24 +125,24 @@ def test_batches_at_equal_rollouts(tmp_path):
 
 @pytest.mark.parametrize("method, batches", [("dapo", 100), ("breadth_naive", 25)])
 def test_a_search_is_half_as_long(tmp_path, method, batches):
-    assert cells.num_batches(cells.search_cells(Cell("4x4", method, 0, 0))[0], tmp_path) == batches
+    assert cells.num_batches(plans.search_cells(Cell("4x4", method, 0, 0))[0], tmp_path) == batches
 
 
 def test_a_failed_cell_is_recorded_skipped_and_retried(tmp_path, work, capfd):
     cell = Cell("smoke", "dars_hw", 0, 0, "equal")
     assert "missing or failed" in cells.run_and_write(cell, tmp_path, work)["error"]
-    assert "missing or failed" in cells.read(cell.path(tmp_path))["error"]
+    assert "missing or failed" in plans.read(cell.path(tmp_path))["error"]
     assert not table.Runner([cell], tmp_path, work, 1, None, retry=False).waiting
     assert table.Runner([cell], tmp_path, work, 1, None, retry=True).waiting == [cell]
     assert "ValueError" in capfd.readouterr().err
 
 
 def test_a_cell_whose_updates_are_no_multiple_of_the_logging_steps(tmp_path, work, monkeypatch):
-    monkeypatch.setitem(cells.SCALES, "smoke", replace(cells.SCALES["smoke"], batches=5))
+    monkeypatch.setitem(plans.SCALES, "smoke", replace(plans.SCALES["smoke"], batches=5))
     monkeypatch.setattr(cells, "LOG_POINTS", 2)
     saved = cells.run_and_write(Cell("smoke", "dars_hw", 0, 0), tmp_path, work)
     assert saved["log"]["step"] == [2, 4] and len(saved["log"]["grad_norm"]) == 2
-    # The fifth update is in the costs, though in no entry of the log
+    # The fifth update counts in the costs, although it is in no entry of the log
     assert saved["completions"] >= 5 * 16 * 8 and saved["tokens"] > 5 * 16 * 8 * 20
 
 
@@ -150,28 +151,28 @@ def test_a_cell_again_is_the_same(tmp_path, work, capsys):
     saved = cells.run_and_write(cell, tmp_path, work)
     assert saved["completions"] == 4 * 256 and saved["dynamics"]["step"] == [0, 2, 4]
     assert len(saved["test"]["num_correct"]) == 20 and {"3x3", "5x5"} < set(saved)
-    assert cells.read(cell.path(tmp_path)) == saved
+    assert plans.read(cell.path(tmp_path)) == saved
     assert table.check([cell], tmp_path, work, count=3, jobs=1)
     p = sum(saved["test"]["num_correct"]) / 160
     assert f"pass@1 is {p:.3f}, was {p:.3f} [" in capsys.readouterr().out
     saved["test"]["num_correct"] = [8] * 20
-    cells.write(cell.path(tmp_path), saved)
+    plans.write(cell.path(tmp_path), saved)
     assert not table.check([cell], tmp_path, work, count=3, jobs=1)
 
 
 def test_cells_of_other_settings_are_refused(tmp_path, work):
     cell = Cell("smoke", "dapo", 0, 0)
-    write_cell(tmp_path, cell, {"scale": asdict(replace(cells.SCALES["smoke"], batches=5))})
+    write_cell(tmp_path, cell, {"scale": asdict(replace(plans.SCALES["smoke"], batches=5))})
     with pytest.raises(ValueError, match="smoke dapo base 0 seed 0 was run with batches=5, but now it is 4"):
         table.Runner([cell], tmp_path, work, 1, None, False)
 
 
 def test_every_cell_comes_after_what_it_needs():
-    plan = table.plan("4x4", tuple(TABLE), [0, 1, 2], [0, 1], search=True)
+    plan = plans.plan("4x4", tuple(TABLE), [0, 1, 2], [0, 1], search=True)
     assert len(plan) == len(set(plan)) == 60 * (6 + 2) + 12 * 6 + 3
     for place, cell in enumerate(plan):
-        assert table.needed(cell) <= set(plan[:place])
-    wave = [cell for cell in plan if cell.base != cells.SEARCH_BASE]
+        assert plans.needed(cell) <= set(plan[:place])
+    wave = [cell for cell in plan if cell.base != plans.SEARCH_BASE]
     assert {cell.method for cell in wave[: 60 + 12 + 1]} == {"base", *TABLE}
 
 
