@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 
 import rlvr_trl
 from rlvr_trl import RLVRConfig, RLVRTrainer, trl_compat
+from rlvr_trl.trainer import batch_layout
 from rlvr_trl.trl_compat import (
     GRPO,
     PRIVATE_PARTS,
@@ -348,3 +349,10 @@ def test_what_a_part_needs_is_there(trainer):
     assert {"rollouts", "_in_passes", "_plan", "_writing_to"} <= needs
     assert [name for name in needs if not hasattr(trainer, name)] == []
     assert issubclass(RLVRTrainer, Trainer)
+
+
+def test_every_field_whose_layout_is_known_is_one_that_trl_returns():
+    (row,) = [part for part in FUNCTIONS if part.fields]
+    known = {*batch_layout.PROMPT_FIELDS, *batch_layout.COMPLETION_FIELDS, *batch_layout.IMAGE_FIELDS}
+    known |= {"advantages", "num_items_in_batch"}
+    assert known == set(row.fields) and set(batch_layout.SEQUENCE_FIELDS) < known
