@@ -29,8 +29,8 @@ POLL = 1.0  # seconds between two looks into the store
 OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
 FAREWELL = 10.0  # seconds that a failed process waits for the others to read its error, before a launcher kills them
 
-_runs = itertools.count()  # the same on every process: each enters `end_together` as often
-_store = None  # of the `end_together` that this process is in, if it is one of several
+_runs = itertools.count()  # the same on every process: all enter `end_together` equally often
+_store = None  # the store of the current `end_together`; None outside it, or with a single process
 
 
 def sum_over_processes(accelerator, values: list[int]) -> list[int]:
@@ -62,7 +62,7 @@ def raise_together(accelerator, error: Exception | None) -> None:
     together = kind(f"{text} (on process {processes} of {accelerator.num_processes})")
     together.raised_by_all = True
     _say(accelerator.process_index, f"process {processes} failed with {kind.__name__}: {text}")
-    accelerator.wait_for_everyone()  # a launcher may kill those that have not said it when the first one ends
+    accelerator.wait_for_everyone()  # when the first one ends, a launcher may kill those that have not printed it
     raise together from (None if error is None else error.__cause__ or error)
 
 
@@ -104,7 +104,7 @@ def exit_for_all(error: Exception, accelerator) -> None:
 
 
 def _say(process_index: int, cause: str) -> None:
-    # in one write: several processes may share an unbuffered stderr, and `print` would make it two
+    # one write, as several processes may share an unbuffered stderr, and `print` would make two
     sys.stderr.write(f"Process {process_index} ends, because {cause}\n")
     sys.stderr.flush()
 
@@ -112,7 +112,7 @@ def _say(process_index: int, cause: str) -> None:
 def _leave_cause(store, error: BaseException, accelerator) -> None:
     """Tells the other processes why this one fails, and waits until they have seen it."""
     cause = f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
-    # first: a launcher that has seen another process die may kill this one before its traceback
+    # printed first: a launcher that saw another process die may kill this one before its traceback
     _say(accelerator.process_index, cause)
     if store is None:
         return
@@ -134,7 +134,7 @@ def _watch(store, ended: threading.Event, process_index: int) -> None:
         if cause is None:
             continue
         if ended.wait(OWN_END):
-            return  # with an error of its own
+            return  # this process ends with an error of its own
         _say(process_index, cause)
         with contextlib.suppress(RuntimeError):
             store.add("seen", 1)
@@ -145,8 +145,8 @@ class Processes:
     """
     The processes of a state, or this one alone.
 
-    All their communication goes through this class. If one process fails in a phase, all of them raise, so that none
-    waits for a process that has gone.
+    All communication of an evaluation goes through this class. If one process fails in a phase, all of them raise, so
+    that none waits for a process that has gone.
 
     Args:
         state ([`~accelerate.PartialState`], *optional*): the processes; `None` means this process alone, even if

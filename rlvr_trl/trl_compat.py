@@ -1,10 +1,10 @@
-"""The one door to what TRL, transformers, accelerate, torch and vLLM promise nothing about.
+"""The undocumented parts of TRL, transformers, accelerate, torch and vLLM that this package relies on.
 
 Whatever this package overrides, reads or changes that is private there, or public but undocumented, is a row of
 [`PRIVATE_PARTS`]: what it must look like, why it is needed, and when the row can go. The rows are compared with what
 is installed when the trainers are imported, so before a model loads: a part that is gone, renamed or takes other
-arguments is an ImportError that names it, and not a run that fails after an hour or trains on something else. What
-only an object can show, the attributes of a trainer, is looked at once more at the end of the constructor.
+arguments raises an ImportError that names it, instead of failing an hour into a run. A part that keeps its name and
+changes its meaning is not noticed. Attributes of a trainer are checked again at the end of its constructor.
 
 Functions of these libraries are imported from here. The libraries are loaded when the first one is asked for, so that
 packages that need no trainer do not load TRL.
@@ -75,14 +75,14 @@ ABSENT = "does not exist"
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """
-    A part of another library; of this class itself, a constant of a module or of a class.
+    A part of another library. `Part` itself describes a constant of a module or of a class.
 
     Args:
         owner (`str`): the module, or `module:Class`.
         name (`str`): its name there.
         why (`str`): what this package does with it.
         until (`str`): when the row can go.
-        since (`str`, *optional*): the version of the library that brought it; earlier ones need not have it.
+        since (`str`, *optional*): the version of the library that introduced it; not expected in earlier ones.
     """
 
     owner: str
@@ -116,7 +116,7 @@ class Part:
         return self.problem_in(owner)
 
     def problem_in(self, owner: Any) -> str | None:
-        # A class must have it itself: a base with a part of that name would hide that it was renamed
+        # In the class itself: a base class with a part of that name would hide a renaming
         is_there = self.name in vars(owner) if isinstance(owner, type) else hasattr(owner, self.name)
         return None if is_there else ABSENT
 
@@ -193,7 +193,7 @@ class Attribute(Part):
 
 
 def _returned_sizes(code: types.CodeType) -> set[int]:
-    """Sizes of the tuples that the code returns, 0 for what is not built where it is returned."""
+    """Sizes of the tuples that the code returns; 0 for a return value that is not written as a tuple."""
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
     return {
         (before.arg or 0) if before.opname == "BUILD_TUPLE" else 0
@@ -297,8 +297,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="overridden: scores a batch in trimmed passes and records entropies; PassAtKCallback calls it",
         until=RAGGED,
     ),
-    Attribute(owner=GRPO, name="num_generations", kind=int, why="1 for a later stage's rows", until=STAGES),
-    Attribute(owner=GRPO, name="num_generations_eval", kind=int, why="1 while pass@k is measured", until=EVALUATION),
+    Attribute(owner=GRPO, name="num_generations", kind=int, why="is 1 for extra completions", until=STAGES),
+    Attribute(owner=GRPO, name="num_generations_eval", kind=int, why="is 1 to measure pass@k", until=EVALUATION),
     Attribute(owner=GRPO, name="_tokenizer", why="its pad token ends a completion", until=PUBLIC),
     Attribute(owner=GRPO, name="eos_token_ids", kind=(list, tuple), why="end a completion", until=PUBLIC),
     Attribute(owner=GRPO, name="reward_funcs", kind=list, why="each gets a guard that names it", until=HOOK),
@@ -321,8 +321,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=GRPO,
         name="vllm_generation",
         only_with="use_vllm",
-        why="has the engine or the address of the server",
-        until="TRL's requests to the server end when it dies, and its bar of vLLM can be switched on",
+        why="holds the engine, or the client of the server",
+        until="TRL's requests end when the server dies, and a caller can switch on vLLM's progress bar",
     ),
     Attribute(
         owner=GRPO,
@@ -351,7 +351,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     ),
     Attribute(owner=GRPO, name="_pending_extra_logs", kind=dict, why="cleared after a call that failed", until=STAGES),
     Attribute(owner=GRPO, name="_pending_metrics", kind=dict, why="cleared after a call that failed", until=STAGES),
-    Attribute(owner=GRPO, name="_current_train_step_time", kind=float, why="counted on in passes", until=RAGGED),
+    Attribute(owner=GRPO, name="_current_train_step_time", kind=float, why="increased here in passes", until=RAGGED),
     # from a batch to gradient
     Function(
         owner=GRPO,
@@ -364,7 +364,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=TRAINER,
         name="training_step",
         leading=("model", "inputs", "num_items_in_batch"),
-        why="called for each pass, past TRL's, which counts its calls",
+        why="called for each pass instead of TRL's, which would count the call",
         until=RAGGED,
     ),
     Function(
@@ -385,7 +385,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=GRPO,
         name="_prepare_inputs",
         leading=("generation_batch",),
-        why="overridden: what is a pass already goes through as it is",
+        why="overridden: returns the batch of a pass unchanged",
         until=RAGGED,
     ),
     Function(
@@ -397,10 +397,10 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Function(
         owner=TRAINER,
         name="compute_loss_context_manager",
-        why="the autocast of passes without gradient",
+        why="mixed precision in passes without a gradient",
         until=RAGGED,
     ),
-    Attribute(owner=TRAINER, name="_train_batch_size", kind=int, why="rows of a batch of the loader", until=RAGGED),
+    Attribute(owner=TRAINER, name="_train_batch_size", kind=int, why="rows per data loader batch", until=RAGGED),
     Attribute(
         owner=TRAINER,
         name="current_gradient_accumulation_steps",
@@ -413,7 +413,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="is_distributed_loading_by_transformers",
         kind=bool,
         since="5.19",
-        why="then accelerate does not know that the model is sharded",
+        why="True for a sharded model that accelerate does not know to be sharded",
         until=RAGGED,
     ),
     Function(
@@ -437,17 +437,17 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         until=RAGGED,
     ),
     Attribute(owner=GRPO, name="loss_type", kind=str, why="decides the weight of a pass", until=RAGGED),
-    Attribute(owner=GRPO, name="importance_sampling_level", kind=str, why="what metrics count", until=RAGGED),
+    Attribute(owner=GRPO, name="importance_sampling_level", kind=str, why="metrics by token or row", until=RAGGED),
     Attribute(owner=GRPO, name="num_iterations", kind=int, why="how often a batch is trained on", until=PUBLIC),
     Attribute(owner=GRPO, name="beta", kind=(int, float), why="whether there is a KL term", until=PUBLIC),
     Attribute(owner=GRPO, name="ref_model", why="whether the reference is a model of its own", until=PUBLIC),
-    Attribute(owner=GRPO, name="_entropy_bonus_enabled", kind=bool, why="every row has a gradient then", until=RAGGED),
-    Attribute(owner=GRPO, name="entropy_coef", kind=(int, float), why="weighted on its own in a pass", until=RAGGED),
-    Attribute(owner=GRPO, name="aux_loss_enabled", kind=bool, why="every row has a gradient then", until=RAGGED),
+    Attribute(owner=GRPO, name="_entropy_bonus_enabled", kind=bool, why="gives every row a gradient", until=RAGGED),
+    Attribute(owner=GRPO, name="entropy_coef", kind=(int, float), why="has its own weight in a pass", until=RAGGED),
+    Attribute(owner=GRPO, name="aux_loss_enabled", kind=bool, why="gives every row a gradient", until=RAGGED),
     Attribute(
-        owner=GRPO, name="router_aux_loss_coef", kind=(int, float), why="weighted on its own in a pass", until=RAGGED
+        owner=GRPO, name="router_aux_loss_coef", kind=(int, float), why="has its own weight in a pass", until=RAGGED
     ),
-    Attribute(owner=GRPO, name="_step", kind=int, why="counted in passes; saved in checkpoints", until=RESUME),
+    Attribute(owner=GRPO, name="_step", kind=int, why="increased here in passes; in checkpoints", until=RESUME),
     Attribute(owner=GRPO, name="_buffered_inputs", why="saved in checkpoints", until=RESUME),
     # resume
     Function(
@@ -536,11 +536,11 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=TRAINER,
         name="push_in_progress",
         set_in="init_hf_repo",
-        why="has the uploads that run",
+        why="holds the running uploads",
         until=PUSHES,
     ),
     Attribute(
-        owner="transformers.utils.hub:PushInProgress", name="jobs", kind=list, why="are those uploads", until=PUSHES
+        owner="transformers.utils.hub:PushInProgress", name="jobs", kind=list, why="the running uploads", until=PUSHES
     ),
     Function(owner="transformers.utils.hub", name="hf_api", why="uploads again, with the same token", until=PUSHES),
     Function(
@@ -570,8 +570,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     ),
     Function(owner=UTILS, name="get_callable_name", leading=("func",), why="names reward functions", until=PUBLIC),
     Function(owner=UTILS, name="get_config_model_id", leading=("config",), why="names the run", until=PUBLIC),
-    Function(owner=UTILS, name="is_async_callable", leading=("func",), why="tells async rewards", until=PUBLIC),
-    Function(owner=UTILS, name="nanstd", leading=("tensor",), why="TRL's metrics of all stages", until=STAGES),
+    Function(owner=UTILS, name="is_async_callable", leading=("func",), why="finds async rewards", until=PUBLIC),
+    Function(owner=UTILS, name="nanstd", leading=("tensor",), why="reward metrics of all stages", until=STAGES),
     Function(
         owner=UTILS,
         name="pad",
@@ -584,7 +584,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=UTILS,
         name="shuffle_sequence_dict",
         leading=("seq_dict",),
-        why="puts the rows of a batch into the order that TRL would",
+        why="shuffles the rows of a batch as TRL does",
         until=RAGGED,
     ),
     Function(owner=UTILS, name="split_pixel_values_by_grid", leading=("batch",), why="images by row", until=IMAGES),
@@ -603,7 +603,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner="trl.generation.vllm_generation:VLLMGeneration",
         name="llm",
         set_in="_init_vllm",
-        why="the engine in this process, whose bar is made one of ours",
+        why="the engine in this process, whose progress bar is replaced",
         until="TRL lets a caller choose `use_tqdm` of vLLM",
     ),
     Attribute(
@@ -656,7 +656,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner="vllm.v1.engine.llm_engine:LLMEngine",
         name="abort_request",
         leading=("request_ids",),
-        why="an evaluation that is stopped takes back what it asked for",
+        why="an evaluation that stops cancels its open requests",
         until="vLLM has an iterator over finished completions",
     ),
 )
@@ -719,7 +719,7 @@ def borrow(owner: Any, **values: Any) -> Iterator[None]:
     Sets attributes of an object, or entries of a dict, and puts back what was there, whatever happens in between.
 
     Args:
-        owner: the object or the dict. It has all of them already.
+        owner: the object or the dict, which must have all of them already.
         values: name -> what it is within the context.
     """
     if isinstance(owner, MutableMapping):

@@ -5,9 +5,9 @@ With p the accuracy of a group and ω that of the whole batch, both over the com
     Eq. 12   A = (ω/2) · A₀ / sqrt(p) + ((1 − ω)/2) · A₀ / sqrt(1 − p)      focus shifts to hard prompts as ω grows
     Eq. 13   A > 0:  A · min(1, ω/α)                                        positives count less while ω is low
 
-Groups with p = 0 or p = 1 get 0 wherever p divides, even where a reward other than correctness tells their completions
-apart. A group without a judged completion has no p: where p divides, its advantages stay as they are. In a batch
-without a judged completion, all advantages do.
+Where p divides (Eq. 12, and the difficulty-focused control), groups with p = 0 or p = 1 get 0, even if a reward other
+than correctness tells their completions apart; a group without a judged completion, whose p is unknown, keeps its
+advantages. In a batch without a judged completion, all advantages stay as they are.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def _where_mixed(factor: Tensor, p: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class AGRAE(NestedEstimator):
     """
-    Asymmetric advantages: the focus shifts to hard prompts as the batch gets better, and positives are weaker before.
+    Asymmetric advantages: the focus shifts to hard prompts as the batch gets better; until then positives count less.
 
     arXiv 2602.05548, Eq. 12 and 13, on top of any advantage.
 

@@ -18,7 +18,7 @@ from .pass_at_k import PassAtK
 @dataclass(frozen=True)
 class ExceedingPassAtK(NestedEstimator):
     """
-    Pass@k advantages that lean even more to hard prompts: `A' = f(c) · A`, `f(c) = 4 / (10 · ln(c + 0.5))`.
+    Pass@k advantages that favour hard prompts even more: `A' = f(c) · A`, `f(c) = 4 / (10 · ln(c + 0.5))`.
 
     arXiv 2508.10751, §4. f(1) = 0.987, f(2) = 0.437, f(3) = 0.319, f(4) = 0.266. The paper does not state the base
     of the logarithm; the natural one makes f(1) about 1. f is not defined at c = 0: such a group gets 0, even where a

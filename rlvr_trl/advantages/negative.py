@@ -1,4 +1,4 @@
-"""Advantages that learn from wrong completions alone, or weigh right and wrong ones without a baseline."""
+"""Advantages from wrong completions alone, or constants for right and wrong ones without a baseline."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -45,7 +45,7 @@ class PositiveNegativeReinforce:
         positive (`float`):
             Advantage of a correct completion.
         negative (`float`):
-            Minus this is the advantage of a wrong one.
+            Size of the advantage of a wrong one, which is `-negative`.
 
     Raises:
         `ValueError`: A weight is negative, or both are 0.

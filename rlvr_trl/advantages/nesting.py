@@ -1,4 +1,4 @@
-"""What estimators that reshape others share: they pass on the optional members of those they hold."""
+"""Estimators that hold others, and pass on what these say about themselves: `min_group_size` and the like."""
 
 from typing import TYPE_CHECKING
 

@@ -94,7 +94,7 @@ def _add_score(commands) -> None:
 def _add_compare(commands) -> None:
     parser = commands.add_parser(
         "compare",
-        help="compare pass@k of runs of eval with that of the first of them",
+        help="compare pass@k of several runs with that of the first",
         description="Compares runs on the same problems: paired differences of pass@k, with intervals.",
     )
     parser.add_argument("reference", metavar="RUN_A", help="the run that the others are compared with")

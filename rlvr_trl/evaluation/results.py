@@ -18,7 +18,7 @@ OVERALL = "overall"  # the name for the problems of all benchmarks together
 @dataclass(frozen=True, eq=False)
 class ProblemCounts:
     """
-    The counts that pass@k is computed from, and pass@k. An evaluation has them, and so has what it saved.
+    The counts that pass@k is computed from, and pass@k itself, of an evaluation or of what it saved.
 
     A problem without a scorable completion is left out of every mean over problems.
 
@@ -44,7 +44,7 @@ class ProblemCounts:
 
     @property
     def ks(self) -> list[int]:
-        """Powers of two up to the smallest number of samples, and that number itself if all problems have as many."""
+        """Powers of two up to the smallest number of samples, and that number itself if all problems have it."""
         counts = self.num_samples[self.is_scorable]
         smallest = int(counts.min())
         ks = {2**i for i in range(smallest.bit_length())}

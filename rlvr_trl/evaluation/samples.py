@@ -10,7 +10,7 @@ import numpy as np
 @dataclass(frozen=True)
 class SamplingSettings:
     """
-    How completions are drawn, in every engine alike.
+    How completions are drawn, with the same meaning in every engine.
 
     Args:
         max_new_tokens (`int`): number of tokens after which a completion is cut.

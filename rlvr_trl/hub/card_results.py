@@ -41,7 +41,7 @@ def training_results(log_history: list[dict], folder: Path) -> str | None:
     The section of what [`PassAtKCallback`] measured, and its curve as `pass_at_k_training.png` in `folder`.
 
     Args:
-        log_history (`list[dict]`): of the trainer's state, as a resumed run has it from its checkpoint.
+        log_history (`list[dict]`): `trainer.state.log_history`, which a resumed run continues.
         folder (`Path`): where the card is.
     """
     measured = _measurements(log_history)
@@ -82,8 +82,8 @@ def add_results_to_card(model_folder: str | Path, *results: str | Path) -> None:
         results (`str` or `Path`): `results.json` of one benchmark or of several, or the folders of these.
 
     Raises:
-        `ValueError`: There is no `README.md`; no results are named, they are none of ours, or two are of one
-        benchmark.
+        `ValueError`: There is no `README.md`; `results` is empty, holds files that `rlvr-trl eval` did not write, or
+        has a benchmark twice.
     """
     path = Path(model_folder) / "README.md"
     if not path.exists():

@@ -43,7 +43,7 @@ ALWAYS = (
     "loss_type",
     "scale_rewards",
 )
-# what says where a run lives and not how it trains, or is a secret
+# settings that say where a run is kept rather than how it trains, and secrets
 _PRIVATE = re.compile(
     r"(^|_)(token|key|password|secret|dir|path|file|url|host|port|socket)$|^(hub|push_to_hub|trackio|vllm_server|wandb)_|"
     r"^(run_name|project|resume_from_checkpoint|deepspeed|fsdp_config|accelerator_config|report_to|push_to_hub)$"
@@ -69,7 +69,7 @@ def complete_card(trainer, results: tuple[str, str | None, list | None] | None =
     before, heading, after = text.partition(VERSIONS)
     text = "\n\n".join([before.rstrip(), *parts, f"{heading}- rlvr_trl: {__version__}\n{after.strip()}"])
     card.text = f"{text}\n\n{_citations(trainer)}\n"
-    data.tags = sorted(set(data.tags or []))  # TRL's order is that of a set: another one in every process
+    data.tags = sorted(set(data.tags or []))  # TRL's order is that of a set, which differs between processes
     card.save(folder / "README.md")
 
 
@@ -93,7 +93,7 @@ def dataset_id(dataset) -> str | None:
 
 
 def method_tags(trainer) -> list[str]:
-    """Tags of the methods used, those of nested estimators too. It is always a way of GRPO."""
+    """Tags of the methods used, nested estimators included. The first is `grpo`, of which all are variants."""
     found = methods_in(trainer.advantages) | methods_in(trainer.rollouts)
     return ["grpo", *dict.fromkeys(tag for _, tag in found.values())]
 

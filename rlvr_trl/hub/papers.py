@@ -128,7 +128,7 @@ def methods_in(part) -> dict[str, tuple[dict[str, str], str]]:
     """
     The paper and the tag of an estimator or allocator and of those it holds, by class name, outermost first.
 
-    A user's own function has none, and neither has what it holds out of sight.
+    A user's own function has none, nor has an estimator that it holds but does not list in `parts`.
     """
     found = {}
     if type(part) in _METHODS:

@@ -36,7 +36,7 @@ class PushesToHub(GRPOTrainer):
 
     @cached_property
     def _pushes(self) -> dict[str, list[Future]]:
-        """Checkpoint -> its uploads that are not known to have succeeded, none if it has to be pushed (again)."""
+        """Checkpoint -> its uploads that may still fail; an empty list if it has to be pushed (again)."""
         return {}
 
     @property
@@ -46,7 +46,7 @@ class PushesToHub(GRPOTrainer):
 
     @property
     def _jobs(self) -> list[Future]:
-        """The uploads of the last push: transformers' own list, to which more can be added once there was a push."""
+        """transformers' own list of the uploads of the last push. What is added before the first push is lost."""
         jobs: Any = [] if self.push_in_progress is None else self.push_in_progress.jobs
         return jobs
 
@@ -133,7 +133,7 @@ class PushesToHub(GRPOTrainer):
         super()._push_from_checkpoint(newest)  # does nothing while an earlier push runs
         jobs = [job for job in self._jobs if job not in earlier]
         if self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS:
-            # the newest takes the place of those that wait, and once it is on its way also of those before it
+            # the newest replaces those that wait and, once its own upload has started, all earlier ones
             for folder in [folder for folder, running in self._pushes.items() if jobs or not running]:
                 del self._pushes[folder]
         self._pushes[newest] = jobs
@@ -141,7 +141,7 @@ class PushesToHub(GRPOTrainer):
             self._push_older()
 
     def _push_older(self) -> None:
-        """Pushes the checkpoints before the newest that are missing, and not their models: the newest is there."""
+        """Pushes earlier checkpoints that are missing on the Hub, without their models: the newest model is there."""
         for folder, running in self._pushes.items():
             if not running and folder != self._newest:
                 name, revision = Path(folder).name, self.args.hub_revision
@@ -163,7 +163,7 @@ class PushesToHub(GRPOTrainer):
         )
 
     def _check_pushes(self, again: bool = True) -> None:
-        """Forgets the pushes that succeeded, and names those that failed. They will be done `again`, or not."""
+        """Forgets pushes that succeeded, and warns of those that failed. `again`: whether they are tried again."""
         for folder, jobs in list(self._pushes.items()):
             if not jobs or not all(job.done() for job in jobs):
                 continue

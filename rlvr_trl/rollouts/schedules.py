@@ -9,7 +9,7 @@ a = 1/2. A prompt gets Δ more rollouts so that Σ|A| over its group reaches a t
     scale "none"   S(a) = 2a(1 − a)          peak = N/2    advantages r − mean
     scale "std"    S(a) = 2·sqrt(a(1 − a))   peak = N      advantages divided by the standard deviation
 
-with the smallest such Δ, 0 for a >= 1/2. Eq. 7 prints 2(1 − a) in S; 2a, as in Eq. 8 and the released code, is meant.
+with the smallest such Δ, 0 for a >= 1/2. Eq. 7 prints S = 2(1 − a); 2a(1 − a) is meant, as in Eq. 8 and the code.
 `ceil` in floating point is one too many for some N (N = 6 hardness weighted, c = 0), so everything here is computed in
 integers. With a = m/(2N):
 

@@ -1,4 +1,4 @@
-"""The trainers: the rooms of the toolkit that know TRL."""
+"""The trainers, the part of the package that builds on TRL."""
 
 from ..trl_compat import check_private_parts
 

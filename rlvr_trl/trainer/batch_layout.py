@@ -46,8 +46,8 @@ def row_lengths(prompt_mask: Tensor, completion_mask: Tensor) -> Tensor:
     """
     Columns that each row needs for its prompt and its completion. Shape `(B, 2)`, on the CPU.
 
-    A completion gets at least 2 where there are as many: TRL takes a single column for one value per sequence, and
-    would count masked rows in its metrics.
+    A completion gets at least 2, if the batch is that wide: TRL would take a single column for one value per
+    sequence, and count masked rows in its metrics.
     """
     completions = completion_mask.sum(dim=1).clamp(min=min(2, completion_mask.shape[1]))
     return torch.stack([prompt_mask.sum(dim=1), completions], dim=1).cpu()
@@ -97,7 +97,7 @@ def merge(batches: list[dict], pad_token_id: int) -> dict:
     Scalars are taken from the first; the caller sets those that change.
 
     Raises:
-        `ValueError`: The batches differ in their fields, or in the size of a row in one.
+        `ValueError`: The batches differ in their fields, or in the shape of a row of some field.
     """
     _check_alike(batches)
     prompt_width = max(batch["prompt_ids"].shape[1] for batch in batches)
@@ -132,8 +132,8 @@ def _check_alike(batches: list[dict]) -> None:
     fields = [set(batch) for batch in batches]
     if differ := set.union(*fields) - set.intersection(*fields):
         raise ValueError(
-            f"The stages of a batch cannot be joined: only some have {', '.join(sorted(differ))}. A tool that returns "
-            f"images in some stages only has this effect; it cannot be used with `rollouts`."
+            f"The stages of a batch cannot be joined: only some have {', '.join(sorted(differ))}. A tool that "
+            f"returns images in only some of the stages causes this; it cannot be used with `rollouts`."
         )
     for name in fields[0].intersection(IMAGE_FIELDS).difference(SEQUENCE_FIELDS):
         values = [batch[name] for batch in batches if isinstance(batch[name], torch.Tensor)]
@@ -141,7 +141,7 @@ def _check_alike(batches: list[dict]) -> None:
             raise ValueError(
                 f"The stages of a batch cannot be joined: a row of `{name}` has the shape "
                 f"{tuple(values[0].shape[1:])} in one and {shapes.pop()} in another, because this model pads images "
-                f"to the largest of a batch. With `rollouts` all images must have one size and number."
+                f"to the largest of a batch. With `rollouts`, all prompts need equally many images of one size."
             )
 
 

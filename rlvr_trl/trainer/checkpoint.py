@@ -95,13 +95,13 @@ class ResumableState(GRPOTrainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _check_strategy(self, checkpoint: str) -> None:
-        """Without this, transformers silently skips optimizer states that are not in the form it expects."""
+        """Refuses a checkpoint of another strategy, whose optimizer states transformers would silently skip."""
         path, now = _state_file(checkpoint, 0), _strategy(self.accelerator)
         saved = torch.load(path, weights_only=True, mmap=True).get("strategy", now) if path.exists() else now
         if saved != now:
             raise ValueError(
                 f"{checkpoint} was saved with {saved}, and this is {now}, which cannot read its optimizer states. "
-                f"Resume as it was saved, or start a new run from its weights: model={str(checkpoint)!r}."
+                f"Resume with {saved}, or start a new run from its weights: model={str(checkpoint)!r}."
             )
 
     def _get_output_dir(self, trial):

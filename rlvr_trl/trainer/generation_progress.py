@@ -11,7 +11,7 @@ from ..trl_compat import borrow
 
 
 DELAY = 2.0  # seconds before a bar appears: shorter generations need none
-REFRESH = 0.5  # seconds between two looks, each of which waits for the device
+REFRESH = 0.5  # seconds between two updates, each of which waits for the device
 
 
 class GenerationProgress:
@@ -28,7 +28,7 @@ class GenerationProgress:
 
     def __init__(self, trainer):
         self.trainer = trainer
-        self._stage: int | None = None  # of a batch that is sampled in several
+        self._stage: int | None = None  # the current one, if the batch is sampled in stages
 
     @contextmanager
     def of_stage(self, number: int) -> Iterator[None]:
@@ -47,7 +47,7 @@ class GenerationProgress:
         return tqdm(*rows, **settings | {"desc": ", ".join(parts), "delay": DELAY, "leave": False})
 
     def watch_vllm(self, llm) -> None:
-        """Replaces vLLM's own bar, which TRL switches off in every call, by one of these."""
+        """Replaces vLLM's own bar, which TRL switches off in every call, with one of these."""
         if self._is_shown:
             generate = llm.generate
             llm.generate = lambda *args, use_tqdm, **kwargs: generate(*args, use_tqdm=self._bar, **kwargs)
@@ -81,7 +81,7 @@ class _TokenCounter:
         self.bar, self.batches, self.max_length, self.ends = bar, batches, max_length, ends
         self.batch = -1  # which of the batches
         self.step = self.all_steps = 0  # forward passes: of this batch, of all
-        self.tokens = self.unseen = 0  # tokens so far; passes since the last look, whose tokens are not in it
+        self.tokens = self.unseen = 0  # tokens counted; passes whose tokens are not counted yet
         self.active = 0  # rows that had not ended at the last look
         self.begin = self.looked = time.perf_counter()
 

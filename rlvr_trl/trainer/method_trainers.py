@@ -31,7 +31,7 @@ class DARSConfig(RLVRConfig):
         max_generations (`int`, *optional*, defaults to `32`):
             Completions of one prompt at most, the first stage included.
         zero_accuracy (`str`, *optional*, defaults to `"half"`):
-            What an accuracy of 0 counts as: `"half"` a correct completion, or `"cap"` for `max_generations`.
+            At accuracy 0: count `"half"` of one completion as correct, or go to the `"cap"`, `max_generations`.
         max_generations_end (`int`, *optional*):
             With it, the cap moves from `max_generations` to this over training.
         anneal (`str`, *optional*, defaults to `"linear"`):
@@ -68,8 +68,8 @@ class DARSTrainer(RLVRTrainer):
     Trainer for DARS, Difficulty Adaptive Rollout Sampling (arXiv 2508.13755): hard prompts get more completions, and
     so more weight.
 
-    The same as [`RLVRTrainer`] with `rollouts=DARS(…)` of what `args`, a [`DARSConfig`], says. `advantages` may be any
-    estimator, for example `PassAtK(8)`.
+    The same as [`RLVRTrainer`] with `rollouts=DARS(…)`, set by `args`, a [`DARSConfig`]. `advantages` may be any
+    estimator, for example `PassAtK(4)`.
     """
 
     _tag_names = ["trl", "rlvr-trl", "dars"]
@@ -133,7 +133,7 @@ class PassAtKTrainer(RLVRTrainer):
     """
     Trainer for Pass@k Training (arXiv 2508.10751): a completion is worth what it adds to sets of k completions.
 
-    The same as [`RLVRTrainer`] with the `PassAtK` that `args`, a [`PassAtKConfig`], says.
+    The same as [`RLVRTrainer`] with `advantages=PassAtK(…)`, set by `args`, a [`PassAtKConfig`].
     """
 
     _tag_names = ["trl", "rlvr-trl", "pass-at-k"]
@@ -193,7 +193,7 @@ class AGRAETrainer(RLVRTrainer):
     """
     Trainer for A-GRAE, Asymmetric Group Relative Advantage Estimation (arXiv 2602.05548).
 
-    The same as [`RLVRTrainer`] with the `AGRAE` that `args`, an [`AGRAEConfig`], says.
+    The same as [`RLVRTrainer`] with `advantages=AGRAE(…)`, set by `args`, an [`AGRAEConfig`].
     """
 
     _tag_names = ["trl", "rlvr-trl", "a-grae"]

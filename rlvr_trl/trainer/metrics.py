@@ -68,8 +68,8 @@ def update_metrics(logged: list[dict[str, list[float]]], update: UpdatePlan, seq
     """
     The metrics of an optimizer step from those that TRL logged in each of its passes.
 
-    Most are means over the tokens of a pass. Some are means over its rows, filler included. The filler is taken out of
-    these again, for which its own value must be known: 1 for the weight of VESPO, 0 for a clipped ratio.
+    Most are means over the tokens of a pass. Some are means over its rows, filler included; these are corrected for
+    the filler, whose value is known: 1 for the weight of VESPO, 0 for a clip ratio.
     """
     per_row: dict[str, float | None] = {"vespo/phi_seq_mean": 1.0, "aux_loss": None}
     if sequence_level:
@@ -192,7 +192,7 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
     for low, high in ACCURACY_BUCKETS:
         name, inside = _bucket(first.accuracy, low, high)
         for column, values in columns.items():
-            metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN, which TRL leaves out, for an empty one
+            metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN for an empty one: TRL logs None
     return metrics
 
 

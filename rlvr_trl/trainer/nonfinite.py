@@ -1,6 +1,6 @@
 """A loss or a weight that is NaN or infinite is an error, on every process, before it is trained on or saved.
 
-Gradients are not looked at: under fp16 the gradient scaler meets infinite ones every now and then, and skips the step.
+Gradients are not checked: under fp16 some are infinite now and then, and the gradient scaler skips the step.
 """
 
 import torch
@@ -30,7 +30,7 @@ def check_loss(accelerator, loss: Tensor, inputs: dict, model: nn.Module, step: 
 
 def check_weights(accelerator, model: nn.Module, step: int) -> None:
     """
-    Refuses weights that are not finite, for instance to save them.
+    Refuses weights that are not finite. Called before a checkpoint is written.
 
     Raises:
         `FloatingPointError`: On every process; names the step and a weight.
@@ -54,7 +54,7 @@ def _likely_cause(model: nn.Module, inputs: dict, max_grad_norm: float) -> str:
         )
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            return f"`{name}` of the batch is not finite, though the weights are: look at what made it."
+            return f"`{name}` of the batch is not finite, though the weights are: check what computed it."
     return (
         "Weights and batch are finite, so the forward pass or the loss overflowed: with `fp16` try `bf16`, and look "
         "at the logged KL divergence and importance ratios."

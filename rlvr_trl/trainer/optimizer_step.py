@@ -29,8 +29,8 @@ class TrainsInPasses(GRPOTrainer):
     """
     The part of RLVRTrainer from a batch to gradient.
 
-    TRL calls `training_step` `gradient_accumulation_steps` times per optimizer step, and so it stays: the last call
-    makes all passes, the others none. Without `_in_passes` everything is TRL's.
+    As in TRL, `training_step` is called `gradient_accumulation_steps` times per optimizer step. Here the last of these
+    calls makes all passes and the others make none. Without `_in_passes` everything is TRL's.
     """
 
     # needed, from RLVRTrainer
@@ -49,7 +49,7 @@ class TrainsInPasses(GRPOTrainer):
 
     @property
     def _calls_per_update(self) -> int:
-        """Calls of `training_step` on one generation batch that make up one optimizer step, or its part of one."""
+        """Calls of `training_step` on one generation batch in one optimizer step, which may take several batches."""
         return min(self.args.calls_per_batch, self.args.gradient_accumulation_steps)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -64,7 +64,7 @@ class TrainsInPasses(GRPOTrainer):
         assert self._plan is not None
         call, calls_per_update = self._step % calls_per_batch, self._calls_per_update
         loss = torch.zeros((), device=self.accelerator.device)
-        if (call + 1) % calls_per_update == 0:  # the calls before this one of the same optimizer step did nothing
+        if (call + 1) % calls_per_update == 0:  # earlier calls of the same optimizer step did nothing
             loss = self._train_update(
                 model, self._plan.batch, self._plan.updates[call // calls_per_update], num_items_in_batch
             )
@@ -108,13 +108,13 @@ class TrainsInPasses(GRPOTrainer):
                 if index < len(update.without_gradient):
                     with torch.no_grad(), self.compute_loss_context_manager():
                         self.compute_loss(model, micro_batch)
-                else:  # past TRL's training_step, which counts its calls
+                else:  # not TRL's training_step, which would count the call
                     with contextlib.nullcontext() if last else self._without_sync(model):
                         loss = loss + Trainer.training_step(self, model, micro_batch, num_items_in_batch)
             logged.append(metrics)
         combined = update_metrics(logged, update, self.importance_sampling_level == "sequence")
         if self._entropy_bonus_enabled:
-            combined["entropy_coef"] = self.entropy_coef  # TRL has logged what one pass used
+            combined["entropy_coef"] = self.entropy_coef  # TRL logged the coefficient as weighted in a pass
             combined["policy_loss"] = self._policy_loss(loss, update, combined)
         for name, value in combined.items():
             self._metrics["train"][name].append(value)
@@ -155,7 +155,7 @@ class TrainsInPasses(GRPOTrainer):
         weights = inputs.weights
         if weights.policy == 0.0:  # nothing but filler
             return super()._compute_loss(model, inputs) * 0.0
-        # TRL adds up three terms that are weighted differently here: what multiplies the sum is taken out of two
+        # TRL adds up three terms, whose weights differ here: two are divided by the weight that multiplies the sum
         with borrow(
             self,
             entropy_coef=self.entropy_coef * weights.entropy / weights.policy,

@@ -64,7 +64,7 @@ class PassAtKCallback(TrainerCallback):
         prefix (`str`): what the names of the metrics begin with. Two callbacks need two, such as `"eval_hard"`.
 
     Attributes:
-        history (`list[dict]`): what was logged, with its `step`; in a resumed run also what was before.
+        history (`list[dict]`): what was logged, with its `step`; in a resumed run also what was logged before it.
         latest ([`~rlvr_trl.evaluation.EvaluationResult`]): the last measurement with its completions.
 
     Raises:
@@ -268,7 +268,7 @@ def _best_k(args, prefix: str, num_samples: int) -> int | None:
     if not args.greater_is_better:
         raise ValueError(
             f"`greater_is_better` is {args.greater_is_better}, but `metric_for_best_model` is "
-            f"{args.metric_for_best_model!r}, of which more is better. Set it to True."
+            f"{args.metric_for_best_model!r}, which should be as high as possible. Set it to True."
         )
     return k
 
@@ -283,10 +283,10 @@ def _correctness_reward(trainer, reward_func: Callable | None) -> Callable:
         reward_func = trainer._correctness_reward
     if isinstance(reward_func, nn.Module):
         raise ValueError(
-            "The correctness reward is a reward model, whose scores are no verdict. Pass a function as `reward_func`."
+            "The correctness reward is a model, whose scores are not right or wrong. Pass a function as `reward_func`."
         )
     if is_async_callable(reward_func):
-        raise ValueError("The correctness reward is an async function. Pass one that is not as `reward_func`.")
+        raise ValueError("The correctness reward is an async function. Pass a synchronous one as `reward_func`.")
     return reward_func
 
 

@@ -22,9 +22,9 @@ turns its normalizer into one of the whole batch, and never of a group:
 
 with b rows and m tokens in the pass, R rows in the batch and M tokens in the optimizer step over all W processes,
 `steps_per_generation` S, and B of these S calls in one optimizer step. W is there because processes average their
-gradients. A batch that is split over several optimizer steps counts R·(share of the steps) in each, as in TRL. bnpo
-normalizes by the tokens at hand by definition; at hand means the optimizer step here, which does not depend on the
-micro-batch size or the number of processes.
+gradients. If a batch is split over several optimizer steps, each divides by its share of R, as in TRL. By definition
+bnpo normalizes by the tokens at hand; here these are the tokens of the optimizer step, which depend on neither the
+micro-batch size nor the number of processes.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class ForwardPass:
 @dataclass(frozen=True)
 class LossTotals:
     """
-    What the weights of the passes of one optimizer step relate to.
+    The totals that the weights of the passes of one optimizer step are computed from.
 
     Args:
         rows (`int`): completions in the loss of the generation batch, all processes.
@@ -118,7 +118,7 @@ class UpdatePlan:
     Args:
         without_gradient (`list[ForwardPass]`): passes over rows that cannot move the model, for the metrics alone.
         with_gradient (`list[ForwardPass]`): the others; at least one.
-        totals ([`LossTotals`]): what their weights relate to.
+        totals ([`LossTotals`]): what their weights are computed from.
         tokens (`list[int]`): tokens in the loss of each pass, all processes, in this order.
         rows (`list[int]`): real rows of each pass, all processes.
     """
@@ -188,7 +188,7 @@ def plan_batch(
     Args:
         max_rows (`int`): no pass holds more rows.
         max_tokens (`int`, *optional*): no pass of more than one row computes more tokens.
-        skip_zero_advantages (`bool`): whether a row with zero advantage has no gradient and may go without a backward.
+        skip_zero_advantages (`bool`): whether a row with zero advantage has no gradient and needs no backward pass.
     """
     lengths = row_lengths(batch["prompt_mask"], batch["completion_mask"])  # (B, 2)
     tokens = loss_mask(batch).sum(dim=1).cpu()  # (B,)
@@ -232,7 +232,7 @@ def plan_passes(
     longest = int(everywhere.sum(dim=1).max()) if len(rows) else 0
     if accelerator.num_processes > 1:
         own = torch.tensor([longest], device=accelerator.device)
-        longest = int(accelerator.gather(own).max())  # an error must be one on every process
+        longest = int(accelerator.gather(own).max())  # so that all processes raise the same error
         if longest > 0:
             own = everywhere.to(accelerator.device)
             every = accelerator.gather(accelerator.pad_across_processes(own, dim=0).unsqueeze(0))  # (W, R, 2)
@@ -304,7 +304,7 @@ def score_in_passes(
     Log-probabilities and entropies of a whole batch, two of shape `(B, C)`, in trimmed passes.
 
     Args:
-        score (`Callable`): TRL's function for one pass: ids, mask and number of completion tokens to both and a third.
+        score (`Callable`): TRL's, for one pass: `(ids, mask, columns of completions) -> (logps, entropies, aux_loss)`.
         input_ids (`Tensor` of shape `(B, P + C)`), attention_mask (`Tensor` of shape `(B, P + C)`): the batch.
         logits_to_keep (`int`): C.
     """

@@ -3,8 +3,8 @@
 A reward function that raises on one process would leave the others waiting for its rewards. So its rewards are zeros
 there, TRL gathers them, and then all processes raise the error that was caught.
 
-TRL joins what several functions log under one name, such as `extracted_answer`, to a column that is too long for the
-table of completions. Here the function's name is appended to the column of every function after the first.
+If several functions log under one name, such as `extracted_answer`, TRL appends all their values to one column, which
+is then too long for the table of completions. Here every function after the first has its name added to the column's.
 """
 
 import functools
@@ -26,7 +26,7 @@ class RewardGuard:
         self._owners = {}  # column of the log of completions -> the function that logged it first
 
     def wrap(self, reward_func: Any, name: str) -> Any:
-        """`reward_func`, whose errors are kept and name it, and which returns zeros then. Models are left alone."""
+        """`reward_func`, whose errors are kept, with its name, and zeros returned instead. Models stay as they are."""
         if isinstance(reward_func, nn.Module):
             return reward_func
 

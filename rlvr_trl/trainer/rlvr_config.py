@@ -38,12 +38,12 @@ class RLVRConfig(GRPOConfig):
             Faster with completions of different length; equal to TRL up to the rounding of sums, not to the last bit.
             Always on with `rollouts`, `prompts_per_batch` or `max_tokens_per_micro_batch`.
         max_tokens_per_micro_batch (`int`, *optional*):
-            Tokens, prompts and padding included, that one forward pass computes at most, beside
-            `per_device_train_batch_size` rows.
+            Most tokens of one forward pass, prompts and padding included. The limit of `per_device_train_batch_size`
+            rows still holds.
         max_rows_per_generation (`int`, *optional*):
-            Completions that transformers generates at once on each process; by default all of a batch, as in TRL,
-            whose cache may not fit the memory with thousands of prompts. vLLM and continuous batching schedule their
-            own.
+            Most completions that transformers generates at once on each process. By default all of the batch, as in
+            TRL; with thousands of prompts their cache may not fit in memory. Refused with vLLM and continuous
+            batching, which do their own scheduling.
     """
 
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
@@ -134,8 +134,8 @@ class RLVRConfig(GRPOConfig):
         for name, (found, needed) in given.items():
             if found not in (None, needed):
                 raise ValueError(
-                    f"`prompts_per_batch`={self.prompts_per_batch} makes one optimizer step of the whole batch; do "
-                    f"not set `{name}` as well, which is {found}."
+                    f"`prompts_per_batch`={self.prompts_per_batch} makes the whole batch one optimizer step; "
+                    f"do not set `{name}`, which is {found}."
                 )
         self.steps_per_generation = self.generation_batch_size = None
 
@@ -149,7 +149,7 @@ class RLVRConfig(GRPOConfig):
             or self.build_rollouts() is not None
         )
 
-    # TRL annotates these as optional, and its configuration has set them to numbers
+    # TRL annotates these as optional, but its `__post_init__` sets them to numbers
 
     @property
     def group_size(self) -> int:

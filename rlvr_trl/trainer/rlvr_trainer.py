@@ -53,7 +53,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
     Every argument and option of GRPOTrainer works as it does there. Without `advantages` and `rollouts` the training
     is GRPO, to the last bit. During evaluation, which trains nothing and may use groups smaller than the estimator
-    needs (`num_generations_eval`), every prompt gets as many completions, and TRL's own group-relative advantages are
+    needs (`num_generations_eval`), no prompt gets extra completions, and TRL's own group-relative advantages are
     used and logged.
 
     ```python
@@ -239,7 +239,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         return self._merge_stages(stages, first=history[0], merged=history[-1])
 
     def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
-        """Samples one completion of each row, of which the first `len(prompts)` over all processes are real."""
+        """Samples a completion of each row; rows beyond the first `len(prompts)` of all processes are filler."""
         begin = time.perf_counter()
         with metrics.capture(self) as captured, self._generation_progress.of_stage(number):
             record = self.record_generation(rows, num_generations)
@@ -318,7 +318,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         return advantages
 
     def _with_advantages(self, batch: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> dict:
-        """The local batch with its `rows` of the advantages of all processes, and which of them are in the loss."""
+        """The local batch, whose rows are `rows` among those of all processes, with advantages and `in_loss`."""
         rows = rows.to(advantages.device)
         batch = batch | {"advantages": advantages[rows]}  # (B,)
         if self._rows_in_loss is not None:

@@ -24,7 +24,7 @@ class GenerationRecord:
     Args:
         batch (`dict`): TRL's batch for the rows of this process.
         rewards_per_func (`Tensor` of shape `(T, F)`): rewards by function; NaN where a function gave none.
-        lengths (`Tensor` of shape `(T,)`): lengths in tokens, without what tools said.
+        lengths (`Tensor` of shape `(T,)`): lengths in tokens, without the output of tools.
         truncated (`Tensor` of shape `(T,)`): whether a completion was cut off.
         entropies (`Tensor` of shape `(T,)`, *optional*): mean token entropies, if the estimator reads them.
     """
@@ -73,7 +73,7 @@ class RecordsGeneration(GRPOTrainer):
 
     def record_generation(self, inputs: list[dict], num_generations: int | None = None) -> GenerationRecord:
         """
-        Generates and scores one completion of each row. All processes must call it with as many rows.
+        Generates and scores one completion of each row. All processes must call it, with the same number of rows.
 
         Args:
             inputs (`list[dict]`): this process's rows, each prompt `num_generations` times.
@@ -133,8 +133,8 @@ class RecordsGeneration(GRPOTrainer):
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
     ):
         recording = self._recording
-        # The first whole batch after generation is scored by the policy, which is whose entropies an estimator reads;
-        # but where an adapter is trained, TRL may score the reference first, which is this model without the adapter
+        # The estimator reads the entropies of the policy, which TRL scores first. Not so where an adapter is trained:
+        # then the first may be the reference, which is this model without the adapter
         by_policy = model is self.model and (compute_entropy or self.beta == 0.0 or self.ref_model is not None)
         keep = recording is not None and recording.wants_entropies and recording.entropies is None and by_policy
         keep = keep and batch_size is not None
@@ -163,7 +163,7 @@ class RecordsGeneration(GRPOTrainer):
     # --- what is gathered afterwards ---
 
     def _score_for_entropies(self, batch: dict) -> None:
-        """Scores the completions once more, because TRL needed no log-probabilities that entropies come with."""
+        """Scores the completions for their entropies, if TRL needed no log-probabilities and computed neither."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         rows, width = self.args.per_device_train_batch_size, batch["completion_ids"].shape[1]

@@ -48,7 +48,7 @@ class Stage:
 def without_filler(
     record: GenerationRecord, prompts: Tensor, captured: Captured, seconds: float, process_index: int
 ) -> Stage:
-    """The stage of a record whose first `len(prompts)` completions, counted over the processes, are real."""
+    """The record as a stage, cut to its first `len(prompts)` completions over the processes; the rest is filler."""
     total, per_process = len(prompts), record.num_local
     start = min(process_index * per_process, total)
     num_real = min(per_process, total - start)
@@ -68,7 +68,7 @@ def ask_allocator(allocator: RolloutAllocator, stage: int, groups: RolloutGroups
     How many more completions each prompt gets after a stage, at most `budget` in all. Shape `(P,)`.
 
     Raises:
-        `ValueError`: The allocator asks for something impossible.
+        `ValueError`: The allocator returned anything but one non-negative integer per prompt, or exceeds its cap.
     """
     extra = allocator(stage, groups.sizes, groups.num_correct, groups.num_judged)
     if extra.shape != groups.sizes.shape or extra.is_floating_point() or (extra < 0).any():
@@ -117,7 +117,7 @@ def merge_stages(accelerator: Accelerator, stages: list[Stage], pad_token_id: in
 
 
 def local_rows(stages: list[Stage]) -> Tensor:
-    """Where the rows of the merged batch of this process stand among those of all processes. Shape `(B,)`."""
+    """Indices of this process's rows of the merged batch among those of all processes. Shape `(B,)`."""
     offsets = accumulate((len(stage.prompts) for stage in stages), initial=0)
     return torch.cat(
         [

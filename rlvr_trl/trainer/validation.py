@@ -136,8 +136,8 @@ def check_passes(args) -> None:
         )
     if args.loss_type not in LOSS_TYPES:
         raise ValueError(
-            f"`loss_type` must be one of {', '.join(LOSS_TYPES)} {why}, got {args.loss_type!r}, whose passes "
-            f"nothing here knows how to weight."
+            f"`loss_type` must be one of {', '.join(LOSS_TYPES)} {why}, got {args.loss_type!r}, for "
+            f"which the weights of passes are not known."
         )
     limit = args.max_tokens_per_micro_batch
     if limit is not None and limit <= args.max_completion_length:

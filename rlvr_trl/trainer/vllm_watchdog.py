@@ -15,8 +15,8 @@ from accelerate import PartialState
 from ..distributed import OWN_END, exit_for_all
 
 
-POLL = 5.0  # seconds between two questions
-ANSWER = 30.0  # seconds that a busy server has for an answer
+POLL = 5.0  # seconds between two requests
+ANSWER = 30.0  # seconds within which a busy server must answer
 
 AGAIN = "Start it again and resume from the last checkpoint: `resume_from_checkpoint=True`."
 
@@ -52,8 +52,8 @@ def server_must_answer(trainer):
     seconds later.
 
     Raises:
-        `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds; or something failed in here,
-        and the server does not answer.
+        `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds, or the code in this context
+        failed and the server does not answer.
     """
     if not _talks_to_server(trainer.args):
         yield
@@ -64,7 +64,7 @@ def server_must_answer(trainer):
         try:
             yield
         finally:
-            watchdog.end()  # an interrupt comes in here at the latest
+            watchdog.end()  # a pending interrupt is raised here at the latest
     except KeyboardInterrupt:
         if watchdog.error is None:
             raise  # the user's
@@ -125,7 +125,7 @@ def _talks_to_server(args) -> bool:
 
 def _problem(url: str, deadline: float) -> str | None:
     """Asks once, for at least a second. Returns why the server does not answer, or None if it does."""
-    import requests  # which TRL talks with: the same proxies and certificates
+    import requests  # as TRL does: with the same proxies and certificates
 
     try:
         seconds = min(max(deadline - time.monotonic(), 1.0), ANSWER)

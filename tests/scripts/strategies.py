@@ -79,9 +79,9 @@ class SamplesByPlace(WatchesSteps, RLVRTrainer):
         finally:
             del self.model.generate
 
-    def _generate_and_score_in_stages(self, inputs):
+    def _generate_in_stages(self, inputs):
         self.stage = 0
-        output = super()._generate_and_score_in_stages(inputs)
+        output = super()._generate_in_stages(inputs)
         self.completions.append(self.logged_completions["completion"])
         self.rows.append(len(output["prompt_ids"]))
         return output

@@ -142,8 +142,8 @@ class ServerEngine:
 
     def _ask(self, url: str, body: bytes, stop: threading.Event) -> Any:
         """The answer as JSON. Asks up to `ATTEMPTS` times, and not again once `stop` is set."""
-        # The loop is our own: the settings of tenacity for these waits, `stop` and the message are longer, and the
-        # waits of the openai client cannot be stopped.
+        # A loop of our own: tenacity needs more code for these waits, `stop` and the message, and the openai client's
+        # waits cannot be interrupted.
         attempt = 1
         while True:
             try:

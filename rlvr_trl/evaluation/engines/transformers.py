@@ -21,10 +21,10 @@ from ..samples import Sample, SamplingSettings
 from .prompts import check_engine_prompts, has_image_processor, processor_inputs, stream_key, tokenize_prompts
 
 
-# Of SplitMix64 (Steele, Lea and Flood, 2014, doi 10.1145/2660193.2660195): the increment, the mixer's multipliers
+# Increment and multipliers of SplitMix64 (Steele, Lea and Flood, 2014, doi 10.1145/2660193.2660195)
 _GAMMA = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-# Elements of noise that are computed at once: as many as fit a CPU's cache, or on other devices take little memory
+# Elements of noise computed at once: what fits in a CPU's cache; on other devices, what takes little memory
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**24
 FINGERPRINT_VALUES = 64  # of each parameter: training changes every parameter, so a few values of each will do
 

@@ -11,7 +11,7 @@ from ..samples import Sample, SamplingSettings
 from .prompts import check_engine_prompts, request_seed, tokenize_prompts
 
 
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # ranks that vLLM has kernels for
 FINGERPRINT_PIECES, PIECE_BYTES = 64, 64  # of each file of weights
 
 
