@@ -22,8 +22,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from .trl_compat import _get_default_store
-
 
 POLL = 1.0  # seconds between two looks into the store
 OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
@@ -76,6 +74,8 @@ def end_together(accelerator):
     left no longer looks for errors.
     """
     global _store
+    from .trl_compat import _get_default_store  # which torch has only where it was built for several processes
+
     if accelerator.num_processes == 1:
         yield
         return

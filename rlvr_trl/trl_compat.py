@@ -12,14 +12,14 @@ packages that need no trainer do not load TRL.
 
 import dis
 import functools
-import importlib
+import importlib.util
 import inspect
 import types
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
@@ -49,6 +49,7 @@ __all__ = [
     "add_fused_lm_head",
     "borrow",
     "check_attributes",
+    "check_generated",
     "check_private_parts",
     "get_callable_name",
     "get_config_model_id",
@@ -63,9 +64,15 @@ __all__ = [
     "unsplit_pixel_values_by_grid",
 ]
 
+# Widened together with pyproject.toml; CONTRIBUTING.md says how to move to a new TRL
 TESTED_TRL = ("1.16",)
-TESTED_TRANSFORMERS = "transformers>=5.10,<5.24"
-
+TESTED = {
+    "trl": f"trl=={TESTED_TRL[-1]}.*",
+    "transformers": "transformers>=5.10,<5.24",
+    "accelerate": "accelerate==1.15.*",
+    "torch": "torch==2.13.*",
+    "vllm": "trl[vllm]",
+}
 
 ABSENT = "does not exist"
 
@@ -101,7 +108,7 @@ class Part:
 
     @property
     def is_expected(self) -> bool:
-        return self.since is None or Version(version(self.library)) >= Version(self.since)
+        return self.since is None or Version(installed_version(self.library)) >= Version(self.since)
 
     def find_owner(self) -> Any:
         module, _, name = self.owner.partition(":")
@@ -116,9 +123,17 @@ class Part:
         return self.problem_in(owner)
 
     def problem_in(self, owner: Any) -> str | None:
-        # In the class itself: a base class with a part of that name would hide a renaming
-        is_there = self.name in vars(owner) if isinstance(owner, type) else hasattr(owner, self.name)
-        return None if is_there else ABSENT
+        return None if self.find_in(owner) is not None else ABSENT
+
+    def find_in(self, owner: Any) -> Any:
+        """
+        The part, None without one. Of a class and its bases only those of the same library count: a base of another
+        one that has a method of that name would hide a renaming.
+        """
+        if not isinstance(owner, type):
+            return getattr(owner, self.name, None)
+        found = [vars(base)[self.name] for base in _own_bases(owner, self.library) if self.name in vars(base)]
+        return found[0] if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +146,21 @@ class Function(Part):
         named (`tuple[str, ...]`): further parameters that are given by name.
         returns (`int`, *optional*): the size of the tuple it returns.
         fields (`tuple[str, ...]`): keys of the dict it returns.
+        reads (`tuple[str, ...]`): attributes of its object that it must read, because they are set for it.
     """
 
     leading: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     returns: int | None = None
     fields: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     def problem_in(self, owner: Any) -> str | None:
-        if (absent := super().problem_in(owner)) is not None:
-            return absent
-        function = getattr(owner, self.name)
+        function = self.find_in(owner)
+        if function is None:
+            return ABSENT
+        if not _is_of(function, self.library):
+            return None  # somebody else has replaced or wrapped it, and answers for it
         parameters = inspect.signature(function).parameters
         found = [name for name in parameters if name != "self"]
         if tuple(found[: len(self.leading)]) != self.leading:
@@ -153,8 +172,11 @@ class Function(Part):
         code = inspect.unwrap(function).__code__
         if self.returns is not None and (sizes := _returned_sizes(code)) != {self.returns}:
             return f"returns tuples of {sorted(sizes)} values and not of {self.returns}"
-        missing = sorted(set(self.fields) - _strings(code)) if self.fields else []
-        return f"does not return the field {missing[0]!r}" if missing else None
+        missing = sorted(set(self.fields) - _returned_keys(code)) if self.fields else []
+        if missing:
+            return f"does not return the field {missing[0]!r}"
+        missing = [name for name in self.reads if name not in _read_of_self(code)]
+        return f"does not read `self.{missing[0]}`" if missing else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +186,7 @@ class Attribute(Part):
 
     Args:
         set_in (`str`): that method.
-        kind (`type` or tuple of types): what its value must be an instance of.
+        kind (`type` or tuple of types): what its value must be an instance of; not for what copies a user's setting.
         keys (`tuple[str, ...]`): keys that it must have.
         only_with (`str`, *optional*): an option of the trainer without which it need not be there.
     """
@@ -175,13 +197,15 @@ class Attribute(Part):
     only_with: str | None = None
 
     def problem_in(self, owner: Any) -> str | None:
-        methods = [vars(base).get(self.set_in) for base in inspect.getmro(owner)]
-        is_set = any(self.name in _attributes_set(method) for method in methods if method is not None)
+        methods = [vars(base)[self.set_in] for base in _own_bases(owner, self.library) if self.set_in in vars(base)]
+        if not all(_is_of(method, self.library) for method in methods):
+            return None  # somebody else has replaced or wrapped one, and answers for it
+        is_set = any(self.name in _attributes_set(method) for method in methods)
         return None if is_set else f"is not set by `{self.set_in}`"
 
     def problem_of(self, instance: Any) -> str | None:
         """What is wrong with the attribute of one object, at the end of its constructor."""
-        if self.set_in != "__init__" or self.only_with is not None and not getattr(instance, self.only_with):
+        if self.set_in != "__init__" or self.only_with is not None and not getattr(instance, self.only_with, False):
             return None
         if not hasattr(instance, self.name):
             return "is not set"
@@ -192,34 +216,65 @@ class Attribute(Part):
         return f"has no key {absent[0]!r}" if absent else None
 
 
+def _own_bases(owner: type, library: str) -> list[type]:
+    """The class and its bases, as far as they are of a library."""
+    return [base for base in inspect.getmro(owner) if base.__module__.partition(".")[0] == library]
+
+
+def _is_of(function: Any, library: str) -> bool:
+    return getattr(inspect.unwrap(function), "__module__", "").partition(".")[0] == library
+
+
+# These read CPython's bytecode, that of 3.11 to 3.14; tests/test_trl_compat.py fails where a Python writes another.
+
+
+@functools.cache  # a constructor sets dozens of attributes, and is looked at for each
+def _steps(code: types.CodeType) -> list[dis.Instruction]:
+    return [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+
+
 def _returned_sizes(code: types.CodeType) -> set[int]:
     """Sizes of the tuples that the code returns; 0 for a return value that is not written as a tuple."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
     return {
         (before.arg or 0) if before.opname == "BUILD_TUPLE" else 0
-        for before, step in zip(steps, steps[1:], strict=False)
+        for before, step in zip(_steps(code), _steps(code)[1:], strict=False)
         if step.opname == "RETURN_VALUE"
     }
 
 
-def _strings(code: types.CodeType) -> set[str]:
-    """String literals of the code; the keys of a dict display are in a tuple."""
-    found: set[str] = set()
-    for constant in code.co_consts:
-        found.update(
-            value for value in (constant if isinstance(constant, tuple) else [constant]) if type(value) is str
-        )
-    return found
+def _returned_keys(code: types.CodeType) -> set[str]:
+    """Keys of the dict that the code returns: those of the display it begins with, and those it is given later."""
+    steps = _steps(code)
+    returned = {before.argval for before, step in zip(steps, steps[1:], strict=False) if step.opname == "RETURN_VALUE"}
+    keys: set[str] = set()
+    for i, step in enumerate(steps):
+        if step.opname == "STORE_SUBSCR" and steps[i - 2].argval in returned:  # name, key, store
+            keys.add(steps[i - 1].argval)
+        elif step.opname == "BUILD_CONST_KEY_MAP" and steps[i + 1].argval in returned:  # keys, build, store
+            keys.update(steps[i - 1].argval)
+        elif step.opname == "BUILD_MAP" and steps[i + 1].argval in returned:  # as Python 3.14 writes a display
+            keys.update(before.argval for before in steps[:i] if isinstance(before.argval, str))
+    return keys
+
+
+def _read_of_self(code: types.CodeType) -> set[str]:
+    steps = _steps(code)
+    return {
+        step.argval
+        for before, step in zip(steps, steps[1:], strict=False)
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        and (before.argval == "self" or isinstance(before.argval, tuple) and before.argval[-1] == "self")
+    }
 
 
 def _attributes_set(method: Any) -> frozenset[str]:
-    code = getattr(inspect.unwrap(method), "__code__", None)  # the constructor of `object` has none
+    code = getattr(inspect.unwrap(method), "__code__", None)  # a constructor written in C has none
     return _stored_in(code) if code else frozenset()
 
 
-@functools.cache  # a constructor sets dozens of them
+@functools.cache
 def _stored_in(code: types.CodeType) -> frozenset[str]:
-    return frozenset(step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
+    return frozenset(step.argval for step in _steps(code) if step.opname == "STORE_ATTR")
 
 
 # --- the table ---
@@ -227,8 +282,9 @@ def _stored_in(code: types.CodeType) -> frozenset[str]:
 GRPO, TRAINER = "trl:GRPOTrainer", "transformers:Trainer"
 UTILS = "trl.trainer.utils"
 
-HOOK = "TRL has a hook for the advantages of a whole batch (huggingface/trl#7298 adds one for GRPO)"
+HOOK = "TRL has a hook that gets the rewards of a whole batch (huggingface/trl#7298 only transforms its advantages)"
 STAGES = "TRL can sample more completions for some prompts of a batch"
+REWARD_ERRORS = "TRL raises the error of a reward function on every process, with its name"
 RAGGED = "TRL trains batches whose groups differ in size, and micro-batches that differ in length"
 RESUME = "TRL saves and restores the batch in training"
 ATOMIC = "transformers writes a checkpoint beside its final place and renames it once it is whole"
@@ -238,6 +294,14 @@ EVALUATION = "TRL samples completions for a caller, without training on them"
 IMAGES = "TRL keeps the images of a batch as one entry per row"
 PUBLIC = "the library makes it public"
 
+REQUIRED_FIELDS = (
+    "prompt_ids",
+    "prompt_mask",
+    "completion_ids",
+    "completion_mask",
+    "advantages",
+    "num_items_in_batch",
+)
 PRIVATE_PARTS: tuple[Part, ...] = (
     Function(
         owner=GRPO,
@@ -248,7 +312,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
             *("rollout_func", "environment_factory"),
         ),
         why="overridden with its parameters written out, which editors show",
-        until=PUBLIC,
+        until="never: a new parameter of TRL has to be added",
     ),
     # one call of generation and scoring, and what is recorded of it
     Function(
@@ -256,22 +320,23 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="_generate_and_score_completions",
         leading=("inputs",),
         fields=(
-            *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"),
+            *REQUIRED_FIELDS,
             *("tool_mask", "old_per_token_logps", "ref_per_token_logps", "sampling_per_token_logps"),
             *("importance_sampling_ratio", "pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask"),
             *("spatial_shapes", "num_tiles", "image_sizes", "token_type_ids", "mm_token_type_ids"),
             "image_position_ids",
         ),
         why="overridden: its advantages are replaced, and it is called once a stage",
-        until=HOOK,
+        until=f"{HOOK}, and {STAGES}",
     ),
     Function(
         owner=GRPO,
         name="_generate",
         leading=("prompts",),
         returns=8,
+        reads=("num_generations", "num_generations_eval"),
         why="overridden: records token ids and tool masks, and watches the vLLM server; PassAtKCallback samples by it",
-        until=EVALUATION,
+        until=f"{HOOK}, its requests end when the server dies, and {EVALUATION}",
     ),
     Function(
         owner=GRPO,
@@ -286,7 +351,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="_calculate_rewards",
         leading=("inputs", "prompts", "completions", "completion_ids_list"),
         why="overridden: records the rewards of every function; an error on one process is raised on all",
-        until=HOOK,
+        until=f"{HOOK}, and {REWARD_ERRORS}",
     ),
     Function(
         owner=GRPO,
@@ -295,22 +360,21 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         named=("compute_entropy",),
         returns=3,
         why="overridden: scores a batch in trimmed passes and records entropies; PassAtKCallback calls it",
-        until=RAGGED,
+        until=f"{RAGGED}, and {EVALUATION}",
     ),
-    Attribute(owner=GRPO, name="num_generations", kind=int, why="is 1 for extra completions", until=STAGES),
-    Attribute(owner=GRPO, name="num_generations_eval", kind=int, why="is 1 to measure pass@k", until=EVALUATION),
+    Attribute(owner=GRPO, name="num_generations", why="is 1 for extra completions", until=STAGES),
+    Attribute(owner=GRPO, name="num_generations_eval", why="is 1 to measure pass@k", until=EVALUATION),
     Attribute(owner=GRPO, name="_tokenizer", why="its pad token ends a completion", until=PUBLIC),
     Attribute(owner=GRPO, name="eos_token_ids", kind=(list, tuple), why="end a completion", until=PUBLIC),
-    Attribute(owner=GRPO, name="reward_funcs", kind=list, why="each gets a guard that names it", until=HOOK),
+    Attribute(owner=GRPO, name="reward_funcs", kind=list, why="each gets a guard that names it", until=REWARD_ERRORS),
     Attribute(owner=GRPO, name="reward_func_names", kind=list, why="name the metrics", until=PUBLIC),
     Attribute(owner=GRPO, name="reward_weights", why="weight the rewards of a completion", until=HOOK),
-    Attribute(owner=GRPO, name="multi_objective_aggregation", kind=str, why="how rewards are combined", until=HOOK),
-    Attribute(owner=GRPO, name="use_vllm", kind=bool, why="decides who generates", until=PUBLIC),
-    Attribute(owner=GRPO, name="vllm_mode", kind=str, why="decides who generates", until=PUBLIC),
+    Attribute(owner=GRPO, name="multi_objective_aggregation", why="how rewards are combined", until=HOOK),
+    Attribute(owner=GRPO, name="use_vllm", why="decides who generates", until=PUBLIC),
+    Attribute(owner=GRPO, name="vllm_mode", why="decides who generates", until=PUBLIC),
     Attribute(
         owner=GRPO,
         name="use_transformers_continuous_batching",
-        kind=bool,
         why="decides who generates",
         until=PUBLIC,
     ),
@@ -327,7 +391,6 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Attribute(
         owner=GRPO,
         name="_last_loaded_step",
-        kind=int,
         only_with="use_vllm",
         why="-1 makes vLLM load the weights of the best model",
         until=EVALUATION,
@@ -338,8 +401,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="_metrics",
         kind=dict,
         keys=("train", "eval"),
-        why="metrics of several calls are joined into those of a batch",
-        until=STAGES,
+        why="metrics of several calls, or of several passes, are joined into those of a batch",
+        until=f"{STAGES}, and {RAGGED}",
     ),
     Attribute(
         owner=GRPO,
@@ -347,7 +410,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         kind=dict,
         keys=("images", "prompt", "completion", "rewards", "advantages", "extra"),
         why="completions of several stages are joined; its advantages are those that train",
-        until=HOOK,
+        until=f"{HOOK}, and {STAGES}",
     ),
     Attribute(owner=GRPO, name="_pending_extra_logs", kind=dict, why="cleared after a call that failed", until=STAGES),
     Attribute(owner=GRPO, name="_pending_metrics", kind=dict, why="cleared after a call that failed", until=STAGES),
@@ -378,6 +441,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=GRPO,
         name="_compute_loss",
         leading=("model", "inputs"),
+        reads=("entropy_coef", "router_aux_loss_coef", "current_gradient_accumulation_steps", "loss_type"),
         why="overridden: the loss of a pass is weighted by what it holds",
         until=RAGGED,
     ),
@@ -391,6 +455,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Function(
         owner=GRPO,
         name="get_train_dataloader",
+        reads=("_train_batch_size",),
         why="overridden: with `prompts_per_batch` it yields whole generation batches",
         until=RAGGED,
     ),
@@ -400,7 +465,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="mixed precision in passes without a gradient",
         until=RAGGED,
     ),
-    Attribute(owner=TRAINER, name="_train_batch_size", kind=int, why="rows per data loader batch", until=RAGGED),
+    Attribute(owner=TRAINER, name="_train_batch_size", why="rows per data loader batch", until=RAGGED),
     Attribute(
         owner=TRAINER,
         name="current_gradient_accumulation_steps",
@@ -411,7 +476,6 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Attribute(
         owner=TRAINER,
         name="is_distributed_loading_by_transformers",
-        kind=bool,
         since="5.19",
         why="True for a sharded model that accelerate does not know to be sharded",
         until=RAGGED,
@@ -436,17 +500,15 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="gradients are averaged over the processes in the last pass only",
         until=RAGGED,
     ),
-    Attribute(owner=GRPO, name="loss_type", kind=str, why="decides the weight of a pass", until=RAGGED),
-    Attribute(owner=GRPO, name="importance_sampling_level", kind=str, why="metrics by token or row", until=RAGGED),
-    Attribute(owner=GRPO, name="num_iterations", kind=int, why="how often a batch is trained on", until=PUBLIC),
-    Attribute(owner=GRPO, name="beta", kind=(int, float), why="whether there is a KL term", until=PUBLIC),
+    Attribute(owner=GRPO, name="loss_type", why="decides the weight of a pass", until=RAGGED),
+    Attribute(owner=GRPO, name="importance_sampling_level", why="metrics by token or row", until=RAGGED),
+    Attribute(owner=GRPO, name="num_iterations", why="how often a batch is trained on", until=PUBLIC),
+    Attribute(owner=GRPO, name="beta", why="whether there is a KL term", until=PUBLIC),
     Attribute(owner=GRPO, name="ref_model", why="whether the reference is a model of its own", until=PUBLIC),
-    Attribute(owner=GRPO, name="_entropy_bonus_enabled", kind=bool, why="gives every row a gradient", until=RAGGED),
-    Attribute(owner=GRPO, name="entropy_coef", kind=(int, float), why="has its own weight in a pass", until=RAGGED),
-    Attribute(owner=GRPO, name="aux_loss_enabled", kind=bool, why="gives every row a gradient", until=RAGGED),
-    Attribute(
-        owner=GRPO, name="router_aux_loss_coef", kind=(int, float), why="has its own weight in a pass", until=RAGGED
-    ),
+    Attribute(owner=GRPO, name="_entropy_bonus_enabled", why="gives every row a gradient", until=RAGGED),
+    Attribute(owner=GRPO, name="entropy_coef", why="has its own weight in a pass", until=RAGGED),
+    Attribute(owner=GRPO, name="aux_loss_enabled", why="gives every row a gradient", until=RAGGED),
+    Attribute(owner=GRPO, name="router_aux_loss_coef", why="has its own weight in a pass", until=RAGGED),
     Attribute(owner=GRPO, name="_step", kind=int, why="increased here in passes; in checkpoints", until=RESUME),
     Attribute(owner=GRPO, name="_buffered_inputs", why="saved in checkpoints", until=RESUME),
     # resume
@@ -489,8 +551,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=TRAINER,
         name="_load_from_checkpoint",
         leading=("resume_from_checkpoint", "model"),
-        why="overridden: adapters keep their dtype",
-        until="PEFT loads an adapter in the dtype in which it is trained",
+        why="overridden: adapters keep their dtype, and it is known where weights are loaded from",
+        until=f"PEFT loads an adapter in the dtype in which it is trained, and {TRANSLATED}",
     ),
     Function(owner=TRAINER, name="_load_best_model", why="overridden: knows where it loads from", until=TRANSLATED),
     Function(
@@ -548,7 +610,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="create_model_card",
         leading=("model_name", "dataset_name", "tags"),
         why="overridden: TRL's card is completed",
-        until=PUBLIC,
+        until="never: it is public, but its parameters differ from those of transformers",
     ),
     Part(owner=GRPO, name="_tag_names", why="tags of the card", until=PUBLIC),
     Part(owner=GRPO, name="_name", why="method that the card names", until=PUBLIC),
@@ -680,11 +742,10 @@ def check_private_parts(*libraries: str) -> None:
         libraries (`str`): `"trl"`, `"transformers"`, `"accelerate"`, `"torch"`, `"vllm"`.
 
     Raises:
-        `ImportError`: A part is missing or looks different; names it, its version, and versions that work.
+        `ImportError`: Parts are missing or look different; names all of them, and versions that work.
     """
-    for part in PRIVATE_PARTS:
-        if part.library in libraries and part.is_expected and (problem := part.problem()) is not None:
-            raise ImportError(_explain(part, problem))
+    rows = [part for part in PRIVATE_PARTS if part.library in libraries and part.is_expected]
+    _raise_for([(part, problem) for part in rows if (problem := part.problem()) is not None])
     if "trl" in libraries and ".".join(map(str, Version(version("trl")).release[:2])) not in TESTED_TRL:
         warnings.warn(
             f"rlvr_trl is tested with TRL {', '.join(TESTED_TRL)}, but TRL {version('trl')} is installed.",
@@ -697,20 +758,50 @@ def check_attributes(trainer: Any) -> None:
     Looks at the attributes that the constructor of a trainer must have set.
 
     Raises:
-        `ImportError`: One is missing or of another type; names it.
+        `ImportError`: Some are missing or of another type; names all of them.
     """
-    for part in PRIVATE_PARTS:
-        if isinstance(part, Attribute) and part.owner in (GRPO, TRAINER) and part.is_expected:
-            problem = part.problem_of(trainer)
-            if problem is not None:
-                raise ImportError(_explain(part, problem))
+    rows = [part for part in PRIVATE_PARTS if isinstance(part, Attribute) and part.owner in (GRPO, TRAINER)]
+    _raise_for([(part, problem) for part in rows if part.is_expected and (problem := part.problem_of(trainer))])
 
 
-def _explain(part: Part, problem: str) -> str:
-    return (
-        f"rlvr_trl relies on `{part.path}`, which {problem} in {part.library} {version(part.library)} (needed: "
-        f"{part.why}). Install tested versions: pip install 'trl=={TESTED_TRL[-1]}.*' '{TESTED_TRANSFORMERS}'."
+def check_generated(batch: dict, rewards_per_func: Any, num_reward_funcs: int) -> None:
+    """
+    Looks at what a call of TRL's generation and scoring made, before anything is added to it.
+
+    Raises:
+        `ImportError`: The batch lacks a field, or the rewards are not a tensor of shape `(T, F)`.
+    """
+    missing = [name for name in REQUIRED_FIELDS if name not in batch]
+    shape = getattr(rewards_per_func, "shape", ())
+    if missing:
+        problem = f"`{GRPO}._generate_and_score_completions` returned a batch without {missing[0]!r}"
+    elif len(shape) != 2 or shape[1] != num_reward_funcs:
+        problem = f"`{GRPO}._calculate_rewards` returned no tensor of shape (completions, {num_reward_funcs})"
+    else:
+        return
+    raise ImportError(
+        f"{problem.replace(':', '.')} in trl {version('trl')}, on which rlvr_trl relies. Install a tested version: "
+        f"pip install '{TESTED['trl']}'."
     )
+
+
+def _raise_for(problems: list[tuple[Part, str]]) -> None:
+    if not problems:
+        return
+    found = [
+        f"`{part.path}`, which {problem} in {part.library} {installed_version(part.library)} (used here: {part.why})"
+        for part, problem in problems
+    ]
+    tested = " ".join(f"'{TESTED[library]}'" for library in dict.fromkeys(part.library for part, _ in problems))
+    raise ImportError(f"rlvr_trl relies on {'; on '.join(found)}. Install tested versions: pip install {tested}.")
+
+
+def installed_version(library: str) -> str:
+    """The version of a library, which may have been installed under another name, as builds of vLLM are."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return getattr(importlib.import_module(library), "__version__", "of an unknown version")
 
 
 @contextmanager
@@ -722,19 +813,25 @@ def borrow(owner: Any, **values: Any) -> Iterator[None]:
         owner: the object or the dict, which must have all of them already.
         values: name -> what it is within the context.
     """
-    if isinstance(owner, MutableMapping):
-        usual: Mapping[str, Any] = {name: owner[name] for name in values}
-        put_back = owner.update
-        owner.update(values)
-    else:
-        usual = {name: getattr(owner, name) for name in values}
+    is_dict = isinstance(owner, MutableMapping)
+    usual = {name: owner[name] if is_dict else getattr(owner, name) for name in values}
 
-        def put_back(attributes: Mapping[str, Any]) -> None:
-            for name, value in attributes.items():
+    def put(those: Mapping[str, Any]) -> None:
+        for name, value in those.items():
+            if is_dict:
+                owner[name] = value
+            else:
                 setattr(owner, name, value)
 
-        put_back(values)
     try:
+        put(values)
         yield
     finally:
-        put_back(usual)
+        put(usual)
+
+
+if __name__ == "__main__":  # python -m rlvr_trl.trl_compat: every row that does not fit what is installed
+    for row in PRIVATE_PARTS:
+        is_installed = importlib.util.find_spec(row.library) is not None
+        if is_installed and row.is_expected and (trouble := row.problem()) is not None:
+            print(f"{row.path} {trouble}\n    use:   {row.why}\n    until: {row.until}")

@@ -1,5 +1,6 @@
 """Advantages against brute force, the published tables, TRL's own arithmetic, and their invariances."""
 
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb, sqrt
 
@@ -176,6 +177,20 @@ def test_groups_count_what_they_hold():
     torch.testing.assert_close(groups.accuracy, torch.tensor([0.0, torch.nan, 1.0]), equal_nan=True)
     values = torch.arange(6.0)
     assert torch.equal(groups.unpad(groups.pad(values, -1.0)), values)
+
+
+def test_groups_can_be_extended():
+    @dataclass(frozen=True, eq=False)
+    class Numbered(RolloutGroups):
+        number: int = 3
+
+        def __post_init__(self):
+            super().__post_init__()
+            object.__setattr__(self, "number", self.number + 1)
+
+    groups = Numbered(torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), progress=0.5)
+    assert (groups.number, groups.progress, RolloutGroups.seed) == (4, 0.5, 0)
+    assert replace(groups, number=7).number == 8 and groups.correct.tolist() == [False, True]
 
 
 def test_correctness_comes_from_one_reward_function():

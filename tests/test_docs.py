@@ -243,7 +243,11 @@ def test_passes_of_the_concepts_are_those_of_the_package():
     drawn = re.search(r"^sorted +([\d |]+?) +3 passes, of (.+) rows$", text, re.MULTILINE)
     assert [[int(n) for n in part.split()] for part in drawn[1].split("|")] == passes
     assert drawn[2] == "{}, {} and {}".format(*sizes)
-    trimmed = sum(len(part) * part[0] for part in passes)
+    widths = [max(part[0], 2) for part in passes]  # no completion gets fewer columns
+    assert re.search(r"^padded to +(\d+) +\| +(\d+) +\| +(\d+) ", text, re.MULTILINE).groups() == tuple(
+        map(str, widths)
+    )
+    trimmed = sum(len(part) * width for part, width in zip(passes, widths, strict=True))
     assert f"in all:  {len(lengths)} × {passes[0][0]} = {len(lengths) * passes[0][0]}" in text
     assert f"= {trimmed}, of which {int(completions.sum())} are no padding" in text
 

@@ -1,16 +1,19 @@
 """RLVRTrainer against stock GRPOTrainer, and everything that GRPOTrainer does with another advantage."""
 
 import json
+import warnings
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from tiny_training import build, logged_by_trl, share_of_right_moves, trained
+from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
-from rlvr_trl.advantages import GroupRelative, PassAtK, RolloutGroups
+from rlvr_trl.advantages import AGRAE, GroupRelative, PassAtK, RolloutGroups
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.testbed import build_model
 
@@ -301,6 +304,44 @@ def test_advantages_in_two_places_are_refused(cpu_settings, mazes):
 def test_k_equal_to_the_group_size_warns_that_nothing_is_trained(cpu_settings):
     with pytest.warns(UserWarning, match="k=4 .*num_generations=4.*advantage is always 0"):
         PassAtKConfig(**cpu_settings, k=4)
+
+
+def test_a_nested_k_equal_to_the_group_size_warns_too(cpu_settings, mazes, tokenizer):
+    with pytest.warns(UserWarning, match=r"k=4 in AGRAE\(.*num_generations=4.*advantage is always 0"):
+        build(RLVRTrainer, cpu_settings, mazes, tokenizer, ends_early, advantages=AGRAE(PassAtK(4)))
+    with pytest.warns(UserWarning, match="k=4 in PassAtK"):
+        RLVRConfig(**cpu_settings, advantages={"name": "pass_at_k", "k": 4})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        RLVRConfig(**cpu_settings, advantages={"name": "combined_pass_at_k", "k": 4})  # of which Pass@1 is a part
+        RLVRConfig(**cpu_settings, advantages={"name": "pass_at_k", "k": 4}, rollouts="dars")  # groups grow
+
+
+def test_fields_of_a_users_own_configuration_are_their_own(cpu_settings):
+    @dataclass
+    class Mine(RLVRConfig):
+        group_size: int = 64
+        rows_per_batch: int = 7
+        calls_per_batch: int = 9
+
+    usual = RLVRConfig(**cpu_settings | {"prompts_per_batch": 2})
+    mine = Mine(**cpu_settings | {"prompts_per_batch": 2})
+    assert (mine.generation_batch_size, mine.group_size) == (usual.generation_batch_size, 64) == (8, 64)
+
+
+def test_a_pass_goes_through_the_training_step_of_a_users_mixin(cpu_settings, mazes, tokenizer):
+    calls = []
+
+    class Mixin(Trainer):
+        def training_step(self, *args, **kwargs):
+            calls.append(1)
+            return super().training_step(*args, **kwargs)
+
+    class Mine(RLVRTrainer, Mixin):
+        pass
+
+    build(Mine, cpu_settings | {"trim_padding": True, "max_steps": 1}, mazes, tokenizer, ends_early).train()
+    assert calls
 
 
 def test_unknown_correctness_reward_lists_the_functions(cpu_settings, mazes, tokenizer):

@@ -1,8 +1,10 @@
 """The engine of a server, against a stand-in on a real socket."""
 
 import base64
+import copy
 import io
 import json
+import pickle
 import threading
 import time
 from contextlib import contextmanager
@@ -220,3 +222,25 @@ def test_refused_before_anything_is_asked():
         engine.check(["1", ""])
     with pytest.raises(ValueError, match="1 of 2 are conversations"):
         engine.check(["1", [{"role": "user", "content": "1"}]])
+
+
+@pytest.mark.parametrize("key", ["secret\n", "schlüssel"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key):
+    with pytest.raises(ValueError, match="api_key must be printable ASCII") as refused:
+        ServerEngine("http://localhost:1", "model", api_key=key)
+    assert key.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks://localhost:1"), ("ALL_PROXY", "socks5://localhost:1")]
+)
+def test_a_proxy_that_cannot_be_used_is_an_error_that_says_so(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="proxies or certificates that the environment names .*ALL_PROXY"):
+        ServerEngine("http://localhost:1", "model")
+
+
+def test_an_engine_can_be_copied_and_pickled():
+    engine = ServerEngine("http://localhost:1/v1", "model", api_key="secret", timeout=3)
+    for other in (copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert other.describe() == engine.describe() and (other.api_key, other.timeout) == ("secret", 3)

@@ -334,7 +334,7 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
     build(RLVRTrainer, settings, mazes, tokenizer)
     out = capsys.readouterr().out
     assert "6 prompts x 4 generations = 24 completions on 1 process, 24 each, at most 8 in one forward pass" in out
-    assert "2 for every one batch (num_iterations=2)" in out
+    assert "2 per batch (num_iterations=2)" in out
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import types
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from transformers import Trainer
 from trl import GRPOTrainer
 
@@ -47,11 +49,12 @@ def rename(part, monkeypatch) -> None:
                 names = tuple(f"{name}_renamed" if name == part.name else name for name in code.co_names)
                 monkeypatch.setattr(method, "__code__", code.replace(co_names=names))
     else:
-        value = getattr(owner, part.name)
         if hasattr(owner, "_class_to_module"):  # a module of transformers that loads its parts on first use
             monkeypatch.delitem(owner._class_to_module, part.name)
-        monkeypatch.delattr(owner, part.name)
-        monkeypatch.setattr(owner, f"{part.name}_renamed", value, raising=False)
+        for place in trl_compat._own_bases(owner, part.library) if isinstance(owner, type) else [owner]:
+            if part.name in vars(place):
+                monkeypatch.setattr(place, f"{part.name}_renamed", vars(place)[part.name], raising=False)
+                monkeypatch.delattr(place, part.name)
 
 
 def test_everything_is_as_the_table_says():
@@ -61,9 +64,8 @@ def test_everything_is_as_the_table_says():
 @pytest.mark.parametrize("part", INSTALLED, ids=ids)
 def test_a_renamed_part_is_an_error_that_names_it(part, monkeypatch):
     rename(part, monkeypatch)
-    with pytest.raises(
-        ImportError, match=rf"relies on `{part.path}`.*{re.escape(version(part.library))}.*pip install 'trl=="
-    ):
+    installed = re.escape(f"{part.library} {version(part.library)}")
+    with pytest.raises(ImportError, match=rf"`{part.path}`, which .* in {installed} .*pip install .*'{part.library}"):
         check_private_parts(*LIBRARIES)
 
 
@@ -74,6 +76,7 @@ FUNCTIONS = [part for part in INSTALLED if isinstance(part, Function)]
 def test_other_parameters_are_an_error_that_names_them(part, monkeypatch):
     def renamed(self, something_else): ...
 
+    renamed.__module__ = part.library  # what others have put in its place is their own affair
     monkeypatch.setattr(part.find_owner(), part.name, renamed)
     first = (*part.leading, *part.named)[0]
     with pytest.raises(ImportError, match=rf"{part.path}`.*{first}"):
@@ -86,6 +89,7 @@ def test_another_number_of_returned_values_is_an_error_that_names_it(part, monke
     values = ", ".join(["self"] * (part.returns + 1))
     scope = {}
     exec(f"def longer({names}):\n    return {values}", scope)
+    scope["longer"].__module__ = part.library
     monkeypatch.setattr(part.find_owner(), part.name, scope["longer"])
     message = rf"{part.path}`, which returns tuples of \[{part.returns + 1}\] values and not of {part.returns} "
     with pytest.raises(ImportError, match=message):
@@ -356,3 +360,93 @@ def test_every_field_whose_layout_is_known_is_one_that_trl_returns():
     known = {*batch_layout.PROMPT_FIELDS, *batch_layout.COMPLETION_FIELDS, *batch_layout.IMAGE_FIELDS}
     known |= {"advantages", "num_items_in_batch"}
     assert known == set(row.fields) and set(batch_layout.SEQUENCE_FIELDS) < known
+
+
+# --- what the rows see, and what is none of their business ---
+
+
+def test_only_keys_of_the_returned_dict_count():
+    def generate(self, other):
+        self.logs["logged"] = 1
+        other["another"] = 2
+        output = {"display": 3, "second": 4}
+        output["later"] = self.logs["read"]
+        return output
+
+    keys = trl_compat._returned_keys(generate.__code__)
+    assert {"display", "second", "later"} <= keys and (sys.version_info >= (3, 14) or len(keys) == 3)
+
+
+def test_a_setting_that_is_no_longer_read_is_an_error_that_names_it(monkeypatch):
+    """It would be set for a call, and the call would go by another."""
+
+    def of_args(self, prompts):
+        count = self.args.num_generations if self.model.training else self.num_generations_eval
+        return count, 2, 3, 4, 5, 6, 7, 8
+
+    of_args.__module__ = "trl"
+    monkeypatch.setattr(GRPOTrainer, "_generate", of_args)
+    with pytest.raises(ImportError, match=r"_generate`, which does not read `self\.num_generations` in trl"):
+        check_private_parts("trl")
+
+
+def test_all_problems_are_named_at_once(monkeypatch):
+    rename(PRIVATE_PARTS[1], monkeypatch)
+    rename(next(part for part in INSTALLED if part.library == "torch"), monkeypatch)
+    with pytest.raises(
+        ImportError, match=r"_generate_and_score_completions.*; on .*_get_default_store.*'trl==.*'torch=="
+    ):
+        check_private_parts(*LIBRARIES)
+
+
+def test_what_others_have_patched_is_their_affair(monkeypatch):
+    class Patched(GRPOTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    usual = GRPOTrainer._generate
+    monkeypatch.setattr("trl.GRPOTrainer", Patched)
+    monkeypatch.setattr(GRPOTrainer, "_generate", lambda *args, **kwargs: usual(*args, **kwargs))
+    constructor = Trainer.__init__
+    monkeypatch.setattr(Trainer, "__init__", lambda self, *args, **kwargs: constructor(self, *args, **kwargs))
+    check_private_parts(*LIBRARIES)
+
+
+def test_a_method_that_moves_to_a_base_of_the_library_is_found(monkeypatch):
+    method = GRPOTrainer.get_train_dataloader
+    monkeypatch.delattr(GRPOTrainer, "get_train_dataloader")
+    monkeypatch.setattr(inspect.getmro(GRPOTrainer)[1], "get_train_dataloader", method, raising=False)
+    check_private_parts("trl")
+
+
+@pytest.mark.parametrize(
+    ("batch", "rewards", "message"),
+    [
+        ({"prompt_ids": 1}, torch.zeros(4, 1), "returned a batch without 'prompt_mask'"),
+        (
+            dict.fromkeys(trl_compat.REQUIRED_FIELDS),
+            (torch.zeros(4, 1), None),
+            r"no tensor of shape \(completions, 1\)",
+        ),
+        (dict.fromkeys(trl_compat.REQUIRED_FIELDS), torch.zeros(4), r"no tensor of shape \(completions, 1\)"),
+    ],
+)
+def test_what_trl_generated_is_looked_at(batch, rewards, message):
+    with pytest.raises(ImportError, match=message):
+        trl_compat.check_generated(batch, rewards, 1)
+
+
+def test_numbers_of_numpy_are_settings_too(tmp_path, mazes, trainer):
+    numbers = {"num_generations": np.int64(4), "num_iterations": np.int64(1), "beta": np.float32(0)}
+    on_cpu = {"bf16": False, "gradient_checkpointing": False, "use_cpu": True, "report_to": "none"}
+    args = RLVRConfig(str(tmp_path), per_device_train_batch_size=8, **numbers, **on_cpu)
+    rewards = trainer.reward_funcs
+    RLVRTrainer(trainer.model, rewards, args, mazes, processing_class=trainer.processing_class)
+
+
+def test_the_version_of_a_library_under_another_name_is_found(monkeypatch):
+    def not_found(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(trl_compat, "version", not_found)
+    assert trl_compat.installed_version("trl") == version("trl")

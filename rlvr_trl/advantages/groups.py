@@ -10,7 +10,7 @@ order. Estimators work on a padded view with one group per row:
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -48,49 +48,51 @@ class RolloutGroups:
 
     rewards: Tensor
     group_ids: Tensor
-    correct: Tensor
-    judged: Tensor
-    entropies: Tensor | None
-    lengths: Tensor | None
-    seed: int
-    progress: float
+    correct: Tensor = None  # pyrefly: ignore[bad-assignment]  # None is replaced in `__post_init__`
+    judged: Tensor = None  # pyrefly: ignore[bad-assignment]
+    entropies: Tensor | None = None
+    lengths: Tensor | None = None
+    seed: int = 0
+    progress: float = 0.0
 
-    # In place of the dataclass's own: `correct` and `judged` may be None here, but never afterwards.
-    def __init__(
-        self,
-        rewards: Tensor,
-        group_ids: Tensor,
-        correct: Tensor | None = None,
-        judged: Tensor | None = None,
-        entropies: Tensor | None = None,
-        lengths: Tensor | None = None,
-        seed: int = 0,
-        progress: float = 0.0,
-    ):
-        if rewards.dim() != 1 or rewards.numel() == 0 or not rewards.is_floating_point():
+    if TYPE_CHECKING:  # the constructor takes None where the attributes never are
+
+        def __init__(
+            self,
+            rewards: Tensor,
+            group_ids: Tensor,
+            correct: Tensor | None = None,
+            judged: Tensor | None = None,
+            entropies: Tensor | None = None,
+            lengths: Tensor | None = None,
+            seed: int = 0,
+            progress: float = 0.0,
+        ): ...
+
+    def __post_init__(self):
+        if self.rewards.dim() != 1 or self.rewards.numel() == 0 or not self.rewards.is_floating_point():
             raise ValueError(
                 f"`rewards` must be a floating point tensor of shape (T,) with T >= 1, got shape "
-                f"{tuple(rewards.shape)} and dtype {rewards.dtype}."
+                f"{tuple(self.rewards.shape)} and dtype {self.rewards.dtype}."
             )
-        if correct is None:
-            correct = rewards > 0.5
-        if judged is None:
-            judged = ~rewards.isnan()
-        fields = {"group_ids": group_ids, "correct": correct, "judged": judged}
-        fields |= {"entropies": entropies, "lengths": lengths}
-        for name, value in fields.items():
-            if value is not None and value.shape != rewards.shape:
+        for name in ("group_ids", "correct", "judged", "entropies", "lengths"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.rewards.shape:
                 raise ValueError(
-                    f"`{name}` must have the shape of `rewards`, {tuple(rewards.shape)}, got {tuple(value.shape)}."
+                    f"`{name}` must have the shape of `rewards`, {tuple(self.rewards.shape)}, got "
+                    f"{tuple(value.shape)}."
                 )
-        if group_ids.is_floating_point() or group_ids.dtype == torch.bool:
-            raise ValueError(f"`group_ids` must hold integers, got dtype {group_ids.dtype}.")
-        if torch.isinf(rewards).any():
+        if self.group_ids.is_floating_point() or self.group_ids.dtype == torch.bool:
+            raise ValueError(f"`group_ids` must hold integers, got dtype {self.group_ids.dtype}.")
+        if torch.isinf(self.rewards).any():
             raise ValueError("`rewards` holds an infinite value. Use NaN for a completion that could not be scored.")
-        for name, value in (("correct", correct), ("judged", judged)):
-            if value.dtype != torch.bool:
-                raise ValueError(f"`{name}` must be boolean, got dtype {value.dtype}.")
-        vars(self).update(fields, rewards=rewards, seed=seed, progress=progress)  # bypasses the frozen setter
+        if self.correct is None:
+            object.__setattr__(self, "correct", self.rewards > 0.5)
+        if self.judged is None:
+            object.__setattr__(self, "judged", self.scored)
+        for name in ("correct", "judged"):
+            if getattr(self, name).dtype != torch.bool:
+                raise ValueError(f"`{name}` must be boolean, got dtype {getattr(self, name).dtype}.")
 
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor, Tensor]:

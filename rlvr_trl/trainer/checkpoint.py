@@ -174,7 +174,7 @@ class ResumableState(GRPOTrainer):
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        position = self._step % (self.args.calls_per_batch * self.num_iterations)
+        position = self._step % (self.args._calls_per_batch * self.num_iterations)
         state = {
             "strategy": _strategy(self.accelerator),
             "step": self._step,

@@ -1,6 +1,5 @@
 """The named trainers: RLVRTrainer with one method of a paper, set by the fields of a configuration of its own."""
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,15 +105,6 @@ class PassAtKConfig(RLVRConfig):
     k_schedule: dict | str | None = field(
         default=None, metadata={"help": 'Another k from some share of training on: \'{"0": 8, "0.7": 1}\'.'}
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.k_schedule is None and self.k == self.num_generations:
-            warnings.warn(
-                f"k={self.k} equals num_generations={self.num_generations}: a group has a single subset of that size, "
-                f"so every advantage is always 0 and nothing is trained. Lower `k` or raise `num_generations`.",
-                stacklevel=3,
-            )
 
     def build_advantages(self) -> AdvantageEstimator:
         if self.k_schedule is None:

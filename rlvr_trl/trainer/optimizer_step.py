@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..rollouts import RolloutAllocator
@@ -43,21 +43,21 @@ class TrainsInPasses(GRPOTrainer):
 
     def get_train_dataloader(self):
         # With `prompts_per_batch`, a batch of the data loader is a whole generation batch, whatever fits one pass
-        whole = self.args.rows_per_batch // (self.args.world_size * self.args.calls_per_batch)
+        whole = self.args._rows_per_batch // (self.args.world_size * self.args._calls_per_batch)
         with borrow(self, _train_batch_size=whole):
             return super().get_train_dataloader()
 
     @property
     def _calls_per_update(self) -> int:
         """Calls of `training_step` on one generation batch in one optimizer step, which may take several batches."""
-        return min(self.args.calls_per_batch, self.args.gradient_accumulation_steps)
+        return min(self.args._calls_per_batch, self.args.gradient_accumulation_steps)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         if not self._in_passes:
             return super().training_step(model, inputs, num_items_in_batch)
         begin = time.perf_counter()
         model.train()
-        calls_per_batch = self.args.calls_per_batch
+        calls_per_batch = self.args._calls_per_batch
         if self._plan is None or self._step % (calls_per_batch * self.num_iterations) == 0:
             self._plan = None  # the last batch makes room before the next is sampled
             self._plan_batch(self._sample_batch(inputs))
@@ -88,7 +88,7 @@ class TrainsInPasses(GRPOTrainer):
             batch,
             max_rows=self.args.per_device_train_batch_size,
             max_tokens=self.args.max_tokens_per_micro_batch,
-            calls_per_batch=self.args.calls_per_batch,
+            calls_per_batch=self.args._calls_per_batch,
             calls_per_update=self._calls_per_update,
             skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
         )
@@ -110,7 +110,7 @@ class TrainsInPasses(GRPOTrainer):
                         self.compute_loss(model, micro_batch)
                 else:  # not TRL's training_step, which would count the call
                     with contextlib.nullcontext() if last else self._without_sync(model):
-                        loss = loss + Trainer.training_step(self, model, micro_batch, num_items_in_batch)
+                        loss = loss + super(GRPOTrainer, self).training_step(model, micro_batch, num_items_in_batch)
             logged.append(metrics)
         combined = update_metrics(logged, update, self.importance_sampling_level == "sequence")
         if self._entropy_bonus_enabled:

@@ -17,11 +17,11 @@ turns its normalizer into one of the whole batch, and never of a group:
 | loss_type                   | TRL divides the sum by     | here by                      | weight      |
 |-----------------------------|----------------------------|------------------------------|-------------|
 | grpo, sapo, luspo, dr_grpo  | rows of the pass · g       | rows of the batch            | b · W·S / R |
-| bnpo, and the entropy bonus | tokens of the pass · g     | tokens of the optimizer step | m · W·B / M |
+| bnpo, and the entropy bonus | tokens of the pass · g     | tokens of the optimizer step | m · W·U / M |
 | dapo, cispo, vespo          | tokens of the batch · g/S  | tokens of the batch          | 1           |
 
 with b rows and m tokens in the pass, R rows in the batch and M tokens in the optimizer step over all W processes,
-`steps_per_generation` S, and B of these S calls in one optimizer step. W is there because processes average their
+`steps_per_generation` S, and U of these S calls in one optimizer step. W is there because processes average their
 gradients. If a batch is split over several optimizer steps, each divides by its share of R, as in TRL. By definition
 bnpo normalizes by the tokens at hand; here these are the tokens of the optimizer step, which depend on neither the
 micro-batch size nor the number of processes.
@@ -83,7 +83,7 @@ class LossTotals:
         tokens (`int`): completion tokens in the loss of the optimizer step, all processes.
         num_processes (`int`): W.
         calls_per_batch (`int`): S, how often TRL calls `training_step` on one generation batch.
-        calls_per_update (`int`): B, how many of these calls one optimizer step takes.
+        calls_per_update (`int`): U, how many of these calls one optimizer step takes.
     """
 
     rows: int

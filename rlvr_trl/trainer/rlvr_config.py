@@ -7,7 +7,14 @@ from trl import GRPOConfig
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..rollouts import RolloutAllocator, build_allocator
 from ..trl_compat import borrow
-from .validation import check_allocator, check_breadth, check_generation, check_group_size, check_passes
+from .validation import (
+    check_allocator,
+    check_breadth,
+    check_generation,
+    check_group_size,
+    check_passes,
+    warn_of_no_signal,
+)
 
 
 @dataclass
@@ -102,20 +109,22 @@ class RLVRConfig(GRPOConfig):
         else:
             self._forget_batch_split()
             # TRL wants whole groups in every micro-batch of a process; here only the batch has to hold whole groups
-            with borrow(self, per_device_train_batch_size=self.prompts_per_batch * self.group_size):
+            with borrow(self, per_device_train_batch_size=self.prompts_per_batch * self._group_size):
                 super().__post_init__()
             check_breadth(self)
-            self.generation_batch_size = self.prompts_per_batch * self.group_size
+            self.generation_batch_size = self.prompts_per_batch * self._group_size
         for name, fields in self._bound.items():
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"{type(self).__name__} makes its {name} from {fields}, but `{name}` is set to "
                     f"{getattr(self, name)!r}. Use RLVRConfig to choose another."
                 )
-        check_group_size(self.build_advantages(), self.group_size)
+        check_group_size(self.build_advantages(), self._group_size)
         allocator = self.build_rollouts()
-        if allocator is not None:
-            check_allocator(allocator, self.group_size, self.generation_kwargs)
+        if allocator is None:
+            warn_of_no_signal(self.build_advantages(), self._group_size)
+        else:
+            check_allocator(allocator, self._group_size, self.generation_kwargs)
         if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
             raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")
         if self.trains_in_passes:
@@ -125,7 +134,7 @@ class RLVRConfig(GRPOConfig):
     def _forget_batch_split(self):
         """`prompts_per_batch` replaces TRL's three ways to say how large a batch is. They must not contradict it."""
         assert self.prompts_per_batch is not None
-        whole = self.prompts_per_batch * self.group_size
+        whole = self.prompts_per_batch * self._group_size
         given = {
             "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1),
             "steps_per_generation": (self.steps_per_generation, 1),
@@ -152,19 +161,19 @@ class RLVRConfig(GRPOConfig):
     # TRL annotates these as optional, but its `__post_init__` sets them to numbers
 
     @property
-    def group_size(self) -> int:
+    def _group_size(self) -> int:
         """`num_generations`, completions of one prompt in the first stage."""
         assert self.num_generations is not None
         return self.num_generations
 
     @property
-    def rows_per_batch(self) -> int:
+    def _rows_per_batch(self) -> int:
         """`generation_batch_size`, completions of one generation batch, all processes."""
         assert self.generation_batch_size is not None
         return self.generation_batch_size
 
     @property
-    def calls_per_batch(self) -> int:
+    def _calls_per_batch(self) -> int:
         """`steps_per_generation`, how often TRL calls `training_step` on one generation batch."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation

@@ -1,5 +1,6 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from .validation import (
     check_prompt_source,
     describe_batch,
     passes_per_batch,
+    warn_of_no_signal,
 )
 from .vllm_watchdog import wait_for_server
 
@@ -129,16 +131,18 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
-        check_group_size(self.advantages, args.group_size)
+        check_group_size(self.advantages, args._group_size)
+        if advantages is not None and self.rollouts is None:  # those of `args` have been looked at
+            warn_of_no_signal(advantages, args._group_size)
         if self.rollouts is not None:
-            check_allocator(self.rollouts, args.group_size, args.generation_kwargs)
+            check_allocator(self.rollouts, args._group_size, args.generation_kwargs)
             check_prompt_source(train_dataset)
         if self._in_passes:
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
 
-        if args.use_vllm and args.vllm_mode == "colocate":
-            check_private_parts("vllm")
+        if args.use_vllm and args.vllm_mode == "colocate" and importlib.util.find_spec("vllm") is not None:
+            check_private_parts("vllm")  # without vLLM, TRL says how to install it
 
         # TRL lets vLLM run as many sequences at once as fill this many forward passes
         passes = borrow(args, steps_per_generation=passes_per_batch(args))
@@ -236,7 +240,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             prompts = torch.arange(len(extra), device=extra.device).repeat_interleave(extra)  # (E,)
             share = extra_rows(self.accelerator, rows, self.num_generations, prompts)
             stages.append(self._sample_stage(len(stages) + 1, share, prompts, num_generations=1))
-        return self._merge_stages(stages, first=history[0], merged=history[-1])
+        return self._join_stages(stages, first=history[0], merged=history[-1])
 
     def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
         """Samples a completion of each row; rows beyond the first `len(prompts)` of all processes are filler."""
@@ -246,7 +250,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         seconds = time.perf_counter() - begin
         return without_filler(record, prompts, captured, seconds, self.accelerator.process_index)
 
-    def _merge_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
+    def _join_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
         """One batch of all stages, with its advantages and metrics. `first` are the groups after the first stage."""
         before, advantages = self._estimate_advantages(first), self._estimate_advantages(merged)
         batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)

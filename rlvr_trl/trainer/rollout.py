@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from ..trl_compat import borrow, unsplit_pixel_values_by_grid
+from ..trl_compat import borrow, check_generated, unsplit_pixel_values_by_grid
 from .batch_layout import IMAGE_FIELDS, loss_mask
 from .generation_progress import GenerationProgress
 from .passes import score_in_passes
@@ -83,6 +83,7 @@ class RecordsGeneration(GRPOTrainer):
         recording = _Recording(wants_entropies=self._needs_entropies and self.model.training)
         with borrow(self, _recording=recording, num_generations=usual):
             batch = super()._generate_and_score_completions(inputs)
+            check_generated(batch, recording.rewards_per_func, len(self.reward_funcs))
             if recording.wants_entropies and recording.entropies is None:
                 self._score_for_entropies(batch)
         assert recording.rewards_per_func is not None, "TRL has scored nothing"

@@ -1,8 +1,10 @@
 """Settings that cannot work are refused at construction, before a model is loaded."""
 
+import warnings
+
 from datasets import Dataset, DatasetDict
 
-from ..advantages import AdvantageEstimator
+from ..advantages import AdvantageEstimator, PassAtK
 from ..rollouts import RolloutAllocator
 from .passes import LOSS_TYPES
 
@@ -54,6 +56,24 @@ def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> Non
             f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
             f"{num_generations}. Raise `num_generations` to {needed} or more, or lower k."
         )
+
+
+def warn_of_no_signal(estimator: AdvantageEstimator, num_generations: int) -> None:
+    """Warns of Pass@k advantages, also nested ones, whose k is the size of every group: all of them are 0."""
+    if _has_no_signal(estimator, num_generations):
+        warnings.warn(
+            f"k={num_generations} in {estimator!r} equals num_generations={num_generations}: a group has a single "
+            f"subset of that size, so every advantage is always 0 and nothing is trained. Lower `k` or raise "
+            f"`num_generations`.",
+            stacklevel=4,
+        )
+
+
+def _has_no_signal(estimator: AdvantageEstimator, num_generations: int) -> bool:
+    if isinstance(estimator, PassAtK):
+        return estimator.k == num_generations
+    parts = getattr(estimator, "parts", ())
+    return bool(parts) and all(_has_no_signal(part, num_generations) for part in parts)
 
 
 def check_datasets(args, train_dataset, eval_dataset) -> None:
@@ -190,10 +210,11 @@ def describe_batch(args) -> str:
     prompts = rows // args.num_generations
     steps_per_batch = args.num_iterations * max(1, args.steps_per_generation // args.gradient_accumulation_steps)
     batches_per_step = max(1, args.gradient_accumulation_steps // args.steps_per_generation)
+    per = "per batch" if batches_per_step == 1 else f"for every {batches_per_step} batches"
     return (
-        f"Batch: {prompts} prompts x {args.num_generations} generations = {rows} completions on {processes} "
+        f"Batch: {prompts} prompt{'s' if prompts > 1 else ''} x {args.num_generations} generations = {rows} "
+        f"completions on {processes} "
         f"process{'es' if processes > 1 else ''}, {rows // processes} each, at most "
         f"{args.per_device_train_batch_size} in one forward pass.\n"
-        f"Optimizer steps: {steps_per_batch} for every {batches_per_step if batches_per_step > 1 else 'one'} "
-        f"batch{'es' if batches_per_step > 1 else ''} (num_iterations={args.num_iterations})."
+        f"Optimizer steps: {steps_per_batch} {per} (num_iterations={args.num_iterations})."
     )

@@ -64,12 +64,32 @@ class ServerEngine:
             raise ValueError(f"concurrency must be at least 1, got {concurrency}.")
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.model, self.concurrency, self.chat_template_kwargs = model, concurrency, chat_template_kwargs
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        limits = httpx2.Limits(max_connections=concurrency)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("api_key must be printable ASCII without line breaks, as in a header of HTTP.")
+        self.api_key, self.timeout = api_key, timeout
+        self._client = self._connect()
+
+    def _connect(self) -> httpx2.Client:
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        limits = httpx2.Limits(max_connections=self.concurrency)
         try:
-            self.client = httpx2.Client(base_url=self.base_url, headers=headers, timeout=timeout, limits=limits)
+            return httpx2.Client(base_url=self.base_url, headers=headers, timeout=self.timeout, limits=limits)
         except httpx2.InvalidURL as error:
-            raise ValueError(f"base_url must be an address, got {base_url!r} ({error}).") from error
+            raise ValueError(f"base_url must be an address, got {self.base_url!r} ({error}).") from error
+        except (ImportError, OSError, ValueError) as error:
+            raise ValueError(
+                f"The proxies or certificates that the environment names (ALL_PROXY, HTTPS_PROXY, SSL_CERT_FILE …) "
+                f"cannot be used for {self.base_url}: {error}. Correct or unset them."
+            ) from error
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_client"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._client = self._connect()
 
     def check(self, prompts: Sequence) -> None:
         check_engine_prompts(prompts)
@@ -156,7 +176,9 @@ class ServerEngine:
     def _post(self, url: str, body: bytes) -> Any:
         """The answer as JSON. Raises `ConnectionError` if another attempt may succeed, else `ValueError`."""
         try:
-            response = self.client.post(url, content=body)
+            response = self._client.post(url, content=body)
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as error:  # what another attempt cannot mend
+            raise ValueError(f"{url} cannot be asked: {type(error).__name__}: {error}") from error
         except httpx2.HTTPError as error:  # among them a time-out and a broken connection
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         if response.status_code == 429 or response.is_server_error:
