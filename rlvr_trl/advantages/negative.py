@@ -63,14 +63,17 @@ class PositiveNegativeReinforce:
 
     @classmethod
     def psr(cls) -> "PositiveNegativeReinforce":
+        """Positive sample reinforcement: correct completions alone, each with an advantage of 1."""
         return cls(1.0, 0.0)
 
     @classmethod
     def nsr(cls) -> "PositiveNegativeReinforce":
+        """Negative sample reinforcement: wrong completions alone, each with an advantage of -1."""
         return cls(0.0, 1.0)
 
     @classmethod
     def w_reinforce(cls, weight: float = 0.1) -> "PositiveNegativeReinforce":
+        """Weighted REINFORCE: `weight` for correct completions, the paper's λ, and -1 for wrong ones."""
         return cls(weight, 1.0)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:

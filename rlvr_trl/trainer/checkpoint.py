@@ -82,6 +82,18 @@ class ResumableState(GRPOTrainer):
     _loading_from: str | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
+        """
+        As in transformers, from the start or exactly where a checkpoint was saved.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): a checkpoint, or True for the last complete one.
+
+        Raises:
+            `ValueError`: The checkpoint is missing or incomplete, or was saved by another strategy, or amid a batch by
+            another number of processes.
+            `RuntimeError`: A checkpoint could not be written. An error of any process is raised on all.
+            `FloatingPointError`: A loss or a weight is not finite.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
         elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):

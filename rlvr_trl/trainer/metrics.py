@@ -51,6 +51,10 @@ def combine_metrics(metrics: Sequence[dict[str, list[float]]], weights: Sequence
     """
     One value per metric from several calls: the smallest or largest if the name ends in min or max, otherwise the
     weighted mean. NaN values and calls that did not log a metric are left out; NaN where nothing is left.
+
+    Args:
+        metrics (`Sequence[dict]`): for each call, the name of each metric and the values logged under it.
+        weights (`Sequence[float]`): weight of each call.
     """
     combined = {}
     for name in dict.fromkeys(name for call in metrics for name in call):

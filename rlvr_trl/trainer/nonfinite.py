@@ -14,8 +14,11 @@ def check_loss(accelerator, loss: Tensor, inputs: dict, model: nn.Module, step: 
     Refuses a loss that is not finite. All processes must call it, before the backward pass.
 
     Args:
+        loss (`Tensor` of shape `()`): the loss of this process, detached.
         inputs (`dict`): the batch that the loss was computed from.
+        model (`nn.Module`): looked at for the cause.
         step (`int`): optimizer steps done.
+        max_grad_norm (`float`): of the configuration, for the message.
 
     Raises:
         `FloatingPointError`: On every process; names the step and the likely cause.

@@ -68,8 +68,8 @@ class PassAtKCallback(TrainerCallback):
         latest ([`~rlvr_trl.evaluation.EvaluationResult`]): the last measurement with its completions.
 
     Raises:
-        `ValueError`: A setting cannot work, see the message. During training also an error of the reward function, on
-        every process.
+        `ValueError`: A setting cannot work, see the message. In training an error of the reward function ends every
+        process: as it is on the main one, elsewhere as a `ValueError` or `RuntimeError` that repeats it.
     """
 
     def __init__(

@@ -134,6 +134,7 @@ class UpdatePlan:
         return self.without_gradient + self.with_gradient
 
     def micro_batch(self, batch: dict, forward_pass: ForwardPass, loss_type: str) -> MicroBatch:
+        """What one of these passes takes from the batch, with the weights of its loss."""
         fields = forward_pass.take(batch)
         num_tokens = int(loss_mask(fields).sum())
         return MicroBatch(fields, pass_weights(loss_type, forward_pass, num_tokens, self.totals))
@@ -186,9 +187,14 @@ def plan_batch(
     only metrics see them.
 
     Args:
+        batch (`dict`): TRL's batch of this process, B rows.
         max_rows (`int`): no pass holds more rows.
         max_tokens (`int`, *optional*): no pass of more than one row computes more tokens.
+        calls_per_batch (`int`), calls_per_update (`int`): S and U of the table above.
         skip_zero_advantages (`bool`): whether a row with zero advantage has no gradient and needs no backward pass.
+
+    Raises:
+        `ValueError`: On every process: a single row has more than `max_tokens` tokens.
     """
     lengths = row_lengths(batch["prompt_mask"], batch["completion_mask"])  # (B, 2)
     tokens = loss_mask(batch).sum(dim=1).cpu()  # (B,)
@@ -223,6 +229,11 @@ def plan_passes(
 ) -> list[ForwardPass]:
     """
     Passes over `rows`, the longest first, of the same sizes on every process. Every process must call it.
+
+    Args:
+        lengths (`Tensor` of shape `(B, 2)`): columns that each row of the batch needs for prompt and completion.
+        rows (`Tensor` of shape `(R,)`): indices into the batch.
+        max_rows (`int`), max_tokens (`int`, *optional*): as in [`plan_batch`].
 
     Raises:
         `ValueError`: A single row has more than `max_tokens` tokens.
@@ -307,6 +318,7 @@ def score_in_passes(
         score (`Callable`): TRL's, for one pass: `(ids, mask, columns of completions) -> (logps, entropies, aux_loss)`.
         input_ids (`Tensor` of shape `(B, P + C)`), attention_mask (`Tensor` of shape `(B, P + C)`): the batch.
         logits_to_keep (`int`): C.
+        max_rows (`int`), max_tokens (`int`, *optional*): as in [`plan_batch`].
     """
     prompt_width = input_ids.shape[1] - logits_to_keep
     lengths = row_lengths(attention_mask[:, :prompt_width], attention_mask[:, prompt_width:])

@@ -93,6 +93,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
         or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
         with ragged batches. Then: `correctness_reward` names no reward function.
+        `TypeError`: `args` is not of the trainer's configuration class; `advantages` or `rollouts` cannot be called.
+        `ImportError`: TRL, or another library, lacks something that this package relies on.
         `ConnectionError`: A vLLM server does not answer within `vllm_server_timeout` seconds.
     """
 
