@@ -14,6 +14,7 @@ import dis
 import functools
 import importlib.util
 import inspect
+import sys
 import types
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -169,6 +170,8 @@ class Function(Part):
         missing = [name for name in self.named if name not in found]
         if missing and not takes_any:
             return f"has no parameter {missing[0]!r}"
+        if not BYTECODE_IS_KNOWN:
+            return None
         code = inspect.unwrap(function).__code__
         if self.returns is not None and (sizes := _returned_sizes(code)) != {self.returns}:
             return f"returns tuples of {sorted(sizes)} values and not of {self.returns}"
@@ -198,8 +201,8 @@ class Attribute(Part):
 
     def problem_in(self, owner: Any) -> str | None:
         methods = [vars(base)[self.set_in] for base in _own_bases(owner, self.library) if self.set_in in vars(base)]
-        if not all(_is_of(method, self.library) for method in methods):
-            return None  # somebody else has replaced or wrapped one, and answers for it
+        if not BYTECODE_IS_KNOWN or not all(_is_of(method, self.library) for method in methods):
+            return None  # somebody else may have replaced or wrapped one, and answers for it
         is_set = any(self.name in _attributes_set(method) for method in methods)
         return None if is_set else f"is not set by `{self.set_in}`"
 
@@ -225,7 +228,8 @@ def _is_of(function: Any, library: str) -> bool:
     return getattr(inspect.unwrap(function), "__module__", "").partition(".")[0] == library
 
 
-# These read CPython's bytecode, that of 3.11 to 3.14; tests/test_trl_compat.py fails where a Python writes another.
+# These read CPython's bytecode. It was looked at up to 3.13; on a newer Python these checks are left out.
+BYTECODE_IS_KNOWN = sys.version_info < (3, 14)
 
 
 @functools.cache  # a constructor sets dozens of attributes, and is looked at for each
@@ -245,26 +249,31 @@ def _returned_sizes(code: types.CodeType) -> set[int]:
 def _returned_keys(code: types.CodeType) -> set[str]:
     """Keys of the dict that the code returns: those of the display it begins with, and those it is given later."""
     steps = _steps(code)
-    returned = {before.argval for before, step in zip(steps, steps[1:], strict=False) if step.opname == "RETURN_VALUE"}
+    pairs = zip(steps, steps[1:], strict=False)
+    returned = {_last_name(before) for before, step in pairs if step.opname == "RETURN_VALUE"}
     keys: set[str] = set()
     for i, step in enumerate(steps):
-        if step.opname == "STORE_SUBSCR" and steps[i - 2].argval in returned:  # name, key, store
+        if step.opname == "STORE_SUBSCR" and _last_name(steps[i - 2]) in returned:  # name, key, store
             keys.add(steps[i - 1].argval)
-        elif step.opname == "BUILD_CONST_KEY_MAP" and steps[i + 1].argval in returned:  # keys, build, store
+        elif step.opname == "BUILD_CONST_KEY_MAP" and _first_name(steps[i + 1]) in returned:  # keys, build, store
             keys.update(steps[i - 1].argval)
-        elif step.opname == "BUILD_MAP" and steps[i + 1].argval in returned:  # as Python 3.14 writes a display
-            keys.update(before.argval for before in steps[:i] if isinstance(before.argval, str))
     return keys
 
 
 def _read_of_self(code: types.CodeType) -> set[str]:
-    steps = _steps(code)
     return {
         step.argval
-        for before, step in zip(steps, steps[1:], strict=False)
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD")
-        and (before.argval == "self" or isinstance(before.argval, tuple) and before.argval[-1] == "self")
+        for before, step in zip(_steps(code), _steps(code)[1:], strict=False)
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and _last_name(before) == "self"
     }
+
+
+def _first_name(step: dis.Instruction) -> Any:
+    return step.argval[0] if isinstance(step.argval, tuple) else step.argval  # from 3.13 on one step may do two things
+
+
+def _last_name(step: dis.Instruction) -> Any:
+    return step.argval[-1] if isinstance(step.argval, tuple) and step.argval else step.argval
 
 
 def _attributes_set(method: Any) -> frozenset[str]:
