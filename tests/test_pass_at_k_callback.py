@@ -322,7 +322,7 @@ async def waits(completions, **kwargs):
         ({"every": 0}, "`every` must be an integer of at least 1, got 0"),
         ({"num_samples": 0}, "`num_samples` must be an integer of at least 1, got 0"),
         ({"batch_size": 1.5}, "`batch_size` must be an integer of at least 1, got 1.5"),
-        ({"reward_func": Reward()}, "is a model, whose scores are not right or wrong.*Pass a function as `reward_func`"),
+        ({"reward_func": Reward()}, "is a model.*not right or wrong.*Pass a function as `reward_func`"),
         ({"reward_func": waits}, "is an async function"),
         ({"dataset": Dataset.from_dict({"question": ["1"]})}, "needs a 'prompt' column"),
         ({"dataset": []}, "dataset is empty"),
