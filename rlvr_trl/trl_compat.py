@@ -302,6 +302,10 @@ TRANSLATED = "transformers loads a checkpoint with the key mapping of `from_pret
 EVALUATION = "TRL samples completions for a caller, without training on them"
 IMAGES = "TRL keeps the images of a batch as one entry per row"
 PUBLIC = "the library makes it public"
+SERVER_ENDS = "TRL's requests to the server end when it dies"
+OWN_BAR = "TRL lets a caller choose `use_tqdm` of vLLM"
+AS_THEY_END = "evaluation takes completions as they end, to save them before the longest is done"
+ITERATOR = "vLLM has an iterator over finished completions"
 
 REQUIRED_FIELDS = (
     "prompt_ids",
@@ -345,7 +349,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         returns=8,
         reads=("num_generations", "num_generations_eval"),
         why="overridden: records token ids and tool masks, and watches the vLLM server; PassAtKCallback samples by it",
-        until=f"{HOOK}, its requests end when the server dies, and {EVALUATION}",
+        until=f"{HOOK}, {SERVER_ENDS}, and {EVALUATION}",
     ),
     Function(
         owner=GRPO,
@@ -395,7 +399,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="vllm_generation",
         only_with="use_vllm",
         why="holds the engine, or the client of the server",
-        until="TRL's requests end when the server dies, and a caller can switch on vLLM's progress bar",
+        until=f"{SERVER_ENDS}, and {OWN_BAR}",
     ),
     Attribute(
         owner=GRPO,
@@ -675,41 +679,41 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="llm",
         set_in="_init_vllm",
         why="the engine in this process, whose progress bar is replaced",
-        until="TRL lets a caller choose `use_tqdm` of vLLM",
+        until=OWN_BAR,
     ),
     Attribute(
         owner="trl.generation.vllm_generation:VLLMGeneration",
         name="vllm_client",
         set_in="_init_vllm",
         why="has the address of the server that must answer",
-        until="TRL's requests to the server end when it dies",
+        until=SERVER_ENDS,
     ),
     Attribute(
         owner="trl.generation.vllm_client:VLLMClient",
         name="base_url",
         why="the address of the server that must answer",
-        until="TRL's requests to the server end when it dies",
+        until=SERVER_ENDS,
     ),
     Function(
         owner="vllm:LLM",
         name="generate",
         named=("use_tqdm",),
         why="replaced, for a progress bar like that of `generate` of transformers",
-        until="TRL lets a caller choose `use_tqdm` of vLLM",
+        until=OWN_BAR,
     ),
     Function(
         owner="vllm:LLM",
         name="enqueue",
         leading=("prompts", "sampling_params"),
         named=("lora_request", "use_tqdm"),
-        why="evaluation takes completions as they end, to save them before the longest is done",
-        until="vLLM has an iterator over finished completions",
+        why=AS_THEY_END,
+        until=ITERATOR,
     ),
     Attribute(
         owner="vllm:LLM",
         name="llm_engine",
-        why="evaluation takes completions as they end, to save them before the longest is done",
-        until="vLLM has an iterator over finished completions",
+        why=AS_THEY_END,
+        until=ITERATOR,
     ),
     Attribute(
         owner="vllm.v1.engine.llm_engine:LLMEngine",
@@ -720,15 +724,15 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Function(
         owner="vllm.v1.engine.llm_engine:LLMEngine",
         name="step",
-        why="evaluation takes completions as they end, to save them before the longest is done",
-        until="vLLM has an iterator over finished completions",
+        why=AS_THEY_END,
+        until=ITERATOR,
     ),
     Function(
         owner="vllm.v1.engine.llm_engine:LLMEngine",
         name="abort_request",
         leading=("request_ids",),
         why="an evaluation that stops cancels its open requests",
-        until="vLLM has an iterator over finished completions",
+        until=ITERATOR,
     ),
 )
 _MODULE_OF = {part.name: part.owner for part in PRIVATE_PARTS if ":" not in part.owner}

@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from transformers import Trainer
 from trl import GRPOTrainer
 
@@ -141,6 +143,18 @@ def test_an_untested_version_warns(monkeypatch):
     monkeypatch.setattr(trl_compat, "version", lambda library: "9.9.0" if library == "trl" else version(library))
     with pytest.warns(UserWarning, match=r"tested with TRL 1\.16, but TRL 9\.9\.0 is installed"):
         check_private_parts("trl")
+
+
+def test_the_versions_in_its_advice_are_those_of_the_project():
+    root = PACKAGE.parent
+    ranges = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    assert trl_compat.TESTED["transformers"] in ranges
+    for library in LIBRARIES:
+        allowed = next(range_ for range_ in map(Requirement, ranges) if range_.name == library).specifier
+        advised = Requirement(trl_compat.TESTED[library]).specifier
+        assert pinned[library] in advised and pinned[library] in allowed
+    assert pinned["trl"].startswith(f"{trl_compat.TESTED_TRL[-1]}.")
 
 
 # --- what only a trainer can show ---

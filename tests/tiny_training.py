@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from trl import GRPOConfig
 
+from rlvr_trl import RLVRTrainer
 from rlvr_trl.testbed import build_model
 
 
@@ -79,9 +80,7 @@ def sample(trainer, dataset, num_prompts: int) -> dict:
 
 def logged_by_trl(trainer) -> dict[str, Any]:
     """The same as `RLVRTrainer.logged_completions`, for stock trainers too."""
-    logs = {name: list(trainer._logs[name]) for name in ("prompt", "completion", "advantages", "images")}
-    both = {name: {key: list(values) for key, values in trainer._logs[name].items()} for name in ("rewards", "extra")}
-    return logs | both
+    return RLVRTrainer.logged_completions.fget(trainer)
 
 
 class PlannedStep(NamedTuple):

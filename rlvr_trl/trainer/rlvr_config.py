@@ -119,10 +119,11 @@ class RLVRConfig(GRPOConfig):
                     f"{type(self).__name__} makes its {name} from {fields}, but `{name}` is set to "
                     f"{getattr(self, name)!r}. Use RLVRConfig to choose another."
                 )
-        check_group_size(self.build_advantages(), self._group_size)
+        advantages = self.build_advantages()
+        check_group_size(advantages, self._group_size)
         allocator = self.build_rollouts()
         if allocator is None:
-            warn_of_no_signal(self.build_advantages(), self._group_size)
+            warn_of_no_signal(advantages, self._group_size)
         else:
             check_allocator(allocator, self._group_size, self.generation_kwargs)
         if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
