@@ -112,6 +112,32 @@ def warm_up(
         of single steps if there are fewer than 40.
     """
     walks = demonstrations(mazes, steps * batch_size, random_move_probability, seed)
+    return imitate(
+        model,
+        tokenizer,
+        tokenize_walks(walks, tokenizer),
+        output_dir=output_dir,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        disable_tqdm=disable_tqdm,
+    )
+
+
+def imitate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Dataset | torch.utils.data.Dataset,
+    *,
+    output_dir: str | Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    disable_tqdm: bool,
+) -> list[float]:
+    """The training of [`warm_up`] on what [`tokenize_walks`] returned, which may come from several processes."""
     args = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=steps,
@@ -129,7 +155,6 @@ def warm_up(
         disable_tqdm=disable_tqdm,
     )
     collator = DataCollatorForSeq2Seq(tokenizer)
-    examples = _tokenize(walks, tokenizer)
     trainer = Trainer(model, args, collator, train_dataset=examples, processing_class=tokenizer)
     show_figures_in_bar(trainer, "warm-up", {"loss": "loss"})
     trainer.train()
@@ -161,7 +186,7 @@ def _walk(rng: random.Random, cell: tuple, choices: dict, random_move_probabilit
     return moves
 
 
-def _tokenize(walks: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def tokenize_walks(walks: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Token ids of prompt, completion and end token; the labels of the prompt are -100, which the loss ignores."""
     prompts = tokenizer(list(walks["prompt"]))["input_ids"]
     completions = tokenizer(list(walks["completion"]))["input_ids"]
