@@ -118,14 +118,26 @@ def loop(one_group: Callable[[Tensor], Tensor], batch: dict[str, Tensor]) -> Ten
 
 
 def milliseconds(call: Callable[[], Tensor], repeats: int) -> dict[str, float]:
-    call()
+    """Medians over the repeats. On a GPU, whose calls return early, the time ends when the result is there."""
+    wait = torch.cuda.synchronize if call().is_cuda else lambda: None
+    wait()
     wall, cpu = [], []
     for _ in range(repeats):
         started, processor = time.perf_counter(), time.process_time()
         call()
+        wait()
         wall.append(1e3 * (time.perf_counter() - started))
         cpu.append(1e3 * (time.process_time() - processor))
     return {"wall_ms": round(statistics.median(wall), 2), "cpu_ms": round(statistics.median(cpu), 2)}
+
+
+def on_device(estimator: Callable, args: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of an estimator on `args.device`, and the largest difference of its advantages from the CPU's."""
+    batch = draw_batch(args)
+    moved = {name: value.to(args.device) for name, value in batch.items()}
+    row = milliseconds(lambda: estimator(RolloutGroups(**moved)), args.repeats)
+    found = estimator(RolloutGroups(**moved)).cpu()
+    return row | {"difference": (found - estimator(RolloutGroups(**batch))).abs().max().item()}
 
 
 def measure(args: argparse.Namespace) -> tuple[list[dict], bool]:

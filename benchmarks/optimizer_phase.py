@@ -17,11 +17,17 @@ the phase, when it already holds the batch. glibc is told to return freed blocks
 otherwise it keeps them, and the peak depends on their order. Times are wall clock; the processor time of the process,
 which other programs disturb less, is reported too.
 
-The exit code is 1 if a gradient differs from stock TRL by more than 1e-5 of its norm. Speed is never asserted.
+With `--device cuda` a round that is not timed comes first, times include the end of the last kernel, and peak memory
+is that of torch's allocator in the rounds. Gradients in bfloat16 differ by their rounding; `benchmarks/gpu` compares
+them with a reference.
+
+The exit code is 1 if a gradient differs from stock TRL by more than 1e-5 of its norm (in bfloat16, 0.1).
+Speed is never asserted.
 """
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import os
@@ -51,12 +57,10 @@ from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.testbed import build_tokenizer
 
 
-VOCABULARY = 2048
-PROMPT_LENGTH = 16  # longest prompt; the shortest has half
 GENERATIONS = 8
 SIGMA = 0.8  # standard deviation of the logarithm of the length
 LOSS_TYPE = "dapo"
-GRADIENT_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = {"float32": 1e-5, "bfloat16": 0.1}
 # Passes of equal cost instead of equal rows: two of the longest rows in a pass, still eight of the short ones
 BUDGET = 2
 VARIANTS = {
@@ -88,24 +92,26 @@ def log_normal_lengths(num_rows: int, max_length: int, mean_length: float) -> to
     return lengths.long()
 
 
-def make_batch(lengths: torch.Tensor, generator: torch.Generator) -> dict:
+def make_batch(options, lengths: torch.Tensor, generator: torch.Generator) -> dict:
     """A batch of random tokens in the form that TRL's generation returns, with completions of `lengths` `(B,)`."""
-    num_rows, width = len(lengths), int(lengths.max())
+    num_rows, width, longest = len(lengths), int(lengths.max()), options.prompt_length
     lengths = lengths[torch.randperm(num_rows, generator=generator)]
-    prompts = torch.randint(PROMPT_LENGTH // 2, PROMPT_LENGTH + 1, (num_rows,), generator=generator)
-    prompt_mask = (torch.arange(PROMPT_LENGTH) >= PROMPT_LENGTH - prompts[:, None]).long()  # (B, P), padded left
+    prompts = torch.randint(longest // 2, longest + 1, (num_rows,), generator=generator)
+    prompt_mask = (torch.arange(longest) >= longest - prompts[:, None]).long()  # (B, P), padded left
     completion_mask = (torch.arange(width) < lengths[:, None]).long()  # (B, C), padded right
     # near those of an untrained model, so that ratios are near 1 and some of them are clipped
-    old = 0.2 * torch.randn(num_rows, width, generator=generator) - torch.tensor(float(VOCABULARY)).log()
-    return {
-        "prompt_ids": torch.randint(1, VOCABULARY, prompt_mask.shape, generator=generator) * prompt_mask,
+    old = 0.2 * torch.randn(num_rows, width, generator=generator) - torch.tensor(float(options.vocabulary)).log()
+    batch = {
+        "prompt_ids": torch.randint(1, options.vocabulary, prompt_mask.shape, generator=generator) * prompt_mask,
         "prompt_mask": prompt_mask,
-        "completion_ids": torch.randint(1, VOCABULARY, completion_mask.shape, generator=generator) * completion_mask,
+        "completion_ids": torch.randint(1, options.vocabulary, completion_mask.shape, generator=generator)
+        * completion_mask,
         "completion_mask": completion_mask,
         "advantages": torch.randn(num_rows, generator=generator),
         "num_items_in_batch": completion_mask.sum(),
         "old_per_token_logps": old * completion_mask,
     }
+    return {name: value.to(options.device) for name, value in batch.items()}
 
 
 def num_bytes(batch: dict) -> int:
@@ -143,9 +149,9 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
         "max_completion_length": max_length,
         "loss_type": LOSS_TYPE,
         "beta": 0.0,
-        "bf16": False,
-        "activation_checkpointing": False,
-        "use_cpu": True,
+        "bf16": options.dtype == "bfloat16",
+        "gradient_checkpointing": options.checkpointing,
+        "use_cpu": options.device == "cpu",
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -156,11 +162,11 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
     if variant == "trim_padding":
         settings["trim_padding"] = True
     if variant == "token_budget":
-        settings["max_tokens_per_micro_batch"] = BUDGET * (PROMPT_LENGTH + max_length)
+        settings["max_tokens_per_micro_batch"] = BUDGET * (options.prompt_length + max_length)
     trainer_class, config_class = (Stock, GRPOConfig) if variant == "stock" else (Ours, RLVRConfig)
     with contextlib.redirect_stdout(io.StringIO()):  # our table says how the batch is made up
         return trainer_class(
-            model=build_model(options.hidden, options.layers, PROMPT_LENGTH + max_length),
+            model=build_model(options, options.prompt_length + max_length),
             reward_funcs=no_reward,
             args=config_class(output_dir, **settings),
             train_dataset=Dataset.from_dict({"prompt": ["S"] * (num_rows // GENERATIONS)}),
@@ -168,27 +174,33 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
         )
 
 
-def build_model(hidden: int, layers: int, max_positions: int) -> Qwen2ForCausalLM:
-    heads = max(1, hidden // 64)
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=heads,
-            intermediate_size=2 * hidden,
-            max_position_embeddings=max_positions,
-            tie_word_embeddings=True,
-            dtype="float32",
-        )
+def build_model(options, max_positions: int) -> Qwen2ForCausalLM:
+    heads = max(1, options.hidden // 64)
+    config = Qwen2Config(
+        vocab_size=options.vocabulary,
+        hidden_size=options.hidden,
+        num_hidden_layers=options.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=options.kv_heads or heads,
+        intermediate_size=options.intermediate or 2 * options.hidden,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=True,
+        dtype=options.dtype,
     )
+    torch.manual_seed(0)
+    with torch.device(options.device):
+        return Qwen2ForCausalLM(config).to(getattr(torch, options.dtype))
 
 
 def warm_up(model) -> None:
     """Runs a small pass, so that what torch and its libraries set up once, and the gradients, are allocated."""
-    model(input_ids=torch.ones(8, 16, dtype=torch.long)).logits.sum().backward()
+    model(input_ids=torch.ones(8, 16, dtype=torch.long, device=model.device)).logits.sum().backward()
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what runs on a GPU, whose calls return before it has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def optimizer_phase(trainer, ready: list[dict]) -> tuple[float, float]:
@@ -198,47 +210,90 @@ def optimizer_phase(trainer, ready: list[dict]) -> tuple[float, float]:
     steps = trainer.args.gradient_accumulation_steps
     trainer.current_gradient_accumulation_steps = steps  # as the training loop does
     torch.manual_seed(0)  # TRL shuffles the rows
+    device = trainer.accelerator.device
+    synchronize(device)
     begin, begin_processor = time.perf_counter(), time.process_time()
     for _ in range(steps):
         trainer.training_step(trainer.model, [], None)
+    synchronize(device)
     return time.perf_counter() - begin, time.process_time() - begin_processor
 
 
-def gradient(trainer) -> torch.Tensor:
-    return torch.cat([weight.grad.flatten() for weight in trainer.model.parameters()]).double()
+def gradient(trainer) -> list[torch.Tensor]:
+    return [weight.grad.clone() for weight in trainer.model.parameters()]
+
+
+def relative_error(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """The norm of the difference of two gradients by the norm of the second, in float64."""
+    difference = norm = 0.0
+    for a, b in zip(found, expected, strict=True):
+        exact = b.double()
+        difference += float((a.double() - exact).square().sum())
+        norm += float(exact.square().sum())
+    return (difference / norm) ** 0.5
 
 
 # --- time ---
 
 
-def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], output_dir: str) -> dict:
-    """Times every variant in `options.repeats` alternating rounds, and compares its gradient with stock TRL's."""
-    batch = make_batch(lengths, torch.Generator().manual_seed(1))
+def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], output_dir: str, reference=None) -> dict:
+    """
+    Times every variant in `options.repeats` alternating rounds, and compares its gradient with stock TRL's.
+
+    Args:
+        reference (`Callable`, *optional*): makes another gradient to compare with, from the model and the batch.
+    """
+    batch = make_batch(options, lengths, torch.Generator().manual_seed(1))
     trainers = {name: build_trainer(name, options, len(lengths), int(lengths.max()), output_dir) for name in variants}
     for trainer in trainers.values():
         warm_up(trainer.model)
-    seconds, gradients = {name: [] for name in variants}, {}
-    for repeat in range(options.repeats):
+    on_gpu = options.device == "cuda"
+    seconds, gradients, peaks = {name: [] for name in variants}, {}, dict.fromkeys(variants, 0.0)
+    for repeat in range(-1 if on_gpu else 0, options.repeats):  # the first round on a GPU compiles kernels
         first = repeat % len(variants)
         for name in variants[first:] + variants[:first]:  # another variant begins each round
-            seconds[name].append(optimizer_phase(trainers[name], [batch]))
-            if repeat == 0:
+            before = begin_peak() if on_gpu else 0
+            pair = optimizer_phase(trainers[name], [batch])
+            if on_gpu:
+                peaks[name] = max(peaks[name], (torch.cuda.max_memory_allocated() - before) / MIB)
+            if repeat >= 0:
+                seconds[name].append(pair)
+            if name not in gradients:
                 gradients[name] = gradient(trainers[name])
-    stock = gradients["stock"]
+    exact = None if reference is None else reference(trainers["stock"].model, batch)
     measured = {"mean_length": float(lengths.double().mean()), "max_length": int(lengths.max()), "variants": {}}
     for name in variants:
-        row = {"gradient_error": float((gradients[name] - stock).norm() / stock.norm())}
-        for clock, prefix in enumerate(("", "processor_")):
-            theirs, own = ([pair[clock] for pair in seconds[which]] for which in ("stock", name))
-            row[f"{prefix}seconds"] = [round(value, 3) for value in own]
-            row[f"{prefix}median_seconds"] = round(median(own), 3)
-            row[f"{prefix}times_faster"] = round(median(theirs) / median(own), 3)
-            ratios = [stock_seconds / seconds for stock_seconds, seconds in zip(theirs, own, strict=True)]
-            row[f"{prefix}times_faster_per_repeat"] = [round(ratio, 3) for ratio in ratios]
+        row = {"gradient_error": relative_error(gradients[name], gradients["stock"])}
+        row |= speed(seconds[name], seconds["stock"])
+        if on_gpu:
+            row["peak_mib"] = round(peaks[name], 1)
+        if exact is not None:
+            row["error_to_reference"] = relative_error(gradients[name], exact)
         if name != "stock":
             row["padding_share"] = round(trainers[name]._plan.padding_share, 4)
         measured["variants"][name] = row
     return measured
+
+
+def speed(own: list[tuple[float, float]], stock: list[tuple[float, float]]) -> dict:
+    """Wall and processor seconds of each repeat, their medians, and how they compare with stock TRL's."""
+    row = {}
+    for clock, prefix in enumerate(("", "processor_")):
+        theirs, mine = ([pair[clock] for pair in pairs] for pairs in (stock, own))
+        row[f"{prefix}seconds"] = [round(value, 3) for value in mine]
+        row[f"{prefix}median_seconds"] = round(median(mine), 3)
+        row[f"{prefix}times_faster"] = round(median(theirs) / median(mine), 3)
+        ratios = [stock_seconds / seconds for stock_seconds, seconds in zip(theirs, mine, strict=True)]
+        row[f"{prefix}times_faster_per_repeat"] = [round(ratio, 3) for ratio in ratios]
+    return row
+
+
+def begin_peak() -> int:
+    """Forgets the peak of the GPU's memory. Returns the bytes allocated now: models, gradients and the batch."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 # --- memory ---
@@ -265,7 +320,7 @@ def measure_memory_here(options, lengths: torch.Tensor) -> dict:
     with tempfile.TemporaryDirectory() as output_dir:
         trainer = build_trainer(options.memory_of, options, len(lengths), max_length, output_dir)
         warm_up(trainer.model)
-        ready = [make_batch(lengths, torch.Generator().manual_seed(1))]
+        ready = [make_batch(options, lengths, torch.Generator().manual_seed(1))]
         stored, was_reset = num_bytes(ready[0]), reset_peak()
         before = resident("VmRSS")
         seconds, _ = optimizer_phase(trainer, ready)
@@ -280,21 +335,23 @@ def measure_memory_here(options, lengths: torch.Tensor) -> dict:
 
 def smaller(options, prompts: int):
     """The settings for a batch of `prompts` prompts: half the width and depth, and a twelfth of the length."""
-    return argparse.Namespace(
-        rows=prompts * GENERATIONS,
-        hidden=max(options.hidden // 2, 32),
-        layers=max(options.layers // 2, 1),
-        max_length=options.max_length // 12,
-        mean_length=options.mean_length / 12,
-        micro_batch=options.micro_batch,
-        threads=options.threads,
-    )
+    changed = {
+        "rows": prompts * GENERATIONS,
+        "hidden": max(options.hidden // 2, 32),
+        "layers": max(options.layers // 2, 1),
+        "max_length": options.max_length // 12,
+        "mean_length": options.mean_length / 12,
+    }
+    return argparse.Namespace(**vars(options) | changed)
 
 
 def measure_memory(options, variant: str) -> dict:
     """The same in a fresh process."""
-    names = ("rows", "hidden", "layers", "max_length", "mean_length", "micro_batch", "threads")
-    settings = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
+    names = ("rows", "hidden", "layers", "max_length", "mean_length", "micro_batch", "threads", "vocabulary")
+    names += ("intermediate", "kv_heads", "prompt_length", "dtype")
+    given = {name: getattr(options, name) for name in names}
+    settings = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    settings += ["--checkpointing"] if options.checkpointing else []
     command = [sys.executable, __file__, f"--memory-of={variant}", *settings]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -329,9 +386,14 @@ def time_table(title: str, measured: dict, memory: dict) -> Table:
             f"{row['processor_times_faster']:.2f}",
             "" if name == "stock" else f"{row['gradient_error']:.1e}",
             "" if name == "stock" else f"{row['padding_share']:.0%}",
-            f"{memory[name]['peak_mib_beyond_batch']:.0f}" if name in memory else "",
+            peak_cell(row, memory.get(name)),
         )
     return table
+
+
+def peak_cell(row: dict, memory: dict | None) -> str:
+    peak = row.get("peak_mib") if memory is None else memory["peak_mib_beyond_batch"]
+    return "" if peak is None else f"{peak:.0f}"
 
 
 def breadth_table(rows: list[dict]) -> Table:
@@ -366,6 +428,13 @@ def parse_options(argv: list[str] | None = None):
     parser.add_argument("--micro-batch", type=int, default=8, help="most rows in one pass [8]")
     parser.add_argument("--repeats", type=int, help="alternating repeats of the time [5]")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch [1]")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights [float32]")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    parser.add_argument("--vocabulary", type=int, default=2048, help="tokens of the model [2048]")
+    parser.add_argument("--intermediate", type=int, help="width of the MLP [twice --hidden]")
+    parser.add_argument("--kv-heads", type=int, help="heads of keys and values [those of queries: --hidden / 64]")
+    parser.add_argument("--prompt-length", type=int, default=16, help="longest prompt; the shortest has half [16]")
     parser.add_argument("--no-memory", action="store_true", help="measure time and gradient only")
     parser.add_argument("--quick", action="store_true", help="a small model and batch, under 40 s")
     parser.add_argument("--output", type=Path, help="file for all figures, as JSON")
@@ -403,7 +472,7 @@ def main() -> int:
             "equal": measure_time(options, equal, ("stock", "trim_padding", "prompts_per_batch"), output_dir),
         }
     memory, breadth = {}, []
-    if not options.no_memory:
+    if not options.no_memory and options.device == "cpu":
         memory = {name: measure_memory(options, name) for name in ("stock", "prompts_per_batch")}
         breadth = [measure_memory(smaller(options, prompts), "prompts_per_batch") for prompts in options.breadth]
     for name, measured in times.items():
@@ -431,14 +500,14 @@ def report(options, about: dict, times: dict, memory: dict, breadth: list[dict])
         print(
             f"ratio breadth: {last / first:.2f} of the peak memory with {breadth[-1]['rows'] // GENERATIONS} prompts"
         )
-    passed = max(errors) <= GRADIENT_TOLERANCE  # False for NaN too
+    passed = max(errors) <= GRADIENT_TOLERANCE[options.dtype]  # False for NaN too
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         settings = {name: value for name, value in vars(options).items() if name not in ("output", "memory_of")}
         figures = {
             "command": " ".join(["python", "benchmarks/optimizer_phase.py", *sys.argv[1:]]),
             "machine": about,
-            "settings": settings | {"loss_type": LOSS_TYPE, "vocabulary": VOCABULARY, "prompt_length": PROMPT_LENGTH},
+            "settings": settings | {"loss_type": LOSS_TYPE},
             "time": times,
             "memory": memory,
             "breadth": breadth,
