@@ -1,0 +1,116 @@
+"""Tokens a second of the evaluation's engine, of `generate` alone, and of continuous batching.
+
+A Qwen2 of half a billion parameters with random weights and no end token, so that every completion has full length.
+"""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable
+
+import optimizer_phase
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from rlvr_trl.evaluation import SamplingSettings
+from rlvr_trl.evaluation.engines import TransformersEngine
+from rlvr_trl.testbed import build_tokenizer
+
+from .optimizer import SIZES as MODELS
+
+
+SIZES = {
+    "card": {"batches": [8, 32, 128, 512], "prompt": 128, "new": 128},
+    "toy": {"batches": [2, 4], "prompt": 8, "new": 4},
+}
+
+
+class NoEnd:
+    """The tokenizer of the testbed as one that has no end token, for prompts of one symbol each token."""
+
+    pad_token_id, eos_token_id = 0, None
+
+    def __init__(self):
+        self.tokenizer = build_tokenizer()
+
+    def __call__(self, text: list[str]) -> dict:
+        return self.tokenizer(text)
+
+    def batch_decode(self, token_ids, skip_special_tokens: bool) -> list[str]:
+        known = [[token for token in row if token < len(self.tokenizer)] for row in token_ids]
+        return self.tokenizer.batch_decode(known, skip_special_tokens=skip_special_tokens)
+
+
+def build(size: str, device: str):
+    options = Namespace(**MODELS[size], device=device, dtype="bfloat16" if size == "card" else "float32")
+    model = optimizer_phase.build_model(options, max_positions=4096).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def prompts_of(settings: dict, count: int) -> list[str]:
+    """Different prompts of the same length."""
+    return ["".join("UDLR"[(row >> (2 * place)) % 4] for place in range(settings["prompt"])) for row in range(count)]
+
+
+def run(size: str, device: str, save: Callable) -> None:
+    """Tokens a second at several batch sizes, by the engine and by `generate` with its own sampling."""
+    settings, model, tokenizer = SIZES[size], build(size, device), NoEnd()
+    save("settings", settings)
+    config = GenerationConfig(
+        max_new_tokens=settings["new"],
+        do_sample=True,
+        top_k=0,
+        pad_token_id=0,
+        eos_token_id=None,
+        disable_compile=True,
+    )
+    rows = []
+    for batch in [settings["batches"][0], *settings["batches"]]:  # the first one twice: once to warm up
+        prompts = prompts_of(settings, batch)
+        engine = TransformersEngine(model, tokenizer, token_budget=batch * (settings["prompt"] + settings["new"]))
+        requests, sampling = [(row, 0) for row in range(batch)], SamplingSettings(max_new_tokens=settings["new"])
+        seconds, made = timed(
+            device, lambda e=engine, p=prompts, r=requests, s=sampling: [len(some) for some in e.sample(p, r, s)]
+        )
+        assert made == [batch], made
+        ids = torch.tensor(tokenizer(prompts)["input_ids"], device=device)
+        with torch.no_grad():
+            plain, _ = timed(
+                device,
+                lambda i=ids: model.generate(i, attention_mask=torch.ones_like(i), generation_config=config),
+            )
+        row = {
+            "batch": batch,
+            "engine": batch * settings["new"] / seconds,
+            "generate": batch * settings["new"] / plain,
+        }
+        rows = [*(other for other in rows if other["batch"] != batch), row]
+        save("tokens_per_second", rows)
+
+
+def run_continuous(size: str, device: str, save: Callable) -> None:
+    """Tokens a second of continuous batching, for as many prompts as the largest batch."""
+    settings, model, tokenizer = SIZES[size], build(size, device), NoEnd()
+    save("settings", settings)
+    count = settings["batches"][-1]
+    config = GenerationConfig(max_new_tokens=settings["new"], do_sample=True, top_k=0, pad_token_id=0, eos_token_id=-1)
+    ids = tokenizer(prompts_of(settings, count))["input_ids"]
+    with torch.no_grad():
+        for _ in range(2):  # once to warm up
+            seconds, made = timed(
+                device,
+                lambda: model.generate_batch(
+                    ids, generation_config=config, continuous_batching_config=ContinuousBatchingConfig()
+                ),
+            )
+            tokens = sum(len(output.generated_tokens) for output in made.values())
+            save("tokens_per_second", {"batch": count, "tokens": tokens, "continuous": tokens / seconds})
+
+
+def timed(device: str, call: Callable) -> tuple:
+    """Seconds until the result is there, and the result."""
+    optimizer_phase.synchronize(torch.device(device))
+    began = time.perf_counter()
+    result = call()
+    optimizer_phase.synchronize(torch.device(device))
+    return time.perf_counter() - began, result
