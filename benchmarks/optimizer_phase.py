@@ -18,7 +18,7 @@ otherwise it keeps them, and the peak depends on their order. Times are wall clo
 which other programs disturb less, is reported too.
 
 With `--device cuda` a round that is not timed comes first, times include the end of the last kernel, and peak memory
-is that of torch's allocator in the rounds. Gradients in bfloat16 differ by their rounding; `benchmarks/gpu` compares
+is that of torch's allocator in that round. Gradients in bfloat16 differ by their rounding; `benchmarks/gpu` compares
 them with a reference.
 
 The exit code is 1 if a gradient differs from stock TRL by more than 1e-5 of its norm (in bfloat16, 0.1).
@@ -50,7 +50,7 @@ import trl
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from trl import GRPOConfig, GRPOTrainer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
@@ -174,7 +174,7 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
         )
 
 
-def build_model(options, max_positions: int) -> Qwen2ForCausalLM:
+def build_model(options, max_positions: int) -> PreTrainedModel:
     heads = max(1, options.hidden // 64)
     config = Qwen2Config(
         vocab_size=options.vocabulary,
@@ -189,7 +189,7 @@ def build_model(options, max_positions: int) -> Qwen2ForCausalLM:
     )
     torch.manual_seed(0)
     with torch.device(options.device):
-        return Qwen2ForCausalLM(config).to(getattr(torch, options.dtype))
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, options.dtype))
 
 
 def warm_up(model) -> None:
@@ -248,15 +248,16 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
     for trainer in trainers.values():
         warm_up(trainer.model)
     on_gpu = options.device == "cuda"
-    seconds, gradients, peaks = {name: [] for name in variants}, {}, dict.fromkeys(variants, 0.0)
-    for repeat in range(-1 if on_gpu else 0, options.repeats):  # the first round on a GPU compiles kernels
+    seconds, gradients, peaks = {name: [] for name in variants}, {}, {}
+    # the first round on a GPU compiles kernels and measures memory, for which it empties torch's cache
+    for repeat in range(-1 if on_gpu else 0, options.repeats):
         first = repeat % len(variants)
         for name in variants[first:] + variants[:first]:  # another variant begins each round
-            before = begin_peak() if on_gpu else 0
+            before = begin_peak() if repeat < 0 else 0
             pair = optimizer_phase(trainers[name], [batch])
-            if on_gpu:
-                peaks[name] = max(peaks[name], (torch.cuda.max_memory_allocated() - before) / MIB)
-            if repeat >= 0:
+            if repeat < 0:
+                peaks[name] = round((torch.cuda.max_memory_allocated() - before) / MIB, 1)
+            else:
                 seconds[name].append(pair)
             if name not in gradients:
                 gradients[name] = gradient(trainers[name])
@@ -266,7 +267,7 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
         row = {"gradient_error": relative_error(gradients[name], gradients["stock"])}
         row |= speed(seconds[name], seconds["stock"])
         if on_gpu:
-            row["peak_mib"] = round(peaks[name], 1)
+            row["peak_mib"] = peaks[name]
         if exact is not None:
             row["error_to_reference"] = relative_error(gradients[name], exact)
         if name != "stock":

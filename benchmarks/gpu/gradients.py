@@ -1,7 +1,8 @@
 """Is the gradient on the card the one of the definition, whatever the micro-batch?
 
 The reference is the loss written out for one row at a time, without padding, on a model with the same weights in
-another precision: float64 on the CPU for a tiny model, float32 on the card for a large one.
+another precision: float64 on the CPU for a tiny model, float32 on the card for a large one. The model's own code
+computes norms and rotations in float32, also there.
 """
 
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 import optimizer_phase
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM
 
 
 EPSILON = 0.2  # TRL's default for both clips
@@ -34,7 +35,7 @@ def row_by_row(model, batch: dict, dtype: torch.dtype, device: str) -> list[torc
         `list[Tensor]`: one gradient for each parameter, on the device of the copy.
     """
     with torch.device(device):
-        exact = Qwen2ForCausalLM(model.config).to(dtype)
+        exact = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
     exact.load_state_dict({name: value.to(device, dtype) for name, value in model.state_dict().items()})
     batch = {name: value.to(device) for name, value in batch.items()}
     total = batch["completion_mask"].sum()

@@ -41,6 +41,7 @@ SIZES = {
         "prompts": 64,
         "learning_rate": 1e-4,
         "token_budget": 2**19,
+        "most_seconds": None,
     },
     "toy": {
         "size": 4,
@@ -54,6 +55,7 @@ SIZES = {
         "prompts": 4,
         "learning_rate": 1e-4,
         "token_budget": 2**14,
+        "most_seconds": 2.0,
     },
 }
 LEAST_SECONDS = 2.0  # of the training of a method
@@ -135,6 +137,7 @@ def run(size: str, device: str, seconds: float, save: Callable) -> None:
         for index, name in enumerate(METHODS):
             share = (end - time.monotonic()) / (len(METHODS) - index)
             limit = max(LEAST_SECONDS, share - 1.5 * took - 3)  # testing again, loading and saving
+            limit = min(limit, scale["most_seconds"] or limit)
             model, trained = train(name, base, Path(folder) / name, mazes, scale, limit)
             results[name] = tested(model, tokenizer, test, scale)
             measured[name] = trained | shown(results[name]) | differences(results, name)

@@ -110,7 +110,7 @@ def optimizer_table(saved: dict) -> str:
             f"{found['max_length']} tokens, micro-batch {found['micro_batch']}, "
             f"{found['parameters'] / 1e6:,.0f} million parameters in {settings['dtype']}:\n\n" + markdown(header, rows)
         )
-    return "\n\n".join(lines)
+    return "\n\n".join(lines) or NONE
 
 
 def estimators_table(saved: dict) -> str:
@@ -158,7 +158,7 @@ def generation_table(saved: dict) -> str:
     found = saved["tokens_per_second"]
     if isinstance(found, dict):
         speed = f"{found['continuous']:,.0f} tokens a second"
-        return f"Continuous batching of transformers, {found['batch']} prompts: {speed}."
+        return f"Continuous batching of transformers, {found['batch']} prompts, its set-up included: {speed}."
     rows = [[str(row["batch"]), f"{row['engine']:,.0f}", f"{row['generate']:,.0f}"] for row in found]
     title = f"Prompts of {settings['prompt']} and completions of {settings['new']} tokens, the model of part 2:\n\n"
     return title + markdown(["batch", "tokens/s of the evaluation's engine", "of `generate` alone"], rows)

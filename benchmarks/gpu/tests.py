@@ -32,9 +32,9 @@ def run(size: str, device: str, seconds: float, save: Callable) -> None:
     """First those of single pieces in this order of files, then the methods in several processes."""
     end = time.monotonic() + seconds
     save("pieces", by_pytest(["-n", "0", "tests/test_estimators.py", "tests/test_cuda.py", "-k", "cuda"], end))
-    methods, processes = (METHODS[:1], "0") if size == "toy" else (METHODS, "4")
-    named = [f"{EVERY_METHOD}[{name}]" for name in methods]
-    save("methods", by_pytest(["-n", processes, "--dist", "load", *named], end))
+    if size == "card":  # on a CPU, `make test-benchmarks` runs them
+        named = [f"{EVERY_METHOD}[{name}]" for name in METHODS]
+        save("methods", by_pytest(["-n", "4", "--dist", "load", *named], end))
 
 
 def by_pytest(arguments: list[str], end: float) -> dict:
