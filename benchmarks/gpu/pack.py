@@ -6,8 +6,11 @@ Such a machine is taken to have Python 3.12 on x86-64, torch with CUDA, transfor
 pyarrow, pytest, pytest-xdist and rich. What is missing there travels in `.whl`, which git ignores, beside the tree:
 there, in the root of the tree,
 
-    python3 -m pip install --no-index --no-deps --target /tmp/site .whl/*.whl
-    PYTHONPATH=$PWD:/tmp/site python3 benchmarks/gpu/run.py --output results.json
+    python3 -m pip install --no-index --no-deps --target /tmp/site-packages .whl/*.whl
+    PYTHONPATH=/tmp/site-packages python3 benchmarks/gpu/run.py --output results.json
+
+The folder must be called site-packages: dill, with which datasets makes fingerprints, pickles modules elsewhere by
+value, and fails.
 """
 
 import argparse
