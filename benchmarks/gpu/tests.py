@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,12 +30,16 @@ EVERY_METHOD = "tests/benchmarks/test_maze_table.py::test_every_method_trains_tw
 
 
 def run(size: str, device: str, seconds: float, save: Callable) -> None:
-    """First those of single pieces in this order of files, then the methods in several processes."""
-    end = time.monotonic() + seconds
-    save("pieces", by_pytest(["-n", "0", "tests/test_estimators.py", "tests/test_cuda.py", "-k", "cuda"], end))
+    """Single pieces and whole methods at once, each in several processes; on a CPU the pieces are skipped."""
+    end, processes = time.monotonic() + seconds, ["-n", "4", "--dist", "load"]
+    pieces = ["tests/test_estimators.py", "tests/test_cuda.py", "-k", "cuda"]
+    groups = {"pieces": [*(processes if size == "card" else ["-n", "0"]), *pieces]}
     if size == "card":  # on a CPU, `make test-benchmarks` runs them
-        named = [f"{EVERY_METHOD}[{name}]" for name in METHODS]
-        save("methods", by_pytest(["-n", "4", "--dist", "load", *named], end))
+        groups["methods"] = [*processes, *(f"{EVERY_METHOD}[{name}]" for name in METHODS)]
+    with ThreadPoolExecutor(len(groups)) as pool:
+        running = {name: pool.submit(by_pytest, arguments, end) for name, arguments in groups.items()}
+        for name, future in running.items():
+            save(name, future.result())
 
 
 def by_pytest(arguments: list[str], end: float) -> dict:

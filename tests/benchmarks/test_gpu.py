@@ -44,12 +44,12 @@ def test_page_says_where_there_is_no_result():
 def test_every_part_runs_at_toy_size(tmp_path):
     output = tmp_path / "toy.json"
     done = subprocess.run(
-        [sys.executable, str(RUN), "--size", "toy", "--budget", "400", "--output", str(output)],
+        [sys.executable, str(RUN), "--size", "toy", "--budget", "900", "--output", str(output)],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr + output.with_suffix(".log").read_text()[-3000:]
     results = json.loads(output.read_text())
