@@ -11,7 +11,7 @@ import re
 from latex2mathml.converter import convert
 
 
-WHOLE = 30  # characters of code that stay in one line
+WHOLE = 36  # characters of code that stay in one line
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _TALL = re.compile(r'<mo (?:stretchy="true" fence="true" (form="\w+")|minsize="([\d.]+)em" maxsize="\S+")>(.*?)</mo>')
@@ -19,7 +19,7 @@ _CODE = r"```.*?^```|`[^`\n]+`"
 _LINK = re.compile(rf"{_CODE}|(?<!!)\[([^\]]+)\]\(((?:\.\./)+[^)\s#]+)(?:#[^)\s]*)?\)", re.DOTALL | re.MULTILINE)
 _BREAKABLE = re.compile(
     r"<pre.*?</pre>|<code>(?P<code>[^<]*)</code>|(?P<low>\[[+-]?[\d.,]+,) (?P<high>[+-]?[\d.,]+\])"
-    r"|(?<=<td>)(?P<label>[^<]*\w-\w[^<]*)",
+    r"|(?<=<t[dh]>)(?P<label>[^<]*\w-\w[^<]*)",
     re.DOTALL,
 )
 _HYPHENATED = re.compile(r"\w+(?:-\w+)+")

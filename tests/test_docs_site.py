@@ -85,6 +85,11 @@ Args:
         See [`Groups`], (not this):
     k (`int` or `None`, *optional*, defaults to `8`): how many.
     trainer ([`~trl.GRPOTrainer`]): any.
+    mazes (iterable of `str`): some.
+
+Returns:
+    `Tensor` of shape `(T,)`: `int64`: see
+    [`Groups`]: and more.
 
 Raises:
     `ValueError`: one error
@@ -99,6 +104,11 @@ Args:
         See [`Groups`], (not this):
     k (int or None): how many.
     trainer (GRPOTrainer): any.
+    mazes (iterable of str): some.
+
+Returns:
+    Tensor: Of shape `(T,)`. `int64`: see
+    [`Groups`]: and more.
 
 Raises:
     ValueError: one error
