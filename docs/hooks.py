@@ -11,7 +11,7 @@ import re
 from latex2mathml.converter import convert
 
 
-WHOLE = 36  # characters of code that stay in one line
+WHOLE = 30  # characters of code that stay in one line
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _TALL = re.compile(r'<mo (?:stretchy="true" fence="true" (form="\w+")|minsize="([\d.]+)em" maxsize="\S+")>(.*?)</mo>')
@@ -69,7 +69,7 @@ def _with_breaks(found: re.Match) -> str:
 
 def _with_places(name: str, places: tuple[str, ...]) -> str:
     if len(name) <= WHOLE or not places:
-        return name
+        return f'<span class="whole">{name}</span>' if "-" in name else name  # else --name breaks after its first -
     return "<wbr>".join(_with_places(part, places[1:]) for part in re.split(f"(?<={places[0]})(?=.)", name))
 
 

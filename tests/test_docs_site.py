@@ -172,6 +172,8 @@ def test_long_names_break_where_a_reader_would_and_short_ones_do_not():
     assert "".join(parts) == test and parts[0] == "tests/test_options.py::" and parts[1] == "test_"
     path = "rlvr_trl/trainer/generation_progress.py"
     assert shown(f"<code>{path}</code>") == "<code>rlvr_trl/<wbr>trainer/<wbr>generation_progress.py</code>"
+    command = "python scripts/make_a_long_line.py --steps 20"
+    assert '.py <span class="whole">--steps</span> 20' in shown(f"<code>{command}</code>")
     assert shown("<td>of W-REINFORCE</td>") == '<td>of <span class="whole">W-REINFORCE</span></td>'
     assert shown("<td>+0.1 [-0.2, +0.3]</td>") == "<td>+0.1 [-0.2,&nbsp;+0.3]</td>"
     block = f"<pre><code>{test} [-0.2, +0.3]</code></pre>"
