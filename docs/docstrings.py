@@ -15,7 +15,8 @@ import griffe
 
 REFERENCE = Path(__file__).parent / "reference"
 _SECTION = re.compile(r"(\w+):$")
-_ARGUMENT = re.compile(r"(\s+\*{0,2}\w+) \((?=[`\[]|[a-z ]+`)(.+)\):(.*)$")
+_ARGUMENT = re.compile(r"(\s+\*{0,2}\w+(?:, \*{0,2}\w+)*) \((?=[`\[]|[a-z ]+`)(.+)\):(.*)$")
+_NAMES = re.compile(r"    \w+(?:, \w+)+(?= \()")
 _RETURNED = re.compile(r"    (?=[`\[])(.+?):( .*)$")
 _SHAPE = re.compile(r"of shape (`[^`]+`)")
 _QUALIFIERS = re.compile(r",? \*optional\*|, defaults to .*|`")
@@ -40,6 +41,8 @@ def to_google_style(text: str) -> str:
             section = None
         elif section in ("Args", "Parameters", "Attributes"):
             line = _ARGUMENT.sub(_argument, line)
+            if section == "Attributes":  # griffe ends a name there at the first space
+                line = _NAMES.sub(lambda found: found[0].replace(", ", ",\u00a0"), line)
         elif section == "Returns" and lines[-1] == "Returns:":
             line = _RETURNED.sub(lambda found: f"    {_kind(found[1])}{found[2]}", line)
         elif section == "Raises" and _ERROR.match(line):

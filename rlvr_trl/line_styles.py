@@ -41,11 +41,15 @@ def line_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     colors = {label: _method_color(label) for label in labels}
     free = [color for color in OTHER_COLORS if color not in colors.values()] or OTHER_COLORS
     others = [label for label, color in colors.items() if color is None]
-    styles = {label: {"color": free[i % len(free)], "linestyle": "-"} for i, label in enumerate(others)}
-    for color in set(colors.values()) - {None}:
-        lines = [label for label in colors if colors[label] == color]
-        for i, label in enumerate(lines):
-            styles[label] = {"color": _paler(color, 0.6 * i / len(lines)), "linestyle": DASHES[i % len(DASHES)]}
+    styles: dict[str, dict[str, Any]] = {}
+    for label, color in colors.items():
+        if color is None:
+            styles[label] = {"color": free[others.index(label) % len(free)], "linestyle": DASHES[0]}
+        else:
+            of_method = [other for other in colors if colors[other] == color]
+            place = of_method.index(label)
+            paler = _paler(color, 0.6 * place / len(of_method))
+            styles[label] = {"color": paler, "linestyle": DASHES[place % len(DASHES)]}
     return styles
 
 

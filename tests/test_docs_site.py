@@ -87,6 +87,9 @@ Args:
     trainer ([`~trl.GRPOTrainer`]): any.
     mazes (iterable of `str`): some.
 
+Attributes:
+    low, high (`float`): both.
+
 Returns:
     `Tensor` of shape `(T,)`: `int64`: see
     [`Groups`]: and more.
@@ -105,6 +108,9 @@ Args:
     k (int or None): how many.
     trainer (GRPOTrainer): any.
     mazes (iterable of str): some.
+
+Attributes:
+    low,\u00a0high (float): both.
 
 Returns:
     Tensor: Of shape `(T,)`. `int64`: see
