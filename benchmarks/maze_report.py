@@ -271,9 +271,27 @@ def absent_section(results: Results) -> str:
     return "\n\n".join(parts) or "No cell is missing, none failed."
 
 
-def scale_sections(results: Results, folder: Path) -> list[str]:
+def findings(results: Results) -> str:
+    """The rows of the first figure, by whether they keep the pass@k of the base model at many samples."""
+    wide, size = f"pass@{results.wide}", results.settings.size
+    found = {"raised": [], "kept": [], "lost": []}
+    for row in present(results, (row for row in HEADLINE if row != BASE and results.runs_of(row, BASE))):
+        at_1, at_many = (results.difference(row, BASE, metric)[:3] for metric in ("pass@1", wide))
+        outcome = "raised" if at_many[1] > 0 else "lost" if at_many[2] < 0 else "kept"
+        name = label(row.partition(":")[0])
+        found[outcome].append(f"    - {name}: {signed(*at_1)} and {signed(*at_many)}")
+    about = {"raised": "the interval is above 0", "kept": "the interval includes 0", "lost": "the interval is below 0"}
+    lines = [f"- **{wide} {outcome}** ({about[outcome]}):" for outcome in found]
+    listed = [line for first, rows in zip(lines, found.values(), strict=True) if rows for line in (first, *rows)]
+    introduced = (
+        f"On mazes of {size}×{size}, at equal rollouts, the change from the base model at pass@1 and at {wide}, "
+        "with 95 % intervals:"
+    )
+    return "\n".join([introduced, "", *listed, "", f"{summary(results)} [One by one](#claim-by-claim-{size}{size})."])
+
+
+def scale_sections(results: Results, images: list[str]) -> list[str]:
     size = f"{results.settings.size}×{results.settings.size}"
-    images = [f"![{about}](images/{name})" for name, about in figures(results, folder / "images").items()]
     full = [row for row in ordered(results) if not row.endswith(":equal")]
     sections = [f"## {size}", introduction(results), absent_section(results), f"### All methods, {size}"]
     sections += [main_table(results, full), *images]
@@ -313,17 +331,20 @@ def make_report(results: Path, docs: Path, scales: list[str], fill_in: Path | No
     Raises:
         `ValueError`: No scale has a finished cell with a test, or a page has no place for its table.
     """
-    sections = [
-        "# Every method on the same mazes",
+    sections = ["# Every method on the same mazes"]
+    made_by = (
         "Made by `python benchmarks/maze_report.py` from the files in `benchmarks/results/maze_table`, which "
-        "`make benchmark` wrote; [how it is done](../benchmarks/README.md#maze_tablepy).",
-    ]
+        "`make benchmark` wrote; [how it is done](../benchmarks/README.md#maze_tablepy)."
+    )
     found = [Results(results, scale) for scale in scales]
     found = [one for one in found if one.rows]
     if not found:
         raise ValueError(f"'{results}' holds no finished cell of {', '.join(scales)}. Run maze_table.py first.")
     for one in found:
-        sections += scale_sections(one, docs)
+        images = [f"![{about}](images/{name})" for name, about in figures(one, docs / "images").items()]
+        if one is found[0]:
+            sections += [findings(one), images.pop(0), made_by]
+        sections += scale_sections(one, images)
         if fill_in is not None and one.scale == HEADLINE_SIZE:
             fill_in_tables(fill_in, one)
     docs.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """How docstrings of the Hugging Face style reach mkdocstrings, which reads those of Google's. An extension of griffe.
 
 name (`Tensor` of shape `(T,)`, *optional*):     ->  name (Tensor): Of shape `(T,)`.     default: the signature's
+`Tensor` of shape `(T,)`: text                   ->  Tensor: Of shape `(T,)`. text       what is returned
 `ValueError`: two lines                          ->  ValueError: two lines
 of one error                                             of one error
 [`PassAtK`], [`~rlvr_trl.advantages.PassAtK`]    ->  a link, if a page of docs/reference has it; else `PassAtK`
@@ -14,7 +15,9 @@ import griffe
 
 REFERENCE = Path(__file__).parent / "reference"
 _SECTION = re.compile(r"(\w+):$")
-_ARGUMENT = re.compile(r"(\s+\*{0,2}\w+) \((?=[`\[])(.+)\):(.*)$")
+_ARGUMENT = re.compile(r"(\s+\*{0,2}\w+(?:, \*{0,2}\w+)*) \((?=[`\[]|[a-z ]+`)(.+)\):(.*)$")
+_NAMES = re.compile(r"    \w+(?:, \w+)+(?= \()")
+_RETURNED = re.compile(r"    (?=[`\[])(.+?):( .*)$")
 _SHAPE = re.compile(r"of shape (`[^`]+`)")
 _QUALIFIERS = re.compile(r",? \*optional\*|, defaults to .*|`")
 _ERROR = re.compile(r"    `?(\w+Error)`?:(.*)$")
@@ -38,6 +41,10 @@ def to_google_style(text: str) -> str:
             section = None
         elif section in ("Args", "Parameters", "Attributes"):
             line = _ARGUMENT.sub(_argument, line)
+            if section == "Attributes":  # griffe ends a name there at the first space
+                line = _NAMES.sub(lambda found: found[0].replace(", ", ",\u00a0"), line)
+        elif section == "Returns" and lines[-1] == "Returns:":
+            line = _RETURNED.sub(lambda found: f"    {_kind(found[1])}{found[2]}", line)
         elif section == "Raises" and _ERROR.match(line):
             line = _ERROR.sub(r"    \1:\2", line)
         elif section == "Raises" and line:
@@ -48,10 +55,16 @@ def to_google_style(text: str) -> str:
 
 def _argument(found: re.Match) -> str:
     name, described, text = found.groups()
+    kind, _, shape = _kind(described).partition(":")
+    return f"{name} ({kind}):{shape}{text}"
+
+
+def _kind(described: str) -> str:
+    """A type as plain text, and after a colon its shape."""
     shape = _SHAPE.search(described)
     kind = _REFERENCE.sub(lambda found: found[1].rpartition(".")[2], _SHAPE.sub("", described))
     kind = _QUALIFIERS.sub("", kind).strip()
-    return f"{name} ({kind}):{f' Of shape {shape[1]}.' if shape else ''}{text}"
+    return f"{kind}:{f' Of shape {shape[1]}.' if shape else ''}"
 
 
 def link(text: str, places: dict[str, str]) -> str:

@@ -27,7 +27,9 @@ from rlvr_trl.analysis import (
 )
 from rlvr_trl.analysis.bandit import draw_uniforms
 from rlvr_trl.cli import main
+from rlvr_trl.line_styles import line_styles
 from rlvr_trl.rollouts import DARS
+from rlvr_trl.testbed.methods import METHODS
 
 
 DR_GRPO = GroupRelative(scale="none")
@@ -316,6 +318,20 @@ def test_csv_holds_the_arrays(tmp_path):
         np.testing.assert_array_equal([float(row[column]) for row in rows], array.T.ravel())
     with pytest.raises(ValueError, match="must be a .png or .svg file"):
         plot_curves(curves, tmp_path / "curves.pdf", "title")
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    demo = ["base", *(method.label for method in METHODS.values())]
+    for labels in [demo, *([curve.label for curve in figure.curves] for figure in FIGURES.values())]:
+        styles = line_styles(labels)
+        assert len({tuple(style.values()) for style in styles.values()}) == len(labels)
+        solid = [label for label in labels if styles[label]["linestyle"] == "-"]
+        assert len({styles[label]["color"] for label in solid}) == len(solid)
+        assert [styles[label] for label in solid] == [line_styles([label])[label] for label in solid]
+    files = [f"file {number}" for number in range(12)]
+    styles = line_styles([*files, "GRPO"])
+    assert styles["GRPO"] == line_styles(["GRPO"])["GRPO"]
+    assert styles["GRPO"]["color"] not in {styles[file]["color"] for file in files}
 
 
 def test_every_figure_can_be_computed():

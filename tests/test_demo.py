@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.cli import main
@@ -96,8 +98,22 @@ def test_the_sentence_follows_the_intervals():
 def test_the_table_shows_what_was_sampled():
     results = {"base": result_with([1, 2, 3], num_samples=16)}
     table = make_table(results, {})
-    assert [column.header for column in table.columns][1:3] == ["pass@1", "pass@8"]
+    assert [column.header for column in table.columns][1:3] == ["pass\n@1", "pass\n@8"]
     assert list(table.columns[1].cells)[0].startswith("0.125\n±")
+
+
+def test_the_table_fits_60_columns():
+    ordinary = ["base", *METHODS]
+    table = make_table(dict.fromkeys(ordinary, result_with([1, 9, 64])), dict.fromkeys(ordinary, 21.66))
+    for width in (60, 80, 120):
+        written = Console(width=width, file=StringIO(), legacy_windows=False)
+        written.print(table)
+        lines = [line.strip() for line in written.file.getvalue().splitlines()]
+        assert max(map(len, lines)) <= 60 and not any("…" in line for line in lines)
+        assert " ".join(lines[1:4]).split() == [
+            *("roll-", "pass", "pass", "pass", "pass", "token", "answer", "outs/"),
+            *("@1", "@8", "@32", "@64", "entropy", "entropy", "prompt"),
+        ]
 
 
 def test_command_line_errors_are_one_line(tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_reference_has_every_object_with_its_text(site):
 def test_no_reference_and_no_formula_is_left_as_it_was_written(site):
     for name, page in site.items():
         prose = re.sub(r"<pre.*?</pre>", "", page, flags=re.DOTALL)
-        assert not re.search(r"\[<code>|arithmatex", prose), name
+        assert not re.search(r"\[<code|arithmatex", prose), name
         assert "$$" not in prose, name
     assert site["methods/pass_at_k/index.html"].count("<math") > 3
 
@@ -85,6 +85,14 @@ Args:
         See [`Groups`], (not this):
     k (`int` or `None`, *optional*, defaults to `8`): how many.
     trainer ([`~trl.GRPOTrainer`]): any.
+    mazes (iterable of `str`): some.
+
+Attributes:
+    low, high (`float`): both.
+
+Returns:
+    `Tensor` of shape `(T,)`: `int64`: see
+    [`Groups`]: and more.
 
 Raises:
     `ValueError`: one error
@@ -99,6 +107,14 @@ Args:
         See [`Groups`], (not this):
     k (int or None): how many.
     trainer (GRPOTrainer): any.
+    mazes (iterable of str): some.
+
+Attributes:
+    low,\u00a0high (float): both.
+
+Returns:
+    Tensor: Of shape `(T,)`. `int64`: see
+    [`Groups`]: and more.
 
 Raises:
     ValueError: one error
@@ -132,6 +148,7 @@ def test_links_out_of_docs_become_paths():
     assert linked(text, Page("methods/dars.md")) == (
         "table (`README.md`) [page](../batches.md) `[code](../../a.md)` ![image](../../a.png)"
     )
+    assert linked("[`pages.py`](../../x/pages.py)", Page("methods/dars.md")) == "`x/pages.py`"
     block = "```\n[code](../../a.md)\n```\n"
     assert linked(block, Page("methods/dars.md")) == block
 
@@ -141,3 +158,38 @@ def test_formulas_become_mathml():
     assert re.fullmatch(r'<p><math [^>]*display="inline".*<msqrt>.*</math></p>', converted)
     converted = load("hooks").on_page_content('<div class="arithmatex">\\[\n\\frac{a}{b}\n\\]</div>')
     assert re.fullmatch(r'<math [^>]*display="block".*<mfrac>.*</math>', converted)
+
+
+def test_brackets_fit_without_a_font_for_mathematics():
+    """A stretched bracket needs such a font; one of a given size does not."""
+    converted = load("hooks").on_page_content(
+        r'<p><span class="arithmatex">\(\left( \binom{n}{k} \right)\)</span></p>'
+    )
+    sizes = re.findall(r'<mpadded voffset="(-[\d.]+)em"><mo stretchy="false" [^>]*mathsize="([\d.]+)em">', converted)
+    assert len(sizes) == 4 and all(float(size) > 1 for _, size in sizes)
+    assert 'stretchy="true"' not in converted and "minsize" not in converted
+
+
+def test_long_names_break_where_a_reader_would_and_short_ones_do_not():
+    shown = load("hooks").on_page_content
+    assert shown("<code>vllm_importance_sampling</code>") == '<code class="whole">vllm_importance_sampling</code>'
+    test = "tests/test_options.py::test_what_trl_refuses_is_refused_here"
+    parts = re.sub("</?code>", "", shown(f"<code>{test}</code>")).split("<wbr>")
+    assert "".join(parts) == test and parts[0] == "tests/test_options.py::" and parts[1] == "test_"
+    path = "rlvr_trl/trainer/generation_progress.py"
+    assert shown(f"<code>{path}</code>") == "<code>rlvr_trl/<wbr>trainer/<wbr>generation_progress.py</code>"
+    command = "python scripts/make_a_long_line.py --steps 20"
+    assert '.py <span class="whole">--steps</span> 20' in shown(f"<code>{command}</code>")
+    assert shown("<td>of W-REINFORCE</td>") == '<td>of <span class="whole">W-REINFORCE</span></td>'
+    assert shown("<td>+0.1 [-0.2, +0.3]</td>") == "<td>+0.1 [-0.2,&nbsp;+0.3]</td>"
+    block = f"<pre><code>{test} [-0.2, +0.3]</code></pre>"
+    assert shown(block) == block
+
+
+def test_no_cell_holds_a_word_too_long_for_a_phone(site):
+    """What cannot break makes a column as wide as itself."""
+    limit = 45  # characters of small type
+    for name, page in site.items():
+        for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL):
+            pieces = re.split(r"<wbr>|<br ?/?>|\s", re.sub(r"<(?!wbr|br)[^>]+>", "", cell))
+            assert max(len(html.unescape(piece)) for piece in pieces) <= limit, f"{name}: {cell}"

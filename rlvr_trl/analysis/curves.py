@@ -197,12 +197,12 @@ _GRPO, _DR_GRPO = GroupRelative(), GroupRelative(scale="none")
 _UNCAPPED = 2**20  # no schedule asks for so many
 
 
-def _dars(label: str, estimator: AdvantageEstimator, scale: str) -> tuple[Curve, ...]:
+def _dars(estimator: AdvantageEstimator, scale: str) -> tuple[Curve, ...]:
     return (
-        Curve(f"{label} + equal treatment", estimator, DARS("equal_treatment", _UNCAPPED, scale=scale)),
-        Curve(f"{label} + hardness weighted", estimator, DARS("hardness_weighted", _UNCAPPED, scale=scale)),
-        Curve(f"{label} + equal treatment, at most 32", estimator, DARS("equal_treatment", 32, scale=scale)),
-        Curve(f"{label} + hardness weighted, at most 64", estimator, DARS("hardness_weighted", 64, scale=scale)),
+        Curve("DARS-ET, no cap", estimator, DARS("equal_treatment", _UNCAPPED, scale=scale)),
+        Curve("DARS-HW, no cap", estimator, DARS("hardness_weighted", _UNCAPPED, scale=scale)),
+        Curve("DARS-ET, at most 32", estimator, DARS("equal_treatment", 32, scale=scale)),
+        Curve("DARS-HW, at most 64", estimator, DARS("hardness_weighted", 64, scale=scale)),
     )
 
 
@@ -210,25 +210,25 @@ FIGURES: dict[str, Figure] = {
     # arXiv 2508.13755
     "dars_fig2": Figure(
         "DARS, advantages r − mean",
-        (Curve("Dr. GRPO", _DR_GRPO), Curve("GRPO", _GRPO), *_dars("Dr. GRPO", _DR_GRPO, "none")),
+        (Curve("Dr. GRPO", _DR_GRPO), Curve("GRPO", _GRPO), *_dars(_DR_GRPO, "none")),
         num_samples=16,
         panels=("total",),
     ),
     "dars_fig16": Figure(
         "DARS, advantages divided by the standard deviation",
-        (Curve("GRPO", _GRPO), *_dars("GRPO", _GRPO, "std")),
+        (Curve("GRPO", _GRPO), *_dars(_GRPO, "std")),
         num_samples=16,
         panels=("total",),
     ),
     # arXiv 2508.10751
-    "pass_at_k_fig9": Figure("Pass@k advantages", tuple(Curve(f"k = {k}", PassAtK(k)) for k in (1, 4, 8, 16))),
+    "pass_at_k_fig9": Figure("Pass@k advantages", tuple(Curve(f"Pass@{k}", PassAtK(k)) for k in (1, 4, 8, 16))),
     "pass_at_k_fig18": Figure(
         "Exceeding and combined Pass@k advantages",
         (
-            Curve("k = 1", PassAtK(1)),
-            Curve("k = 8", PassAtK(8)),
-            *(Curve(f"exceeding, k = {k}", ExceedingPassAtK(k)) for k in (4, 8, 16)),
-            *(Curve(f"combination, k = {k}", CombinedPassAtK(k)) for k in (4, 8, 16)),
+            Curve("Pass@1", PassAtK(1)),
+            Curve("Pass@8", PassAtK(8)),
+            *(Curve(f"exceeding Pass@{k}", ExceedingPassAtK(k)) for k in (4, 8, 16)),
+            *(Curve(f"combined Pass@{k}, Pass@1", CombinedPassAtK(k)) for k in (4, 8, 16)),
         ),
     ),
     # arXiv 2602.05548

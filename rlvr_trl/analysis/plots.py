@@ -2,11 +2,13 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from ..line_styles import line_styles
 from .bandit import crossing_step
 from .curves import AdvantageCurves
 
@@ -46,11 +48,11 @@ def plot_curves(
     """
     path = _check_suffix(path)
     figure, axes = _figure(len(panels), title)
+    styles = line_styles(curves)
     for axis, panel in zip(axes, panels, strict=True):
         for label, curve in curves.items():
-            axis.plot(curve.accuracy, getattr(curve, panel), label=label, marker="o", markersize=2.5, linewidth=1.4)
-        axis.set(xlabel="accuracy of the group, c/n", title=_PANELS[panel])
-    axes[0].set_ylabel("advantage")
+            axis.plot(curve.accuracy, getattr(curve, panel), label=label, linewidth=1.5, **styles[label])
+        axis.set(xlabel="accuracy of the group, c/n", ylabel="advantage", title=_PANELS[panel])
     _save_figure(figure, axes, path)
 
     columns = ("num_correct", "accuracy", "group_size", *_PANELS)
@@ -102,8 +104,9 @@ def plot_bandit(
         if not np.isnan(crossing):
             axis.axvline(crossing, color="gray", linestyle=":", linewidth=1)
         when = "no crossing" if np.isnan(crossing) else f"crossing at step {crossing:.0f}"
-        axis.set(xlabel="step", ylim=(-0.02, 1.02), title=f"{panel}\n{when}, {len(values)} seeds")
-    axes[0].set_ylabel("probability")
+        axis.set(
+            xlabel="step", ylabel="probability", ylim=(-0.02, 1.02), title=f"{panel}\n{when}, {len(values)} seeds"
+        )
     _save_figure(figure, axes, path)
     _write_csv(path, ("panel", "step", "action", "mean", "low", "high"), rows)
 
@@ -116,21 +119,27 @@ def _check_suffix(path: str | Path) -> Path:
 
 
 def _figure(num_panels: int, title: str):
+    """Panels of a page's half, two in a row, so that they can be read at the width of a page."""
     from matplotlib.figure import Figure  # without pyplot: no screen, and the caller's backend stays
 
-    figure = Figure(figsize=(1.0 + 4.2 * max(num_panels, 1.4), 4.6), layout="constrained")
+    rows, columns = ceil(num_panels / 2), min(num_panels, 2)
+    figure = Figure(figsize=(7.2 if columns == 2 else 6.0, 0.8 + 3.2 * rows), layout="constrained")
     figure.suptitle(title, wrap=True)
-    axes = figure.subplots(1, num_panels, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.grid(alpha=0.3)
-    return figure, axes
+    return figure, axes[:num_panels]
 
 
 def _save_figure(figure, axes, path: Path) -> None:
+    """Writes the figure, its legend in the panel that is left over, or else below all panels."""
     handles, labels = axes[0].get_legend_handles_labels()
-    columns = 2 if len(axes) == 1 else 4
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), fontsize="small")
-    figure.savefig(path, dpi=150)
+    if left_over := figure.axes[len(axes) :]:
+        left_over[0].axis("off")
+        left_over[0].legend(handles, labels, loc="center", frameon=False)
+    else:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize="small")
+    figure.savefig(path, dpi=130)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from ..line_styles import line_styles
 from ..terminal import literal
 from .comparison import Comparison
 from .results import OVERALL, ProblemCounts
@@ -101,11 +102,12 @@ def plot_pass_at_k(results: Mapping[str, ProblemCounts], *paths: Path, title: st
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
+    styles = line_styles(results)
     for label, result in results.items():
         means, intervals = result.pass_at_k, result.intervals()
         low, high = np.array([intervals[k] for k in means]).T
-        label = label.replace("$", r"\$")  # a dollar sign would begin a formula
-        (line,) = axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=label)
+        shown = label.replace("$", r"\$")  # a dollar sign would begin a formula
+        (line,) = axes.plot(list(means), list(means.values()), marker="o", markersize=4, label=shown, **styles[label])
         axes.fill_between(list(means), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     ticks = sorted({k for result in results.values() for k in result.ks})

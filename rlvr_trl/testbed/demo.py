@@ -6,6 +6,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -173,13 +174,13 @@ def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float])
     """Each method's pass@k with half the width of its 95 % interval over mazes, entropies, and rollouts per prompt."""
     ks = _shown_ks(results)
     some = next(iter(results.values()))
-    table = Table(title=f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each")
-    table.add_column("", no_wrap=True)
+    title = f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("", width=9)  # in two lines, as the cells are; all columns together take 60
     for k in ks:
-        table.add_column(f"pass@{k}", justify="center", no_wrap=True)
-    table.add_column("token\nentropy", justify="right")
-    table.add_column("answer\nentropy", justify="right")
-    table.add_column("rollouts\n/prompt", justify="right")
+        table.add_column(f"pass\n@{k}", justify="right", no_wrap=True)
+    for header in ("token\nentropy", "answer\nentropy", "roll-\nouts/\nprompt"):
+        table.add_column(header, justify="right", no_wrap=True)
     for name, result in results.items():
         means, intervals = result.pass_at_k, result.intervals()
         cells = [f"{means[k]:.3f}\n±{(intervals[k][1] - intervals[k][0]) / 2:.3f}" for k in ks]

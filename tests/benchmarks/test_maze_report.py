@@ -11,9 +11,12 @@ import maze_results
 import maze_statistics as statistics
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from maze_files import write_cell
 from maze_plan import RESULTS, Cell, read
+
+from rlvr_trl.line_styles import line_styles
 
 
 pytestmark = pytest.mark.slow
@@ -173,12 +176,29 @@ def test_run_by_run(made_up):
         assert at_1 == pytest.approx(np.mean(correct) / 64 - 25 / 64, abs=1e-3) and at_32 > 0.4
 
 
-def test_a_collapsed_method_is_named_outside_of_the_figure(made_up):
-    write_run(made_up, Cell("4x4", "gspo_n", 0, 0), [1] + [0] * 39)
-    axes = Figure().subplots()
-    maze_figures.draw_end(axes, maze_results.Results(made_up, "4x4"))
-    assert axes.get_title() == "All methods at the end; outside: GSPO-N, two updates a batch (0.00, 0.01)"
-    assert len(axes.collections) == 4 and axes.get_xlim()[0] > 0.01  # the base model, DAPO, Pass@8, GRPO
+def test_every_point_has_a_name_and_a_method_its_colour(made_up):
+    write_run(made_up, Cell("4x4", "gspo_n", 0, 0), [1] + [0] * 39)  # no method of the figures
+    axes, results = Figure().subplots(), maze_results.Results(made_up, "4x4")
+    maze_figures.draw_end(axes, results)
+    drawn = {points.get_label(): to_hex(points.get_facecolor()[0]) for points in axes.collections}
+    colors = {label: style["color"] for label, style in line_styles(["base", "GRPO", "Pass@k (k=8)"]).items()}
+    assert drawn == {"base model": colors["base"], "DAPO": colors["GRPO"], "Pass@8": colors["Pass@k (k=8)"]}
+
+
+def test_the_page_begins_with_what_was_found(made_up, tmp_path):
+    rng, results = np.random.default_rng(1), maze_results.Results(made_up, "4x4")
+    for run in results.runs:  # as the base model is
+        write_run(made_up, Cell("4x4", "nsr", *run), rng.integers(2, 5, 40))
+    page = report.make_report(made_up, tmp_path / "docs", ["4x4"]).read_text()
+    first, _, rest = page.partition("\n## ")
+    results = maze_results.Results(made_up, "4x4")
+    outcomes = {"raised": ("pass_at_8", "Pass@8"), "kept": ("nsr", "NSR"), "lost": ("dapo", "DAPO")}
+    places = []
+    for outcome, (row, name) in outcomes.items():
+        at_1, at_32 = (report.signed(*results.difference(row, "base", f"pass@{k}")[:3]) for k in (1, 32))
+        places += [first.index(f"**pass@32 {outcome}**"), first.index(f"- {name}: {at_1} and {at_32}\n")]
+    assert places == sorted(places) and report.summary(results) in first
+    assert "results_4x4_curves.png" in first and "results_4x4_curves.png" not in rest
 
 
 def test_gains_over_the_base_model_are_drawn_with_their_intervals(made_up):
@@ -187,7 +207,7 @@ def test_gains_over_the_base_model_are_drawn_with_their_intervals(made_up):
     _, dapo, pass_at_8 = axes.get_lines()
     for line, row in ((dapo, "dapo"), (pass_at_8, "pass_at_8")):
         expected = [results.difference(row, "base", f"pass@{k}")[0] for k in results.ks]
-        assert line.get_ydata() == pytest.approx(expected) and line.get_color() == maze_figures.STYLE[row]["color"]
+        assert line.get_ydata() == pytest.approx(expected) and line.get_color() == maze_figures.line(row)["color"]
     band = axes.collections[0].get_paths()[0].vertices
     _, low, high, _ = results.difference("dapo", "base", "pass@64")
     assert {low, high} <= set(band[band[:, 0] == 64][:, 1])
