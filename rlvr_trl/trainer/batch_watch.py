@@ -47,7 +47,7 @@ class BatchWatch:
         is_main: bool,
     ):
         self.correctness_reward, self.correctness_threshold = correctness_reward, correctness_threshold
-        self.advantages, self.context, self.max_completion_length = advantages, context, max_completion_length
+        self.advantages, self.context, self.longest_completion = advantages, context, max_completion_length
         self.bos_token_id, self.is_main = bos_token_id, is_main
         self.open = {NO_CORRECT, NO_ADVANTAGE}  # what can still be warned of
         self.open |= {BEYOND_CONTEXT} if context is not None else set()
@@ -90,7 +90,7 @@ class BatchWatch:
         """
         if BEYOND_CONTEXT in self.open:
             assert self.context is not None
-            beyond = int((lengths + (self.max_completion_length or 0) > self.context).sum())
+            beyond = int((lengths + (self.longest_completion or 0) > self.context).sum())
             if beyond:
                 self._warn(
                     BEYOND_CONTEXT,
@@ -98,7 +98,7 @@ class BatchWatch:
                         f"The prompts of {beyond} of {len(lengths)} completions",
                         int(lengths.max()),
                         self.context,
-                        f"`max_completion_length`={self.max_completion_length}",
+                        f"`max_completion_length`={self.longest_completion}",
                     ),
                 )
         if TWO_BOS in self.open and two_bos.any():
