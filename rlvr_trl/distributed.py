@@ -15,9 +15,11 @@ import pickle
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -29,6 +31,49 @@ FAREWELL = 10.0  # seconds that a failed process waits for the others to read it
 
 _runs = itertools.count()  # the same on every process: all enter `end_together` equally often
 _store = None  # the store of the current `end_together`; None outside it, or with a single process
+
+
+# How many processes were started, as launchers tell each of them. SLURM's is that of `srun`: in the script of a job,
+# which is one process, only the number of the whole job is set
+PROCESSES_STARTED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def warn_of_lone_process(num_processes: int) -> None:
+    """
+    Warns if several processes were asked for, and this one is alone.
+
+    Args:
+        num_processes (`int`): processes that take part in this run.
+    """
+    if num_processes > 1:
+        return
+    started = {name: os.environ[name] for name in PROCESSES_STARTED if os.environ.get(name, "").isdecimal()}
+    several = [f"{name}={value}" for name, value in started.items() if int(value) > 1]
+    if several:
+        found = (
+            f"{several[0]} says that several processes were started, but each of them trains alone, a run of its own"
+        )
+    elif "WORLD_SIZE" not in os.environ and _launched_as_one_of_several():
+        found = "`accelerate launch` was told to start several processes, but it started this one alone"
+    else:
+        return
+    warnings.warn(
+        f"{found}: there is 1 process in this run. On GPUs, start it with `accelerate launch --multi_gpu "
+        f"--num_processes N` or `torchrun --nproc_per_node N`; on CPUs with one of these and `use_cpu=True` in the "
+        f"training arguments as well. Runs that are meant to be separate need an `output_dir` each.",
+        stacklevel=3,
+    )
+
+
+def _launched_as_one_of_several() -> bool:
+    """Whether the parent has set an address to meet at, which `accelerate launch` does if there are to be several."""
+    if not {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= {*os.environ}:
+        return False
+    try:
+        parent = psutil.Process().parent()
+        return parent is not None and "MASTER_ADDR" not in parent.environ()  # there it would be the user's own
+    except (psutil.Error, OSError):
+        return False  # it cannot be looked at
 
 
 def sum_over_processes(accelerator, values: list[int]) -> list[int]:

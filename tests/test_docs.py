@@ -299,6 +299,16 @@ def test_troubleshooting_has_twenty_entries_with_real_messages():
     assert quoted >= 14
 
 
+def test_the_warnings_of_the_page_are_those_that_are_given():
+    section = TROUBLES.read_text(encoding="utf-8").split("## Warnings")[1].split("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    said = messages(Path(rlvr_trl.__file__).parent)
+    quoted = [message for row in rows for message in re.findall(r"`([^`]{20,})`", row)]
+    assert len(quoted) >= len(rows) == 7
+    for message in quoted:
+        assert message.removeprefix("… ") in said, f"nothing says: {message}"
+
+
 def test_metrics_of_the_pages_are_logged():
     names = set(
         re.findall(

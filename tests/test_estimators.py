@@ -33,6 +33,7 @@ from rlvr_trl.advantages import (
     build_estimator,
     rows_in_loss,
 )
+from rlvr_trl.advantages.nesting import min_group_size_with_signal
 from rlvr_trl.advantages.pass_at_k_sampled import draw_subsets
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.digests import content_digest
@@ -420,11 +421,44 @@ def test_three_deep():
         nested(ragged([3, 8]))
 
 
+def with_every_k():
+    """Every named estimator, those with a k with several, and some that are nested."""
+    for name in ESTIMATORS:
+        if "pass_at_k" in name:
+            methods = ("analytical", "bootstrap", "full_sampling") if name == "pass_at_k" else (None,)
+            specs = [{"k": k} | ({"method": method} if method else {}) for k in (1, 2, 3, 4, 8) for method in methods]
+        elif name == "scheduled":
+            specs = [{"stages": [(0, {"name": "pass_at_k", "k": 3}), (0.5, {"name": "pass_at_k", "k": 2})]}]
+        else:
+            specs = [{"base": {"name": "pass_at_k", "k": 3}}] if name == "without_easy" else [{}]
+        yield from (build_estimator({"name": name, **spec}) for spec in specs)
+    yield from (AGRAE(PassAtK(3)), AGRAE(PositiveNegativeReinforce.nsr()), AGRAE(PassAtK(2, "full_sampling")))
+    yield AGRAE(PositiveNegativeReinforce.nsr(), difficulty_shift=False)
+    yield from (NegativeOnly(DominantSide(3.0, PassAtK(4))), DifficultyFocused("easy", base=CombinedPassAtK(2)))
+    yield from (GRPOLead(ExceedingPassAtK(4)), WithoutEasy(Scheduled([(0, PassAtK(5)), (0.5, PassAtK(6))]), 0.9))
+
+
+@pytest.mark.parametrize("estimator", list(with_every_k()), ids=repr)
+def test_groups_below_the_size_with_a_signal_have_none_and_others_do(estimator):
+    for n in range(max(1, getattr(estimator, "min_group_size", 1)), 9):
+        largest = 0.0
+        for real, progress in ((False, 0.0), (True, 0.5)):
+            groups = ragged([n] * 30, seed=n, real=real)
+            advantages = estimator(replace(groups, correct=None, judged=None, progress=progress))
+            largest = max(largest, advantages.abs().max().item())
+        assert (largest == 0.0) == (n < min_group_size_with_signal(estimator)), (n, largest)
+
+
+def test_only_negative_advantages_of_what_has_none_are_refused():
+    with pytest.raises(ValueError, match=r"PositiveNegativeReinforce\(positive=1.0, negative=0.0\) gives none"):
+        NegativeOnly(PositiveNegativeReinforce.psr())
+
+
 def test_a_plain_function_is_as_good_as_an_estimator():
     nested = NegativeOnly(lambda groups: groups.rewards - 0.5)
     groups = binary([2])
     assert nested(groups).tolist() == [0, 0] + [-0.5] * 6
-    assert (nested.min_group_size, nested.needs_entropies) == (1, False)
+    assert (nested.min_group_size, nested.min_group_size_with_signal, nested.needs_entropies) == (1, 1, False)
     assert nested.rows_in_loss(groups).all()
 
 

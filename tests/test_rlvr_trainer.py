@@ -1,7 +1,6 @@
 """RLVRTrainer against stock GRPOTrainer, and everything that GRPOTrainer does with another advantage."""
 
 import json
-import warnings
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,7 +12,7 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
-from rlvr_trl.advantages import AGRAE, GroupRelative, PassAtK, RolloutGroups
+from rlvr_trl.advantages import GroupRelative, PassAtK, RolloutGroups
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.testbed import build_model
 
@@ -299,22 +298,6 @@ def test_advantages_in_two_places_are_refused(cpu_settings, mazes):
     args = RLVRConfig(**cpu_settings, advantages="group_relative")
     with pytest.raises(ValueError, match="Set it in one place"):
         RLVRTrainer("no-such/model", ends_early, args, mazes, advantages=PassAtK(2))
-
-
-def test_k_equal_to_the_group_size_warns_that_nothing_is_trained(cpu_settings):
-    with pytest.warns(UserWarning, match="k=4 .*num_generations=4.*advantage is always 0"):
-        PassAtKConfig(**cpu_settings, k=4)
-
-
-def test_a_nested_k_equal_to_the_group_size_warns_too(cpu_settings, mazes, tokenizer):
-    with pytest.warns(UserWarning, match=r"k=4 in AGRAE\(.*num_generations=4.*advantage is always 0"):
-        build(RLVRTrainer, cpu_settings, mazes, tokenizer, ends_early, advantages=AGRAE(PassAtK(4)))
-    with pytest.warns(UserWarning, match="k=4 in PassAtK"):
-        RLVRConfig(**cpu_settings, advantages={"name": "pass_at_k", "k": 4})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        RLVRConfig(**cpu_settings, advantages={"name": "combined_pass_at_k", "k": 4})  # of which Pass@1 is a part
-        RLVRConfig(**cpu_settings, advantages={"name": "pass_at_k", "k": 4}, rollouts="dars")  # groups grow
 
 
 def test_fields_of_a_users_own_configuration_are_their_own(cpu_settings):

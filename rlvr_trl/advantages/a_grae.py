@@ -61,6 +61,10 @@ class AGRAE(NestedEstimator):
         if self.released_code and not self.difficulty_shift:
             raise ValueError("`released_code` changes Eq. 12 only, but `difficulty_shift` is False. Set it to True.")
 
+    @property
+    def min_group_size_with_signal(self) -> int:
+        return max(super().min_group_size_with_signal, 2 if self.difficulty_shift else 1)
+
     def __call__(self, groups: RolloutGroups) -> Tensor:
         advantages = self.base(groups)
         p = groups.accuracy  # (P,)
@@ -132,6 +136,10 @@ class DifficultyFocused(NestedEstimator):
         super().__post_init__()
         check_choice("focus", self.focus, ("hard", "easy"))
         check_positive("gamma", self.gamma)
+
+    @property
+    def min_group_size_with_signal(self) -> int:
+        return max(super().min_group_size_with_signal, 2)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         p = groups.accuracy  # (P,)

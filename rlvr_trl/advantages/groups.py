@@ -185,6 +185,7 @@ class AdvantageEstimator(Protocol):
     Any callable with this signature works. It may have more members, which trainers look for:
 
         min_group_size: int                            it cannot work on smaller groups: refused before a model loads
+        min_group_size_with_signal: int                in smaller groups every advantage is 0: warned of
         needs_entropies: bool                          it reads `groups.entropies`, which cost a forward pass
         rows_in_loss(groups) -> Tensor of bool (T,)    the others are left out of the loss and its normalizer
         drops_rows: bool                               whether `rows_in_loss`, if there is one, ever leaves any out

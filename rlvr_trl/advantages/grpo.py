@@ -45,6 +45,8 @@ class GroupRelative:
     scale: str = "group"
     eps: float = 1e-4
 
+    min_group_size_with_signal = 2  # a completion alone is its own mean
+
     def __post_init__(self):
         check_choice("scale", self.scale, _SCALES)
         if self.eps < 0:

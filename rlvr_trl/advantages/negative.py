@@ -21,9 +21,19 @@ class NegativeOnly(NestedEstimator):
     Args:
         base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
             The advantage.
+
+    Raises:
+        `ValueError`: `base` never gives a negative advantage.
     """
 
     base: AdvantageEstimator = GroupRelative()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.base, PositiveNegativeReinforce) and not self.base.negative:
+            raise ValueError(
+                f"NegativeOnly keeps negative advantages, but {self.base!r} gives none: nothing would be trained."
+            )
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         return self.base(groups).clamp(max=0.0)

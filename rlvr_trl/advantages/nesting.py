@@ -8,6 +8,11 @@ from torch import Tensor
 from .groups import AdvantageEstimator, RolloutGroups
 
 
+def min_group_size_with_signal(estimator: AdvantageEstimator) -> int:
+    """Size of the smallest groups in which `estimator` can give an advantage other than 0; 1 if it does not say."""
+    return getattr(estimator, "min_group_size_with_signal", 1)
+
+
 def drops_rows(estimator: AdvantageEstimator) -> bool:
     """Whether `estimator` ever leaves a completion out of the loss."""
     return getattr(estimator, "drops_rows", hasattr(estimator, "rows_in_loss"))
@@ -23,8 +28,8 @@ class NestedEstimator:
     """
     An estimator that holds others in `parts`: the one in its field `base`, unless a subclass overrides `parts`.
 
-    It works on groups that all of them can work on, reads entropies when one of them does, and leaves a completion out
-    of the loss when one of them does.
+    It works on groups that all of them can work on, gives a signal where one of them does, reads entropies when one of
+    them does, and leaves a completion out of the loss when one of them does.
 
     Raises:
         `ValueError`: A part cannot be called; names the estimator and what it was given.
@@ -47,6 +52,10 @@ class NestedEstimator:
     @property
     def min_group_size(self) -> int:
         return max(getattr(part, "min_group_size", 1) for part in self.parts)
+
+    @property
+    def min_group_size_with_signal(self) -> int:
+        return min(min_group_size_with_signal(part) for part in self.parts)
 
     @property
     def needs_entropies(self) -> bool:

@@ -69,6 +69,11 @@ class PassAtK:
         return self.k
 
     @property
+    def min_group_size_with_signal(self) -> int:
+        """Completions that make two different subsets: of a single one, the standardized reward is 0."""
+        return 2 * self.k if self.method == "full_sampling" else self.k + 1
+
+    @property
     def drops_rows(self) -> bool:
         return self.method == "full_sampling"
 

@@ -62,6 +62,10 @@ def _completions_table(benchmarks: dict[str, dict]) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for name, result in benchmarks.items():
         table.add_row(literal(name), *(cell(result) for cell in columns.values()))
+    beyond = {name: number for name, result in benchmarks.items() if (number := result.get("num_beyond_context"))}
+    if beyond:
+        counts = ", ".join(f"{literal(name)} {number}" for name, number in beyond.items())
+        table.caption = f"prompts that reach beyond the context of the model: {counts}"
     return table
 
 

@@ -176,6 +176,22 @@ class EvaluationResult(ProblemCounts):
         """Number of completions without a reward."""
         return int((~self._is_scored).sum())
 
+    @property
+    def num_cut_early(self) -> int:
+        """Number of problems with a completion cut before `max_new_tokens`, by a server's context or other limit."""
+        longest = self.settings.get("max_new_tokens") or 0
+        early = self.completions.truncated & (self.completions.lengths < longest)
+        return int(early.reshape(self.rewards.shape).any(axis=1).sum())
+
+    @property
+    def num_beyond_context(self) -> int | None:
+        """
+        Number of problems whose prompt, with a completion of `max_new_tokens`, reaches beyond the context of the
+        model. An engine that does not see tokens knows only of those that were cut there; `None` if there are none.
+        """
+        known = self.settings.get("num_beyond_context")
+        return (self.num_cut_early or None) if known is None else known
+
     @cached_property
     def answers(self) -> list[list] | None:
         """The extracted answers of each problem's scorable completions; `None` if the reward function logs none."""
@@ -227,6 +243,7 @@ class EvaluationResult(ProblemCounts):
             **self.counts_to_dict(),
             "num_duplicates": self.num_duplicates,
             "num_unscorable_completions": self.num_unscorable_completions,
+            "num_beyond_context": self.num_beyond_context,
             "answer_entropy": self.answer_entropy,
             "wrong_answer_diversity": _or_none(self.wrong_answer_diversity),
             "token_entropy": _or_none(self.token_entropy),

@@ -105,7 +105,11 @@ def evaluate_engine(
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
         problems, num_duplicates = distinct_problems(dataset)
-        engine.check([problem.prompt_with_images for problem in problems])
+        prompts = [problem.prompt_with_images for problem in problems]
+        engine.check(prompts)
+        survey = engine.survey(prompts, max_new_tokens) if hasattr(engine, "survey") else None
+        for message in survey.messages(max_new_tokens) if survey is not None and processes.is_main else ():
+            warnings.warn(message, stacklevel=2)
         settings = {
             **(record or {}),
             "num_samples": num_samples,
@@ -113,6 +117,7 @@ def evaluate_engine(
             "engine": engine.describe(),
             "problems": digest_of(problems),
             "num_duplicates": num_duplicates,
+            "num_beyond_context": None if survey is None else survey.num_beyond_context,
             "reward": name_of(reward_func),
             "correctness_threshold": correctness_threshold,
             "versions": _versions(),
@@ -223,11 +228,21 @@ def _make_result(
 
 
 def _write_result(result: EvaluationResult, folder: RunFolder | None) -> None:
-    """Warns about problems without a scorable completion, and writes scores and results if there is a folder."""
+    """
+    Warns about problems without a scorable completion and of those that an engine has cut, and writes scores and
+    results if there is a folder.
+    """
     if result.num_unscorable_problems:
         warnings.warn(
             f"{result.num_unscorable_problems} of {len(result.problems)} problems have no scorable completion and are "
             f"left out: '{result.settings['reward']}' returned None or NaN for all their completions.",
+            stacklevel=2,
+        )
+    if result.num_cut_early:
+        warnings.warn(
+            f"{result.num_cut_early} of {len(result.problems)} problems have completions that were cut off before "
+            f"max_new_tokens={result.settings['max_new_tokens']}, by a limit of the server such as the context of its "
+            f"model. Raise that limit, or lower max_new_tokens.",
             stacklevel=2,
         )
     if folder is not None:

@@ -66,7 +66,13 @@ class Sample:
 
 
 class Engine(Protocol):
-    """Something that samples completions: a model in this process, vLLM, or a server."""
+    """
+    Something that samples completions: a model in this process, vLLM, or a server.
+
+    One that knows the tokens of its prompts may have another method, which is called after `check`:
+
+        survey(prompts, max_new_tokens) -> PromptSurvey | None      how the prompts fit the model; None if unknown
+    """
 
     def check(self, prompts: Sequence) -> None:
         """Raises `ValueError` for prompts that this engine cannot complete. Called before anything is sampled."""

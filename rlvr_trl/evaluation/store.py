@@ -32,7 +32,10 @@ from .samples import Sample
 SETTINGS, PROBLEMS, SCORES, RESULTS, LOCK = "settings.json", "problems.jsonl", "scores.jsonl", "results.json", "lock"
 # Settings that may change between the runs of a folder: names of files, since digests stand for the contents, and all
 # that concerns the scoring
-NOT_COMPARED = ("versions", "path", "model", "adapter", "reward", "correctness_threshold", "num_duplicates")
+NOT_COMPARED = (
+    *("versions", "path", "model", "adapter", "reward", "correctness_threshold", "num_duplicates"),
+    "num_beyond_context",
+)
 
 
 class RunFolder:

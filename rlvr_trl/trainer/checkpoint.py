@@ -28,6 +28,7 @@ from trl import GRPOTrainer
 from ..distributed import end_together
 from ..rollouts import RolloutAllocator
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
+from .batch_watch import BatchWatch
 from .nonfinite import check_weights
 from .passes import BatchPlan
 from .rlvr_config import RLVRConfig
@@ -74,6 +75,7 @@ class ResumableState(GRPOTrainer):
     args: RLVRConfig
     model: PreTrainedModel
     rollouts: RolloutAllocator | None
+    _batch_watch: BatchWatch
     _plan: BatchPlan | None
     _plan_batch: Callable[[dict], None]
 
@@ -192,6 +194,7 @@ class ResumableState(GRPOTrainer):
             "step": self._step,
             "mid_batch": position != 0,
             "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
+            "batch_watch": self._batch_watch.state_dict(),
             # at the end of a batch the next step samples a new one
             "buffered_inputs": self._buffered_inputs if position else None,
             "batch": self._plan.batch if position and self._plan is not None else None,
@@ -239,6 +242,8 @@ class ResumableState(GRPOTrainer):
         self._buffered_inputs = send_to_device(state["buffered_inputs"], self.accelerator.device)
         if self.rollouts is not None and state["rollouts"] is not None:
             self.rollouts.load_state_dict(state["rollouts"])
+        if "batch_watch" in state:  # not in a checkpoint of an earlier version
+            self._batch_watch.load_state_dict(state["batch_watch"])
         if state["batch"] is not None:
             self._plan_batch(dict(send_to_device(state["batch"], self.accelerator.device)))
 

@@ -196,7 +196,7 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
     for low, high in ACCURACY_BUCKETS:
         name, inside = _bucket(first.accuracy, low, high)
         for column, values in columns.items():
-            metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN for an empty one: TRL logs None
+            metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN for an empty one: left out of the log
     return metrics
 
 

@@ -4,6 +4,7 @@ import math
 import random
 import re
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from ..checks import check_integer
 from ..distributed import Processes
-from ..evaluation.engines.prompts import check_engine_prompts
+from ..evaluation.engines.prompts import PromptSurvey, check_engine_prompts, survey_prompts
 from ..evaluation.problems import IMAGE_COLUMNS, distinct_problems
 from ..evaluation.results import EvaluationResult
 from ..evaluation.samples import Completions, Sample
 from ..evaluation.scoring import Scores, score
 from ..trl_compat import add_fused_lm_head, borrow, get_callable_name, is_async_callable, pad
+from .batch_watch import context_of_trainer
 
 
 class PassAtKCallback(TrainerCallback):
@@ -104,6 +106,9 @@ class PassAtKCallback(TrainerCallback):
         self.num_samples, self.every, self.at_start = num_samples, every, at_start
         self.batch_size, self.prefix = batch_size, prefix
         self.latest: EvaluationResult | None = None
+        self._prompt_ids: dict[int, list[int]] = {}  # of the problems that this process has sampled
+        self._survey: PromptSurvey | None = None  # from the first measurement on
+        self._is_resumed = False
         self._measured: tuple[int, dict[str, float]] | None = None  # the last step, and what was measured there
 
     @property
@@ -112,6 +117,7 @@ class PassAtKCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._check_order()
+        self._is_resumed = state.global_step > 0
         is_measured = any(entry["step"] == state.global_step for entry in self.history)
         if self.at_start and not is_measured:
             self._measure()
@@ -159,6 +165,8 @@ class PassAtKCallback(TrainerCallback):
         with _random_state(trainer.accelerator.device, seed):
             with _evaluation_mode(trainer):
                 samples = self._sample(processes)
+            if self._survey is None:
+                self._survey = self._survey_prompts(processes)
             completions = Completions.from_samples(samples, len(self.problems), self.num_samples)
             scores = self._score(processes, completions)
         self.latest = EvaluationResult(
@@ -189,11 +197,23 @@ class PassAtKCallback(TrainerCallback):
             samples += self._complete(asked[start : start + self.batch_size])
         return processes.gather(samples[: len(own)])
 
+    def _survey_prompts(self, processes: Processes) -> PromptSurvey:
+        """How the prompts fit the model. The main process warns, unless it has done so before the run was resumed."""
+        args, tokenizer = self.trainer.args, self.trainer._tokenizer
+        prompt_ids = dict(processes.gather(list(self._prompt_ids.items())))
+        longest = args.max_completion_length or 0
+        survey = survey_prompts(prompt_ids.values(), context_of_trainer(self.trainer), longest, tokenizer.bos_token_id)
+        for message in survey.messages(longest) if processes.is_main and not self._is_resumed else ():
+            warnings.warn(f"PassAtKCallback: {message}", stacklevel=2)
+        return survey
+
     def _complete(self, requests: list[tuple[int, int]]) -> list[Sample]:
         trainer = self.trainer
         trainer.model.eval()
         prompts = [self._prompts[problem] for problem, _ in requests]
         prompt_ids, completion_ids, _, replies, *_ = trainer._generate(prompts)
+        if self._survey is None:
+            self._prompt_ids |= {problem: ids for (problem, _), ids in zip(requests, prompt_ids, strict=True)}
         trainer.model.eval()  # transformers' continuous batching leaves it in training mode
         ends = (*trainer.eos_token_ids, trainer._tokenizer.pad_token_id)  # as TRL decides what is truncated
         return [
@@ -230,6 +250,7 @@ class PassAtKCallback(TrainerCallback):
             "top_k": args.top_k,
             "correctness_threshold": getattr(args, "correctness_threshold", 0.5),
             "seed": args.seed,
+            "num_beyond_context": self._survey.num_beyond_context if self._survey else None,
             "step": step,
         }
 

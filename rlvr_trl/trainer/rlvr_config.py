@@ -13,7 +13,6 @@ from .validation import (
     check_generation,
     check_group_size,
     check_passes,
-    warn_of_no_signal,
 )
 
 
@@ -122,9 +121,7 @@ class RLVRConfig(GRPOConfig):
         advantages = self.build_advantages()
         check_group_size(advantages, self._group_size)
         allocator = self.build_rollouts()
-        if allocator is None:
-            warn_of_no_signal(advantages, self._group_size)
-        else:
+        if allocator is not None:
             check_allocator(allocator, self._group_size, self.generation_kwargs)
         if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
             raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")

@@ -1,6 +1,7 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
 from ..advantages.nesting import drops_rows
-from ..distributed import end_together
+from ..distributed import end_together, warn_of_lone_process
 from ..hub.push import PushesToHub
 from ..rollouts import RolloutAllocator
 from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
 from .batch_layout import loss_mask
+from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
 from .optimizer_step import TrainsInPasses
@@ -134,8 +136,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
         check_group_size(self.advantages, args._group_size)
-        if advantages is not None and self.rollouts is None:  # those of `args` have been looked at
-            warn_of_no_signal(advantages, args._group_size)
+        if args.process_index == 0:
+            warn_of_no_signal(self.advantages, args._group_size, self.rollouts)
+            warn_of_lone_process(args.world_size)
         if self.rollouts is not None:
             check_allocator(self.rollouts, args._group_size, args.generation_kwargs)
             check_prompt_source(train_dataset)
@@ -170,6 +173,15 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]
+        self._batch_watch = BatchWatch(
+            correctness_reward=self.reward_func_names[self._correctness_column],
+            correctness_threshold=args.correctness_threshold,
+            advantages=self.advantages,
+            context=context_of_trainer(self),
+            max_completion_length=args.max_completion_length,
+            bos_token_id=self._tokenizer.bos_token_id,
+            is_main=self.accelerator.is_main_process,
+        )
         self._reward_guard = RewardGuard()
         self.reward_funcs = [
             self._reward_guard.wrap(func, name)
@@ -215,6 +227,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         start = self.accelerator.process_index * len(inputs)
         batch = self._with_advantages(record.batch, advantages, groups, torch.arange(start, start + len(inputs)))
         self._log_metrics(metrics.group_metrics(groups) | metrics.advantage_metrics(advantages, groups))
+        self._batch_watch.see_batch(groups, advantages, record.rewards_per_func[:, self._correctness_column])
         # TRL has appended its own advantages to the log of completions; these are the ones that train
         logged = self._logs["advantages"]
         for _ in range(len(advantages)):
@@ -271,6 +284,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             | metrics.rollout_metrics(first, merged, before, advantages)
             | {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
         )
+        self._batch_watch.see_batch(merged, advantages, rewards[:, self._correctness_column])
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
         return batch
@@ -332,6 +346,13 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()
             batch |= {"in_loss": in_loss, "num_items_in_batch": self.accelerator.gather(tokens).sum()}
         return batch
+
+    def log(self, logs, start_time=None):
+        """As TRL's, without the metrics that have no value, which TRL logs as None."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+            del metrics[name]
+        super().log(logs, start_time)
 
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
         for name, value in values.items():

@@ -7,8 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from ..evaluation.engines.prompts import begins_with_two_bos
 from ..trl_compat import borrow, check_generated, unsplit_pixel_values_by_grid
 from .batch_layout import IMAGE_FIELDS, loss_mask
+from .batch_watch import BatchWatch
 from .generation_progress import GenerationProgress
 from .passes import score_in_passes
 from .reward_guard import RewardGuard
@@ -45,6 +47,7 @@ class _Recording:
     """What is caught while TRL's call runs. TRL returns none of it."""
 
     wants_entropies: bool
+    prompt_ids: list[list[int]] | None = None
     completion_ids: list[list[int]] | None = None
     tool_mask: list[list[int]] | None = None
     rewards_per_func: Tensor | None = None  # (T, F)
@@ -68,6 +71,7 @@ class RecordsGeneration(GRPOTrainer):
     _needs_entropies: bool
     _reward_guard: RewardGuard
     _generation_progress: GenerationProgress
+    _batch_watch: BatchWatch
 
     _recording: _Recording | None = None  # while a call runs
 
@@ -98,7 +102,7 @@ class RecordsGeneration(GRPOTrainer):
         with server_must_answer(self):
             generated = super()._generate(prompts)
         if self._recording is not None:
-            self._recording.completion_ids, self._recording.tool_mask = generated[1], generated[2]
+            self._recording.prompt_ids, self._recording.completion_ids, self._recording.tool_mask = generated[:3]
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
@@ -180,12 +184,18 @@ class RecordsGeneration(GRPOTrainer):
         return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
 
     def _gather_lengths(self, recording: _Recording) -> tuple[Tensor, Tensor]:
-        """Length and truncation of each completion, all processes. Two of shape `(T,)`."""
-        completion_ids, tool_mask = recording.completion_ids, recording.tool_mask
-        assert completion_ids is not None, "TRL has generated nothing"
+        """
+        Length and truncation of each completion, all processes. Two of shape `(T,)`. The lengths of the prompts are
+        looked at on the way.
+        """
+        prompt_ids, completion_ids, tool_mask = recording.prompt_ids, recording.completion_ids, recording.tool_mask
+        assert prompt_ids is not None and completion_ids is not None, "TRL has generated nothing"
         lengths = [len(ids) for ids in completion_ids] if tool_mask is None else [sum(mask) for mask in tool_mask]
         ends = (*self.eos_token_ids, self._tokenizer.pad_token_id)  # as TRL decides what is truncated
         truncated = [ids[-1] not in ends for ids in completion_ids]
-        both = torch.tensor([lengths, truncated], device=self.accelerator.device)
-        lengths, truncated = self.accelerator.gather(both.T.contiguous()).T
+        prompt_lengths = [len(ids) for ids in prompt_ids]
+        two_bos = [begins_with_two_bos(ids, self._batch_watch.bos_token_id) for ids in prompt_ids]
+        columns = torch.tensor([lengths, truncated, prompt_lengths, two_bos], device=self.accelerator.device)
+        lengths, truncated, prompt_lengths, two_bos = self.accelerator.gather(columns.T.contiguous()).T  # (T,) each
+        self._batch_watch.see_prompts(prompt_lengths, two_bos.bool())
         return lengths, truncated.bool()

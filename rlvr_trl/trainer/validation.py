@@ -4,7 +4,8 @@ import warnings
 
 from datasets import Dataset, DatasetDict
 
-from ..advantages import AdvantageEstimator, PassAtK
+from ..advantages import AdvantageEstimator, Scheduled
+from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import RolloutAllocator
 from .passes import LOSS_TYPES
 
@@ -58,22 +59,39 @@ def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> Non
         )
 
 
-def warn_of_no_signal(estimator: AdvantageEstimator, num_generations: int) -> None:
-    """Warns of Pass@k advantages, also nested ones, whose k is the size of every group: all of them are 0."""
-    if _has_no_signal(estimator, num_generations):
+def warn_of_no_signal(
+    estimator: AdvantageEstimator, num_generations: int, allocator: RolloutAllocator | None = None
+) -> None:
+    """
+    Warns of an estimator, or of a stage of a schedule, whose advantages are all 0 in groups of `num_generations`.
+
+    With an `allocator` groups grow, but not all of them: a prompt without extra completions keeps its first ones.
+    """
+    largest = num_generations if allocator is None else max(num_generations, allocator.max_generations)
+    for silent in _without_signal(estimator, num_generations):
+        needed = min_group_size_with_signal(silent)
+        name = repr(silent) if silent is estimator else f"{silent!r}, a part of {estimator!r},"
+        found = f"`num_generations`={num_generations}"
+        if allocator is not None and needed <= largest:
+            effect = "a prompt that gets no extra completions has only advantages of 0 and trains nothing"
+        else:
+            found += "" if allocator is None else f" and `max_generations`={largest}"
+            effect = "every advantage is always 0 and nothing is trained"
+        effect += "" if silent is estimator else " while it is in use"
         warnings.warn(
-            f"k={num_generations} in {estimator!r} equals num_generations={num_generations}: a group has a single "
-            f"subset of that size, so every advantage is always 0 and nothing is trained. Lower `k` or raise "
-            f"`num_generations`.",
-            stacklevel=4,
+            f"{name} has a signal in groups of at least {needed} completions only, but {found}: {effect}. "
+            f"Raise `num_generations` to {needed} or more, or lower `k`.",
+            stacklevel=3,
         )
 
 
-def _has_no_signal(estimator: AdvantageEstimator, num_generations: int) -> bool:
-    if isinstance(estimator, PassAtK):
-        return estimator.k == num_generations
+def _without_signal(estimator: AdvantageEstimator, num_generations: int) -> list[AdvantageEstimator]:
+    """`estimator` if all its advantages are 0, otherwise its stages, and those of its base, of which that is true."""
+    if min_group_size_with_signal(estimator) > num_generations:
+        return [estimator]
     parts = getattr(estimator, "parts", ())
-    return bool(parts) and all(_has_no_signal(part, num_generations) for part in parts)
+    take_turns = isinstance(estimator, Scheduled) or len(parts) == 1
+    return [silent for part in parts for silent in _without_signal(part, num_generations)] if take_turns else []
 
 
 def check_datasets(args, train_dataset, eval_dataset) -> None:

@@ -1,7 +1,7 @@
 """Prompts as all engines take them: what they may hold, their tokens, a digest of their content, and seeds from it."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,89 @@ def tokenize_prompts(
         problem: TokenizedPrompt(list(ids), bool(own_images), _digest(ids, own_images))
         for problem, ids, own_images in zip(problems, prompt_ids, images, strict=True)
     }
+
+
+@dataclass(frozen=True)
+class PromptSurvey:
+    """
+    How prompts fit the model.
+
+    Args:
+        count (`int`): number of prompts.
+        longest (`int`): tokens of the longest.
+        context (`int`, *optional*): tokens of prompt and completion that the model takes; `None` without a limit.
+        num_beyond_context (`int`): prompts that reach beyond it together with the longest completion.
+        num_two_bos (`int`): prompts that begin with two BOS tokens.
+    """
+
+    count: int
+    longest: int
+    context: int | None
+    num_beyond_context: int
+    num_two_bos: int
+
+    def messages(self, max_new_tokens: int) -> list[str]:
+        """What a user should be warned of."""
+        messages = []
+        if self.num_beyond_context and self.context is not None:
+            which = f"{self.num_beyond_context} of {self.count} prompts"
+            messages.append(
+                beyond_context_message(which, self.longest, self.context, f"max_new_tokens={max_new_tokens}")
+            )
+        if self.num_two_bos:
+            messages.append(two_bos_message(f"{self.num_two_bos} of {self.count} prompts"))
+        return messages
+
+
+def survey_prompts(
+    prompt_ids: Collection[Sequence[int]], context: int | None, max_new_tokens: int, bos_token_id: int | None
+) -> PromptSurvey:
+    """Looks at the tokens of prompts; see [`PromptSurvey`]."""
+    lengths = [len(ids) for ids in prompt_ids]
+    return PromptSurvey(
+        count=len(lengths),
+        longest=max(lengths),
+        context=context,
+        num_beyond_context=sum(context is not None and length + max_new_tokens > context for length in lengths),
+        num_two_bos=sum(begins_with_two_bos(ids, bos_token_id) for ids in prompt_ids),
+    )
+
+
+def begins_with_two_bos(ids: Sequence[int], bos_token_id: int | None) -> bool:
+    """Whether a prompt begins with two tokens that begin a text. `ids` has no padding."""
+    return bos_token_id is not None and list(ids[:2]) == [bos_token_id] * 2
+
+
+def context_of(config) -> int | None:
+    """
+    Tokens of prompt and completion that a model was made for: `max_position_embeddings` of its configuration, or what
+    YaRN makes of the context that it was trained on. `None` without a limit.
+    """
+    config = config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if rope.get("rope_type") == "yarn" and limit and factor and original:
+        return max(limit, int(factor * original))  # Qwen's cards add YaRN and leave the limit as it is
+    return limit
+
+
+def beyond_context_message(which: str, longest: int, context: int, setting: str) -> str:
+    """The warning of prompts that reach beyond the context of the model. `setting` is that of the completions."""
+    return (
+        f"{which} reach beyond the model's context of {context} tokens (`max_position_embeddings`, or vLLM's "
+        f"`max_model_len`) together with completions of {setting}: the longest prompt has {longest} tokens. There a "
+        f"model writes nonsense, fails, or is cut off. Leave out long prompts or lower the length of completions."
+    )
+
+
+def two_bos_message(which: str) -> str:
+    """The warning of prompts with two BOS tokens."""
+    return (
+        f"{which} begin with two BOS tokens, which the model has never seen: the text of the prompt has one, and the "
+        f"tokenizer adds another. Give the prompts as conversations (lists of messages), whose template writes the "
+        f"only one, or take it out of the text."
+    )
 
 
 def processor_inputs(processing_class, prompts: Sequence, chat_template_kwargs: dict | None) -> dict:

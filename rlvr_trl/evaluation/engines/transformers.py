@@ -18,7 +18,16 @@ from transformers import (
 )
 
 from ..samples import Sample, SamplingSettings
-from .prompts import check_engine_prompts, has_image_processor, processor_inputs, stream_key, tokenize_prompts
+from .prompts import (
+    PromptSurvey,
+    check_engine_prompts,
+    context_of,
+    has_image_processor,
+    processor_inputs,
+    stream_key,
+    survey_prompts,
+    tokenize_prompts,
+)
 
 
 # Increment and multipliers of SplitMix64 (Steele, Lea and Flood, 2014, doi 10.1145/2660193.2660195)
@@ -71,6 +80,14 @@ class TransformersEngine:
         check_engine_prompts(prompts, why_no_images)
         if why_no_images:  # a processor would take long over images, and a prompt with an image always has tokens
             tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
+
+    def survey(self, prompts: Sequence, max_new_tokens: int) -> PromptSurvey | None:
+        """How the prompts fit the model. `None` with a processor, which would take long over images."""
+        if has_image_processor(self.processing_class):
+            return None
+        tokenized = tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
+        prompt_ids = [prompt.ids for prompt in tokenized.values()]
+        return survey_prompts(prompt_ids, context_of(self.model.config), max_new_tokens, self.tokenizer.bos_token_id)
 
     def sample(
         self, prompts: Sequence, requests: Sequence[tuple[int, int]], settings: SamplingSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...trl_compat import check_private_parts
 from ..samples import Sample, SamplingSettings
-from .prompts import check_engine_prompts, request_seed, tokenize_prompts
+from .prompts import PromptSurvey, check_engine_prompts, request_seed, survey_prompts, tokenize_prompts
 
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # ranks that vLLM has kernels for
@@ -51,6 +51,13 @@ class VLLMEngine:
     def check(self, prompts: Sequence) -> None:
         check_engine_prompts(prompts, "VLLMEngine takes only text; use TransformersEngine or a server.")
         tokenize_prompts(self.tokenizer, prompts, range(len(prompts)), self.chat_template_kwargs)
+
+    def survey(self, prompts: Sequence, max_new_tokens: int) -> PromptSurvey:
+        """How the prompts fit `max_model_len`. `sample` refuses those that do not."""
+        tokenized = tokenize_prompts(self.tokenizer, prompts, range(len(prompts)), self.chat_template_kwargs)
+        prompt_ids = [prompt.ids for prompt in tokenized.values()]
+        longest = self.llm.llm_engine.model_config.max_model_len
+        return survey_prompts(prompt_ids, longest, max_new_tokens, self.tokenizer.bos_token_id)
 
     def sample(
         self, prompts: Sequence, requests: Sequence[tuple[int, int]], settings: SamplingSettings
