@@ -1,5 +1,5 @@
 """
-Recipes, scaled down: the gradient of each optimizer step of two batches, and what was logged, on any number of processes.
+Recipes, scaled down, on any number of processes: the gradient of each optimizer step of two batches, and the logs.
 
 What is sampled depends on the prompt, how often it was sampled before, and the batch, but on no process.
 """
@@ -36,6 +36,7 @@ CASES = [
     ("a_grae/7b_grpo", FEW | {"loss_type": "bnpo"}),
     ("two_stage/qwen_7b_grpo_n", UNEVEN),  # a reference model and an entropy bonus
     ("two_stage/qwen_7b_gspo", FEW | {"num_iterations": 2}),
+    ("a_grae/7b_dr_grpo", UNEVEN | {"max_steps": 6}),  # from a stream, which needs a number of steps
 ]
 LOGGED = ("prompt", "completion", "advantages", "rewards")
 
@@ -84,6 +85,8 @@ def train(recipe: str, changed: dict, model: str, output_dir: str, processes: in
     tokenizer = build_tokenizer()
     args = RLVRConfig(**settings_of(recipe, output_dir, changed))
     mazes = make_maze_dataset(2 * args.prompts_per_batch + 1, prompt_style="bare", seed=5)
+    if args.max_steps > 0:
+        mazes = mazes.to_iterable_dataset()
     trainer = Watched(
         AutoModelForCausalLM.from_pretrained(model),
         even_ids_are_right,
