@@ -56,7 +56,7 @@ class TrainsInPasses(GRPOTrainer):
             return super().get_train_dataloader()
 
     def _get_train_sampler(self, dataset=None):
-        num_filler = self.args._prompts_of_filler * self.num_generations
+        num_filler = self.args._prompts_of_filler * self.args._group_size
         num_rows = self.args._rows_per_batch - num_filler
         with borrow(self.args, generation_batch_size=num_rows):
             sampler = super()._get_train_sampler(dataset)

@@ -135,6 +135,8 @@ class RLVRTrainer(TrainsInPasses, ResumableState, PushesToHub, RecordsGeneration
         self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
+        # with filler, a batch is what is left of its one stage
+        self._in_stages = self.rollouts is not None or args._prompts_of_filler > 0
         check_group_size(self.advantages, args._group_size)
         if advantages is not None and self.rollouts is None:  # those of `args` have been looked at
             warn_of_no_signal(advantages, args._group_size)
@@ -280,11 +282,6 @@ class RLVRTrainer(TrainsInPasses, ResumableState, PushesToHub, RecordsGeneration
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
         return batch
-
-    @property
-    def _in_stages(self) -> bool:
-        """Whether a batch is joined from what was sampled without filler: in several stages, or with filler in one."""
-        return self.rollouts is not None or self.args._prompts_of_filler > 0
 
     @property
     def _progress(self) -> float:

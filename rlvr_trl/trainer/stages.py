@@ -47,7 +47,8 @@ class WithFiller(Sampler[int]):
                 yield from [row] * self.num_filler
 
     def __len__(self) -> int:
-        return len(self.sampler) // self.num_rows * (self.num_rows + self.num_filler)
+        num_rows = len(self.sampler)  # pyrefly: ignore[bad-argument-type]  # torch does not say that samplers have one
+        return num_rows // self.num_rows * (self.num_rows + self.num_filler)
 
 
 def stream_with_filler(prompts: IterableDataset, num_prompts: int, num_filler: int) -> IterableDataset:
