@@ -59,7 +59,7 @@ class TrainsInPasses(GRPOTrainer):
         num_filler = self.args._prompts_of_filler * self.args._group_size
         num_rows = self.args._rows_per_batch - num_filler
         with borrow(self.args, generation_batch_size=num_rows):
-            sampler = super()._get_train_sampler(dataset)
+            sampler = super()._get_train_sampler(dataset)  # TRL's, which ResumableState has kept
         return WithFiller(sampler, num_rows, num_filler) if num_filler else sampler
 
     @property
