@@ -468,8 +468,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Function(
         owner=GRPO,
         name="get_train_dataloader",
-        reads=("_train_batch_size",),
-        why="overridden: with `prompts_per_batch` it yields whole generation batches",
+        reads=("_train_batch_size", "train_dataset", "shuffle_dataset", "num_iterations"),
+        why="overridden: with `prompts_per_batch` it yields whole generation batches, with filler",
         until=RAGGED,
     ),
     Function(
@@ -478,6 +478,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="mixed precision in passes without a gradient",
         until=RAGGED,
     ),
+    Attribute(owner=GRPO, name="shuffle_dataset", kind=bool, why="not again, where it is done here", until=RAGGED),
     Attribute(owner=TRAINER, name="_train_batch_size", why="rows per data loader batch", until=RAGGED),
     Attribute(
         owner=TRAINER,
@@ -529,8 +530,9 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=GRPO,
         name="_get_train_sampler",
         leading=("dataset",),
-        why="overridden: a resumed run draws its permutations again",
-        until="transformers restores the generator of the sampler",
+        reads=("num_iterations",),
+        why="overridden: a resumed run draws its permutations again; filler after a batch",
+        until="transformers restores the generator of the sampler, and " + RAGGED,
     ),
     Function(
         owner=GRPO,

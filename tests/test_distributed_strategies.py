@@ -10,7 +10,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from launching import launch
 from safetensors.torch import load_file
-from scripts.strategies import EXTRA, NATIVE, make_trainer, save_model, train
+from scripts.strategies import EXTRA, NATIVE, UPDATES, make_trainer, save_model, train
 
 
 pytestmark = pytest.mark.slow
@@ -48,11 +48,17 @@ def one(folder):
 
 
 @pytest.fixture(scope="module")
+def one_by_one(folder):
+    train(str(folder), "one_by_one", **UPDATES)
+    return torch.load(folder / "one_by_one-0.pt")
+
+
+@pytest.fixture(scope="module")
 def two(folder):
-    """Runs a strategy on two processes and resumes it, once. Returns what each process wrote, of both runs."""
+    """Runs a strategy on two processes and resumes it, once. Returns what each process wrote, of every run."""
     done = {}
 
-    def run(name: str) -> tuple[list[dict], list[dict]]:
+    def run(name: str) -> list[list[dict]]:
         if name not in done:
             config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
             config |= {"mixed_precision": "no", "use_cpu": config["distributed_type"] == "DEEPSPEED"}
@@ -62,7 +68,8 @@ def two(folder):
                 "strategies.py", str(folder), name, processes=2, config=folder / f"{name}.yaml", env=env, timeout=300
             )
             done[name] = [
-                [torch.load(folder / f"{which}-{rank}.pt") for rank in range(2)] for which in (name, f"{name}-resumed")
+                [torch.load(folder / f"{name}{which}-{rank}.pt") for rank in range(2)]
+                for which in ("", "-resumed", "-updates", "-updates-resumed")
             ]
         return done[name]
 
@@ -108,11 +115,24 @@ def test_losses_and_weights_are_those_of_one_process(folder, one, two, name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_resumed_on_two_processes(two, name):
-    whole, resumed = two(name)
+    whole, resumed, _, _ = two(name)
     for before, after in zip(whole, resumed, strict=True):
         assert len(after["losses"]) == 1 and after["completions"] == before["completions"][2:]
         assert after["losses"] == pytest.approx(before["losses"][2:], rel=TOLERANCE)
         assert distance(after["weights"], before["weights"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_updates_of_single_prompts_with_filler_and_resumed_amid_a_batch(folder, one_by_one, two, name):
+    _, _, whole, resumed = two(name)
+    assert [[rank["rows"][batch] for rank in whole] for batch in range(2)] == [[6 + 3, 3 + 2], [6, 3]]
+    for rank in whole:
+        assert rank["completions"] == one_by_one["completions"]
+        assert rank["losses"] == pytest.approx(one_by_one["losses"], rel=TOLERANCE, abs=1e-6)
+        assert distance(rank["weights"], one_by_one["weights"]) < TOLERANCE
+    for rank in resumed:
+        assert rank["losses"] == pytest.approx(one_by_one["losses"][4:], rel=TOLERANCE, abs=1e-6)
+        assert distance(rank["weights"], one_by_one["weights"]) < TOLERANCE
 
 
 def test_ddp_resumed_on_one_process(folder, one, two):

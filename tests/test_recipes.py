@@ -16,6 +16,7 @@ from tiny_text_model import ANSWERS, only_answers, save_problems, save_text_mode
 from tiny_vlm import ImageTextProcessor, build_processor, build_vision_model
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLConfig
 
+from rlvr_trl import RLVRConfig
 from rlvr_trl.advantages import (
     AGRAE,
     AdaptivePassAtK,
@@ -33,6 +34,7 @@ from rlvr_trl.advantages import (
 )
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import build_reward
+from rlvr_trl.trainer.validation import describe_batch
 
 
 pytestmark = pytest.mark.slow
@@ -51,7 +53,16 @@ COMMAND = re.compile(
 PRINTED = [
     (
         "dars/*",
-        {"prompts": 128, "updates": 2, "n": 8, "rate": 1e-6, "loss": "dr_grpo", "clip": (0.2, None), "beta": 0.0}
+        {
+            "prompts": 128,
+            "update": 128,
+            "iterations": 2,
+            "n": 8,
+            "rate": 1e-6,
+            "loss": "dr_grpo",
+            "clip": (0.2, None),
+            "beta": 0.0,
+        }
         | {
             "lengths": (1024, 3072),
             "scale": "none",
@@ -61,19 +72,39 @@ PRINTED = [
             "dataset": "openr1_45k",
         },
     ),
-    ("dars/*breadth*", {"prompts": 3072, "rate": 5e-6}),
+    ("dars/*_rlvr_baseline", {"update": 64, "iterations": 1}),
+    ("dars/*depth_naive", {"update": 64, "iterations": 1}),
+    ("dars/*breadth*", {"prompts": 3072, "update": 3072, "rate": 5e-6}),
     ("dars/llama*", {"n": 16, "rate": 1e-6, "dataset": "math"}),
     ("dars/*depth_naive", {"n": 32}),
     ("dars/*_std", {"scale": "group"}),
     (
         "pass_at_k/*",
-        {"prompts": 128, "updates": 4, "n": 32, "rate": 1e-6, "loss": "dapo", "clip": (0.2, 0.28), "beta": 0.0}
+        {
+            "prompts": 128,
+            "update": 32,
+            "iterations": 1,
+            "n": 32,
+            "rate": 1e-6,
+            "loss": "dapo",
+            "clip": (0.2, 0.28),
+            "beta": 0.0,
+        }
         | {"lengths": (None, 4096), "scale": "group", "entropy": 0.0, "level": "token", "warmup": 10, "dataset": None},
     ),
     *((f"pass_at_k/entropy_{value}", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
     (
         "a_grae/*",
-        {"prompts": 1024, "updates": 4, "n": 8, "rate": 1e-6, "loss": "grpo", "clip": (0.2, None), "beta": 0.0}
+        {
+            "prompts": 1024,
+            "update": 256,
+            "iterations": 1,
+            "n": 8,
+            "rate": 1e-6,
+            "loss": "grpo",
+            "clip": (0.2, None),
+            "beta": 0.0,
+        }
         | {
             "lengths": (1024, 2048),
             "scale": "group",
@@ -85,10 +116,19 @@ PRINTED = [
     ),
     ("a_grae/*_dapo*", {"loss": "dapo", "clip": (0.2, 0.28)}),
     ("a_grae/*_dr_grpo*", {"loss": "dr_grpo", "scale": "none"}),
-    ("a_grae/vl_3b*", {"lengths": (None, 2048), "dataset": "geo3k"}),
+    ("a_grae/vl_3b*", {"prompts": 512, "lengths": (None, 2048), "dataset": "geo3k"}),
     (
         "two_stage/*",
-        {"prompts": 1024, "updates": 4, "n": 8, "rate": 1e-6, "loss": "grpo", "clip": (0.2, None), "beta": 1e-3}
+        {
+            "prompts": 1024,
+            "update": 256,
+            "iterations": 1,
+            "n": 8,
+            "rate": 1e-6,
+            "loss": "grpo",
+            "clip": (0.2, None),
+            "beta": 1e-3,
+        }
         | {
             "lengths": (1024, 3072),
             "scale": "group",
@@ -175,12 +215,13 @@ def parse(recipe: str, *more: str):
     return module, module.make_parser().parse_args_and_config(["--config", str(RECIPES[recipe]), *ON_CPU, *more])
 
 
-def updates_per_batch(args, processes: int) -> float:
-    """Optimizer steps that one batch takes, from the settings alone."""
-    if args.prompts_per_batch is not None:
-        return args.num_iterations
-    rows_per_step = args.per_device_train_batch_size * processes * args.gradient_accumulation_steps
-    return args.num_iterations * args.generation_batch_size / rows_per_step
+def printed_of(recipe: str) -> dict:
+    """The numbers of the paper for a recipe."""
+    printed = {}
+    for pattern, values in PRINTED:
+        if fnmatch(recipe, pattern):
+            printed |= values
+    return printed
 
 
 def test_there_is_a_recipe_for_every_experiment():
@@ -189,15 +230,12 @@ def test_there_is_a_recipe_for_every_experiment():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_numbers_are_those_of_the_paper(recipe):
-    printed = {}
-    for pattern, values in PRINTED:
-        if fnmatch(recipe, pattern):
-            printed |= values
     processes, _ = command_of(recipe)
     _, (script_args, args, model_args) = parse(recipe)
     assert {
-        "prompts": args.generation_batch_size / args.num_generations,
-        "updates": updates_per_batch(args, processes),
+        "prompts": args.prompts_per_batch,
+        "update": args.prompts_per_update or args.prompts_per_batch,
+        "iterations": args.num_iterations,
         "n": args.num_generations,
         "rate": args.learning_rate,
         "loss": args.loss_type,
@@ -209,12 +247,30 @@ def test_the_numbers_are_those_of_the_paper(recipe):
         "level": args.importance_sampling_level,
         "warmup": args.warmup_steps,
         "dataset": getattr(script_args, "dataset_name", None),
-    } == printed
+    } == printed_of(recipe)
     assert model_args.model_name_or_path == next(hub for key, hub in MODELS.items() if recipe.startswith(key))
     # no process is left with a part of a group, which LengthReward needs whole
     assert args.generation_batch_size % (processes * args.num_generations) == 0
     assert args.temperature == 1.0 and args.output_dir == f"runs/{recipe}"
     assert args.build_advantages() == estimators()[recipe]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 7, 8, 64])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_batch_is_that_of_the_paper_on_any_number_of_processes(recipe, processes, monkeypatch):
+    monkeypatch.setattr(RLVRConfig, "world_size", property(lambda self: processes))
+    _, (_, args, _) = parse(recipe)
+    printed = printed_of(recipe)
+    rows, updates = printed["prompts"] * printed["n"], printed["prompts"] // printed["update"]
+    batch, steps = describe_batch(args).splitlines()
+    assert f" {printed['prompts']} prompts x {printed['n']} generations = {rows} completions on {processes} p" in batch
+    assert f" {updates * printed['iterations']} per batch: {updates} update" in steps
+    assert f" of {printed['update']} prompts, num_iterations={printed['iterations']}." in steps
+    own = args.generation_batch_size // processes
+    assert rows <= own * processes < rows + processes * printed["n"]
+    text = RECIPES[recipe].read_text()
+    (stated,) = re.findall(r"# (\d+) updates per batch|# updates per batch", text)
+    assert not stated or int(stated) == updates * printed["iterations"]
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("dars/")])
@@ -260,15 +316,13 @@ def text(tmp_path_factory):
 
 
 def scaled(recipe: str, output_dir: Path) -> list[str]:
-    """Arguments that shrink a recipe to one process and short completions, with its number of updates per batch."""
-    processes, _ = command_of(recipe)
+    """Arguments that shrink a recipe to few and short completions, with its number of updates per batch."""
     _, (_, args, _) = parse(recipe)
-    n, updates = args.num_generations, updates_per_batch(args, processes)
-    if args.prompts_per_batch is not None:
-        batch = ["--prompts_per_batch", "2", "--per_device_train_batch_size", "16"]
-    else:
-        batch = ["--generation_batch_size", str(int(n * updates)), "--per_device_train_batch_size", str(n)]
-        batch += ["--gradient_accumulation_steps", "1"]
+    batch = ["--prompts_per_batch", "2", "--per_device_train_batch_size", "16"]
+    if args.prompts_per_update is not None:
+        updates = args.prompts_per_batch // args.prompts_per_update
+        batch = ["--prompts_per_batch", str(updates), "--prompts_per_update", "1"]
+        batch += ["--per_device_train_batch_size", str(args.num_generations)]
     batch += ["--max_completion_length", "2", "--max_steps", "2", "--output_dir", str(output_dir)]
     return [*batch, "--disable_tqdm", "true", "--logging_steps", "1", "--report_to", "none"]
 

@@ -334,7 +334,7 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
     build(RLVRTrainer, settings, mazes, tokenizer)
     out = capsys.readouterr().out
     assert "6 prompts x 4 generations = 24 completions on 1 process, 24 each, at most 8 in one forward pass" in out
-    assert "2 per batch (num_iterations=2)" in out
+    assert "Optimizer steps: 2 per batch: 1 update of 6 prompts, num_iterations=2." in out
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,11 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         (DARSConfig, {"max_tokens_per_micro_batch": 4}, "`max_tokens_per_micro_batch`=4 must be above"),
         (RLVRConfig, {"rollouts": "darts"}, "Valid names: dars, reinforce_ada"),
         (RLVRConfig, {"rollouts": {"name": "dars", "max_generation": 8}}, "max_generations"),
-        (RLVRConfig, {"prompts_per_batch": 0}, "0 x 4 = 0 completions"),
+        (RLVRConfig, {"prompts_per_batch": 0}, "`prompts_per_batch` must be at least 1, got 0"),
+        (RLVRConfig, {"prompts_per_update": 2}, "`prompts_per_update`=2.*needs `prompts_per_batch`, which is not set"),
+        (RLVRConfig, {"prompts_per_batch": 4, "prompts_per_update": 5}, "=5 must be .* at most `prompts_per_batch`=4"),
+        (RLVRConfig, {"prompts_per_batch": 4, "prompts_per_update": 0}, "`prompts_per_update`=0 must be at least 1"),
+        (RLVRConfig, {"prompts_per_batch": 4, "steps_per_generation": 2}, "do not set `steps_per_generation`"),
         (RLVRConfig, {"prompts_per_batch": 4, "gradient_accumulation_steps": 2}, "do not set `gradient_acc"),
         (RLVRConfig, {"prompts_per_batch": 4, "generation_batch_size": 8}, "do not set `generation_batch_size`"),
     ],

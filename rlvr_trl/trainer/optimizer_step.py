@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from datasets import IterableDataset
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from ..rollouts import RolloutAllocator
 from ..trl_compat import (
     borrow,
     is_fsdp_managed_module,
@@ -23,6 +23,8 @@ from .metrics import update_metrics
 from .nonfinite import check_loss
 from .passes import BatchPlan, MicroBatch, UpdatePlan, plan_batch
 from .rlvr_config import RLVRConfig
+from .stages import WithFiller, stream_with_filler
+from .validation import prompts_per_batch
 
 
 class TrainsInPasses(GRPOTrainer):
@@ -36,16 +38,29 @@ class TrainsInPasses(GRPOTrainer):
     # needed, from RLVRTrainer
     args: RLVRConfig
     model: PreTrainedModel
-    rollouts: RolloutAllocator | None
     _in_passes: bool
+    _in_stages: bool
 
     _plan: BatchPlan | None = None  # the batch in training and its passes
 
     def get_train_dataloader(self):
-        # With `prompts_per_batch`, a batch of the data loader is a whole generation batch, whatever fits one pass
-        whole = self.args._rows_per_batch // (self.args.world_size * self.args._calls_per_batch)
-        with borrow(self, _train_batch_size=whole):
+        args, dataset, shuffle = self.args, self.train_dataset, self.shuffle_dataset
+        if args._prompts_of_filler and isinstance(dataset, IterableDataset):
+            dataset = dataset.shuffle(seed=args.seed) if shuffle else dataset  # as TRL would, filler and all
+            dataset, shuffle = stream_with_filler(dataset, prompts_per_batch(args), args._prompts_of_filler), False
+        # TRL's batch has `_train_batch_size` x `steps_per_generation` rows, and comes `num_iterations` x
+        # `steps_per_generation` times. Here it is a whole generation batch, whatever fits one pass or divides it
+        rows, calls = args._rows_per_batch // args.world_size, args._calls_per_batch * self.num_iterations
+        data = borrow(self, train_dataset=dataset, shuffle_dataset=shuffle)
+        with data, borrow(self, _train_batch_size=rows, num_iterations=calls), borrow(args, steps_per_generation=1):
             return super().get_train_dataloader()
+
+    def _get_train_sampler(self, dataset=None):
+        num_filler = self.args._prompts_of_filler * self.args._group_size
+        num_rows = self.args._rows_per_batch - num_filler
+        with borrow(self.args, generation_batch_size=num_rows):
+            sampler = super()._get_train_sampler(dataset)  # TRL's, which ResumableState has kept
+        return WithFiller(sampler, num_rows, num_filler) if num_filler else sampler
 
     @property
     def _calls_per_update(self) -> int:
@@ -78,7 +93,7 @@ class TrainsInPasses(GRPOTrainer):
     def _sample_batch(self, inputs) -> dict:
         """A generation batch with its rows in random order, as TRL shuffles them."""
         batch: dict[str, Any] = self._generate_and_score_completions(inputs)
-        if self.rollouts is None:  # with stages, images are one entry per row already
+        if not self._in_stages:  # with stages, images are one entry per row already
             batch = dict(split_pixel_values_by_grid(batch))
         return shuffle_sequence_dict(batch)
 

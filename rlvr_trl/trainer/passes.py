@@ -22,9 +22,10 @@ turns its normalizer into one of the whole batch, and never of a group:
 
 with b rows and m tokens in the pass, R rows in the batch and M tokens in the optimizer step over all W processes,
 `steps_per_generation` S, and U of these S calls in one optimizer step. W is there because processes average their
-gradients. If a batch is split over several optimizer steps, each divides by its share of R, as in TRL. By definition
-bnpo normalizes by the tokens at hand; here these are the tokens of the optimizer step, which depend on neither the
-micro-batch size nor the number of processes.
+gradients. If a batch is split over N optimizer steps, each divides by R / N or by the tokens of the batch / N, as in
+TRL: its loss is N times its share of the loss of the batch, whatever rows it holds. By definition bnpo normalizes by
+the tokens at hand; here these are the tokens of the optimizer step, which depend on neither the micro-batch size nor
+the number of processes.
 """
 
 from collections.abc import Callable
@@ -182,9 +183,9 @@ def plan_batch(
     """
     Plans the passes over a batch whose rows are in random order. Every process must call it.
 
-    The rows of each process are split evenly over `calls_per_batch / calls_per_update` optimizer steps. Rows that
-    are not `in_loss`, a field of shape `(B,)` that the batch may have, have no gradient and are in none of the totals;
-    only metrics see them.
+    The rows of each process are split over `calls_per_batch / calls_per_update` optimizer steps as [`split_updates`]
+    says. Rows that are not `in_loss`, a field of shape `(B,)` that the batch may have, have no gradient and are in
+    none of the totals; only metrics see them.
 
     Args:
         batch (`dict`): TRL's batch of this process, B rows.
@@ -200,9 +201,10 @@ def plan_batch(
     tokens = loss_mask(batch).sum(dim=1).cpu()  # (B,)
     in_loss = batch["in_loss"].cpu() if "in_loss" in batch else torch.ones(len(tokens), dtype=torch.bool)
     idle = ~in_loss | (batch["advantages"] == 0).cpu() & skip_zero_advantages
-    num_rows = sum_over_processes(accelerator, [int(in_loss.sum())])[0]
+    split = split_updates(batch, calls_per_batch // calls_per_update)
+    num_rows = sum_over_processes(accelerator, [sum(int(in_loss[rows].sum()) for rows in split)])[0]
     updates = []
-    for rows in torch.arange(len(tokens)).tensor_split(calls_per_batch // calls_per_update):
+    for rows in split:
         without_gradient, with_gradient = (
             plan_passes(accelerator, lengths, some, max_rows, max_tokens)
             for some in (rows[idle[rows]], rows[~idle[rows]])
@@ -222,6 +224,31 @@ def plan_batch(
     used = int(batch["prompt_mask"].sum() + batch["completion_mask"].sum())
     used, computed = sum_over_processes(accelerator, [used, computed])
     return BatchPlan(batch, updates, padding_share=1 - used / computed)
+
+
+def update_of_prompts(prompts: Tensor, num_updates: int) -> Tensor:
+    """
+    The optimizer step that takes each prompt of a batch, with all its completions. Shape as `prompts`.
+
+    It depends on the prompt's place in the batch alone, so that the number of processes does not matter, nor what is
+    random. Neighbours, which are on one process, are in different steps.
+
+    Args:
+        prompts (`Tensor`): indices into the prompts of the batch. A negative one is filler, and in no step: -1.
+        num_updates (`int`): steps of one pass over the batch.
+    """
+    return torch.where(prompts < 0, -1, prompts % num_updates)
+
+
+def split_updates(batch: dict, num_updates: int) -> list[Tensor]:
+    """
+    The rows of this process in each optimizer step: by `update`, a field of shape `(B,)`, in which filler is -1.
+    Without this field, neighbouring rows in equal parts, as in TRL.
+    """
+    if "update" not in batch:
+        return list(torch.arange(len(batch["prompt_ids"])).tensor_split(num_updates))
+    update = batch["update"].cpu()
+    return [(update == each).nonzero().flatten() for each in range(num_updates)]
 
 
 def plan_passes(

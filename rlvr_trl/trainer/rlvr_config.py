@@ -1,5 +1,6 @@
 """Configuration of RLVRTrainer: everything GRPOConfig has, and what this toolkit adds."""
 
+import math
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
@@ -36,9 +37,13 @@ class RLVRConfig(GRPOConfig):
             Budget: extra completions of one batch, over all processes and stages, at most. The hardest prompts are
             served first.
         prompts_per_batch (`int`, *optional*):
-            Breadth: prompts of one batch. All their completions make one optimizer step (`num_iterations` steps), in
-            as many forward passes of `per_device_train_batch_size` rows as it takes. Replaces
-            `gradient_accumulation_steps`, `steps_per_generation` and `generation_batch_size`.
+            Breadth: prompts of one batch, on any number of processes. All their completions are trained on, in as many
+            forward passes of `per_device_train_batch_size` rows as it takes. Replaces `gradient_accumulation_steps`,
+            `steps_per_generation` and `generation_batch_size`.
+        prompts_per_update (`int`, *optional*):
+            Mini-batch: prompts of one optimizer step, with all their completions. A batch takes
+            `prompts_per_batch / prompts_per_update` steps, rounded up, whose numbers of prompts differ by at most one,
+            and all of them `num_iterations` times. By default the whole batch is one step.
         trim_padding (`bool`, *optional*, defaults to `False`):
             Sort the completions of an optimizer step by length, and trim every forward pass to its own longest.
             Faster with completions of different length; equal to TRL up to the rounding of sums, not to the last bit.
@@ -87,9 +92,13 @@ class RLVRConfig(GRPOConfig):
     prompts_per_batch: int | None = field(
         default=None,
         metadata={
-            "help": "Prompts of one batch, whose completions make one optimizer step. Replaces "
-            "`gradient_accumulation_steps`, `steps_per_generation` and `generation_batch_size`."
+            "help": "Prompts of one batch, on any number of processes. Replaces `gradient_accumulation_steps`, "
+            "`steps_per_generation` and `generation_batch_size`."
         },
+    )
+    prompts_per_update: int | None = field(
+        default=None,
+        metadata={"help": "Prompts of one optimizer step, with all their completions. By default the whole batch."},
     )
     trim_padding: bool = field(
         default=False,
@@ -103,15 +112,17 @@ class RLVRConfig(GRPOConfig):
     )
 
     def __post_init__(self):
+        check_breadth(self)
         if self.prompts_per_batch is None:
             super().__post_init__()
         else:
-            self._forget_batch_split()
+            names = ("gradient_accumulation_steps", "steps_per_generation", "generation_batch_size")
+            given = {name: getattr(self, name) for name in names}
+            self.steps_per_generation = self.generation_batch_size = None
             # TRL wants whole groups in every micro-batch of a process; here only the batch has to hold whole groups
             with borrow(self, per_device_train_batch_size=self.prompts_per_batch * self._group_size):
                 super().__post_init__()
-            check_breadth(self)
-            self.generation_batch_size = self.prompts_per_batch * self._group_size
+            self._replace_batch_split(given)
         for name, fields in self._bound.items():
             if getattr(self, name) is not None:
                 raise ValueError(
@@ -129,22 +140,21 @@ class RLVRConfig(GRPOConfig):
             check_passes(self)
         check_generation(self)
 
-    def _forget_batch_split(self):
+    def _replace_batch_split(self, given: dict[str, int | None]):
         """`prompts_per_batch` replaces TRL's three ways to say how large a batch is. They must not contradict it."""
-        assert self.prompts_per_batch is not None
-        whole = self.prompts_per_batch * self._group_size
-        given = {
-            "gradient_accumulation_steps": (self.gradient_accumulation_steps, 1),
-            "steps_per_generation": (self.steps_per_generation, 1),
-            "generation_batch_size": (self.generation_batch_size, whole),
+        needed = {
+            "gradient_accumulation_steps": 1,
+            "steps_per_generation": self._updates_per_batch,
+            "generation_batch_size": self._prompts_sampled * self._group_size,
         }
-        for name, (found, needed) in given.items():
-            if found not in (None, needed):
+        for name, value in needed.items():
+            if given[name] not in (None, value):
                 raise ValueError(
-                    f"`prompts_per_batch`={self.prompts_per_batch} makes the whole batch one optimizer step; "
-                    f"do not set `{name}`, which is {found}."
+                    f"`prompts_per_batch`={self.prompts_per_batch} says how large a batch is, and "
+                    f"`prompts_per_update` what one optimizer step takes of it; do not set `{name}`, which is "
+                    f"{given[name]}."
                 )
-        self.steps_per_generation = self.generation_batch_size = None
+            setattr(self, name, value)
 
     @property
     def trains_in_passes(self) -> bool:
@@ -175,6 +185,27 @@ class RLVRConfig(GRPOConfig):
         """`steps_per_generation`, how often TRL calls `training_step` on one generation batch."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation
+
+    @property
+    def _updates_per_batch(self) -> int:
+        """Optimizer steps that one pass over a batch takes; 1 also where one step takes several batches."""
+        if self.prompts_per_batch is None:
+            return max(1, self._calls_per_batch // self.gradient_accumulation_steps)
+        return math.ceil(self.prompts_per_batch / (self.prompts_per_update or self.prompts_per_batch))
+
+    @property
+    def _prompts_sampled(self) -> int:
+        """Prompts whose completions are sampled for one batch: those of the batch, and filler at the end of them."""
+        if self.prompts_per_batch is None:
+            return self._rows_per_batch // self._group_size
+        # the fewest whole groups that are equally many completions on every process
+        unit = self.world_size // math.gcd(self.world_size, self._group_size)
+        return math.ceil(self.prompts_per_batch / unit) * unit
+
+    @property
+    def _prompts_of_filler(self) -> int:
+        """Prompts of one call of generation that are no part of the batch. Their completions are dropped."""
+        return 0 if self.prompts_per_batch is None else self._prompts_sampled - self.prompts_per_batch
 
     def build_advantages(self) -> AdvantageEstimator:
         """The advantage estimator that these settings describe."""

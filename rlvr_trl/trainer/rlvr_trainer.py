@@ -25,6 +25,7 @@ from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
 from .optimizer_step import TrainsInPasses
+from .passes import update_of_prompts
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
 from .rollout import GenerationRecord, RecordsGeneration
@@ -38,6 +39,7 @@ from .validation import (
     check_prompt_source,
     describe_batch,
     passes_per_batch,
+    prompts_per_batch,
     warn_of_no_signal,
 )
 from .vllm_watchdog import wait_for_server
@@ -51,7 +53,7 @@ RewardFunc = str | PreTrainedModel | Callable[..., Any]  # its rewards, or a cor
 EvalDataset = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
 
 
-class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration):
+class RLVRTrainer(TrainsInPasses, ResumableState, PushesToHub, RecordsGeneration):
     """
     TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
@@ -135,6 +137,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
+        # with filler, a batch is what is left of its one stage
+        self._in_stages = self.rollouts is not None or args._prompts_of_filler > 0
         check_group_size(self.advantages, args._group_size)
         if args.process_index == 0:
             warn_of_no_signal(self.advantages, args._group_size, self.rollouts)
@@ -191,7 +195,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         if self.use_vllm and self.vllm_mode == "colocate":
             self._generation_progress.watch_vllm(self.vllm_generation.llm)
         if self._in_passes and self.accelerator.is_main_process:
-            print(describe_batch(args))
+            print(describe_batch(args, train_dataset))
 
     @property
     def logged_completions(self) -> dict[str, Any]:
@@ -218,7 +222,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             groups = self._make_groups([record], self._equal_groups(record, self.num_generations_eval))
             self._log_metrics(metrics.group_metrics(groups), "eval")
             return record.batch
-        return self._generate_and_score_once(inputs) if self.rollouts is None else self._generate_in_stages(inputs)
+        return self._generate_in_stages(inputs) if self._in_stages else self._generate_and_score_once(inputs)
 
     def _generate_and_score_once(self, inputs: list[dict]) -> dict:
         record = self.record_generation(inputs)
@@ -236,17 +240,19 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         return batch
 
     def _generate_in_stages(self, inputs: list[dict]) -> dict:
-        assert self.rollouts is not None
         rows = [dict(row) for row in inputs]  # scoring may write into its rows
-        num_rows = len(inputs) * self.accelerator.num_processes
+        num_rows = prompts_per_batch(self.args) * self.num_generations  # those after them are filler
         prompts = torch.arange(num_rows, device=self.accelerator.device) // self.num_generations  # (T,)
         stages, history = [self._sample_stage(1, inputs, prompts, self.num_generations)], []
         budget = self.args.max_extra_rollouts
-        self.rollouts.start_batch(self._progress)
+        if self.rollouts is not None:
+            self.rollouts.start_batch(self._progress)
         while True:
             prompts = torch.cat([stage.prompts for stage in stages])  # (T,)
             groups = self._make_groups([stage.record for stage in stages], prompts)
             history.append(groups)
+            if self.rollouts is None:
+                break
             extra = ask_allocator(self.rollouts, len(stages), groups, budget)  # (P,)
             if not extra.any():
                 break
@@ -267,7 +273,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
     def _join_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
         """One batch of all stages, with its advantages and metrics. `first` are the groups after the first stage."""
-        before, advantages = self._estimate_advantages(first), self._estimate_advantages(merged)
+        advantages = self._estimate_advantages(merged)
         batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)
         batch = self._with_advantages(batch, advantages, merged, local_rows(stages))
         counts = [len(stage.prompts) for stage in stages]
@@ -281,10 +287,12 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             | metrics.reward_metrics(rewards, self.reward_func_names, merged, self.reward_weights)
             | metrics.group_metrics(merged)
             | metrics.advantage_metrics(advantages, merged)
-            | metrics.rollout_metrics(first, merged, before, advantages)
-            | {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
         )
         self._batch_watch.see_batch(merged, advantages, rewards[:, self._correctness_column])
+        if self.rollouts is not None:
+            self._log_metrics(metrics.rollout_metrics(first, merged, self._estimate_advantages(first), advantages))
+            seconds = {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
+            self._log_metrics(seconds)
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
         return batch
@@ -338,9 +346,15 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         return advantages
 
     def _with_advantages(self, batch: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> dict:
-        """The local batch, whose rows are `rows` among those of all processes, with advantages and `in_loss`."""
+        """
+        The local batch, whose rows are `rows` among those of all processes (-1 for filler), with advantages, `in_loss`
+        if the estimator drops rows, and `update` if the settings say which prompts are in one optimizer step.
+        """
         rows = rows.to(advantages.device)
-        batch = batch | {"advantages": advantages[rows]}  # (B,)
+        batch = batch | {"advantages": torch.where(rows < 0, 0.0, advantages[rows])}  # (B,)
+        if self.args.prompts_per_batch is not None:
+            prompts = torch.where(rows < 0, -1, groups.group_ids[rows])  # (B,)
+            batch["update"] = update_of_prompts(prompts, self.args._updates_per_batch)  # (B,)
         if self._rows_in_loss is not None:
             in_loss = self._rows_in_loss(groups)[rows]  # (B,)
             tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()

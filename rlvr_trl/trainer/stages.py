@@ -5,17 +5,22 @@ Extra completions go through TRL's own generation, with one generation per row, 
     extra = [0, 3, 0, 2]  ->  prompts 1 1 1 3 3  ->  process 0: 1 1 1    process 1: 3 3 (3)
 
 Every process generates the same number of rows, as vLLM's server mode and tensor parallelism need. The last process
-may need filler for that, which is generated, scored and dropped.
+may need filler for that, which is generated, scored and dropped. In the first stage, whose groups TRL wants whole,
+filler is the last prompt again, as often as the data loader has added it (`WithFiller`). A process that has nothing
+else keeps one row of it, masked out, to make the same passes as the others.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from datasets import IterableDataset
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from ..advantages import RolloutGroups
 from ..rollouts import RolloutAllocator, within_budget
@@ -23,6 +28,36 @@ from ..trl_compat import split_pixel_values_by_grid
 from .batch_layout import first_rows, loss_mask, merge
 from .metrics import Captured
 from .rollout import GenerationRecord
+
+
+class WithFiller(Sampler[int]):
+    """
+    What `sampler` yields, with `num_filler` repetitions of the last row after every `num_rows`, which are a batch.
+
+    TRL's sampler and accelerate would take the filler of a batch from the next one, or from the first.
+    """
+
+    def __init__(self, sampler: Sampler[int], num_rows: int, num_filler: int):
+        self.sampler, self.num_rows, self.num_filler = sampler, num_rows, num_filler
+
+    def __iter__(self) -> Iterator[int]:
+        for count, row in enumerate(self.sampler, start=1):
+            yield row
+            if count % self.num_rows == 0:
+                yield from [row] * self.num_filler
+
+    def __len__(self) -> int:
+        num_rows = len(self.sampler)  # pyrefly: ignore[bad-argument-type]  # torch does not say that samplers have one
+        return num_rows // self.num_rows * (self.num_rows + self.num_filler)
+
+
+def stream_with_filler(prompts: IterableDataset, num_prompts: int, num_filler: int) -> IterableDataset:
+    """The same for a stream of prompts, before TRL repeats each of them; an incomplete last batch is left out."""
+
+    def fill(batch: dict[str, list]) -> dict[str, list]:
+        return {name: values + values[-1:] * num_filler for name, values in batch.items()}
+
+    return prompts.map(fill, batched=True, batch_size=num_prompts, drop_last_batch=True)
 
 
 @dataclass(frozen=True)
@@ -36,6 +71,7 @@ class Stage:
         start (`int`): where the rows of this process begin among them.
         captured ([`Captured`]): metrics and logs that TRL wrote.
         seconds (`float`): how long it took.
+        spare (`dict`): one row that this process made, as a batch, with its completion masked out.
     """
 
     record: GenerationRecord
@@ -43,6 +79,7 @@ class Stage:
     start: int
     captured: Captured
     seconds: float
+    spare: dict
 
 
 def without_filler(
@@ -52,15 +89,18 @@ def without_filler(
     total, per_process = len(prompts), record.num_local
     start = min(process_index * per_process, total)
     num_real = min(per_process, total - start)
+    batch = split_pixel_values_by_grid(record.batch)  # images as one entry per row
+    spare = first_rows(batch, 1)
+    spare["completion_mask"] = torch.zeros_like(spare["completion_mask"])
     real = replace(
         record,
-        batch=first_rows(split_pixel_values_by_grid(record.batch), num_real),  # images as one entry per row
+        batch=first_rows(batch, num_real),
         rewards_per_func=record.rewards_per_func[:total],
         lengths=record.lengths[:total],
         truncated=record.truncated[:total],
         entropies=None if record.entropies is None else record.entropies[:total],
     )
-    return Stage(real, prompts, start, captured, seconds)
+    return Stage(real, prompts, start, captured, seconds, spare)
 
 
 def ask_allocator(allocator: RolloutAllocator, stage: int, groups: RolloutGroups, budget: int | None) -> Tensor:
@@ -110,18 +150,21 @@ def extra_rows(accelerator: Accelerator, rows: list[dict], num_generations: int,
 
 
 def merge_stages(accelerator: Accelerator, stages: list[Stage], pad_token_id: int) -> dict:
-    """The rows of this process from all stages as one batch of TRL's form."""
+    """The rows of this process from all stages as one batch of TRL's form; where there is none, one row of filler."""
     output = merge([stage.record.batch for stage in stages], pad_token_id)
+    if len(output["prompt_ids"]) == 0:
+        output = stages[0].spare
     output["num_items_in_batch"] = accelerator.gather(loss_mask(output).sum()).sum()
     return output
 
 
 def local_rows(stages: list[Stage]) -> Tensor:
-    """Indices of this process's rows of the merged batch among those of all processes. Shape `(B,)`."""
+    """Indices of this process's rows of the merged batch among those of all processes, -1 for filler. `(B,)`."""
     offsets = accumulate((len(stage.prompts) for stage in stages), initial=0)
-    return torch.cat(
+    rows = torch.cat(
         [
             torch.arange(offset + stage.start, offset + stage.start + stage.record.num_local)
             for offset, stage in zip(offsets, stages, strict=False)
         ]
     )
+    return rows if len(rows) else torch.tensor([-1])

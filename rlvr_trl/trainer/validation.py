@@ -105,14 +105,18 @@ def check_datasets(args, train_dataset, eval_dataset) -> None:
     for name, dataset in {"train_dataset": train_dataset, **splits}.items():
         if isinstance(dataset, Dataset) and len(dataset) == 0:
             raise ValueError(f"The dataset `{name}` is empty: it has 0 rows, at least 1 is needed.")
-    prompts_per_batch = args.generation_batch_size // args.num_generations
-    if isinstance(train_dataset, Dataset) and len(train_dataset) < prompts_per_batch:
+    prompts = prompts_per_batch(args)
+    if isinstance(train_dataset, Dataset) and len(train_dataset) < prompts:
+        lower = f"Lower `prompts_per_batch`, which is {prompts}."
+        if args.prompts_per_batch is None:
+            lower = (
+                f"A batch has `generation_batch_size` / `num_generations` = {args.generation_batch_size} / "
+                f"{args.num_generations} prompts; set `prompts_per_batch`, lower `per_device_train_batch_size`, "
+                f"`gradient_accumulation_steps` and `steps_per_generation`, or raise `num_generations`."
+            )
         raise ValueError(
-            f"One batch needs {prompts_per_batch} prompts, but `train_dataset` has {len(train_dataset)}: every batch "
-            f"would be dropped as incomplete and nothing trained. A batch has `generation_batch_size` / "
-            f"`num_generations` = {args.generation_batch_size} / {args.num_generations} prompts; lower "
-            f"`prompts_per_batch` or `per_device_train_batch_size`, `gradient_accumulation_steps` and "
-            f"`steps_per_generation`, or raise `num_generations`."
+            f"One batch needs {prompts} prompts, but `train_dataset` has {len(train_dataset)}: every batch would be "
+            f"dropped as incomplete and nothing trained. {lower}"
         )
 
 
@@ -204,17 +208,27 @@ def check_generation(args) -> None:
 
 def check_breadth(args) -> None:
     """
-    Refuses a breadth that cannot be split over the processes.
+    Refuses a batch or an update without a prompt, and an update that is larger than its batch.
 
     Raises:
-        `ValueError`: Names the numbers.
+        `ValueError`: Names the settings and their values.
     """
-    rows = args.prompts_per_batch * args.num_generations
-    if args.prompts_per_batch < 1 or rows % args.world_size != 0:
+    batch, update = args.prompts_per_batch, args.prompts_per_update
+    if batch is not None and batch < 1:
+        raise ValueError(f"`prompts_per_batch` must be at least 1, got {batch}.")
+    if update is None:
+        return
+    if batch is None:
         raise ValueError(
-            f"`prompts_per_batch` x `num_generations` = {args.prompts_per_batch} x {args.num_generations} = {rows} "
-            f"completions must be positive and divisible by the number of processes, {args.world_size}."
+            f"`prompts_per_update`={update} is a part of a batch, and needs `prompts_per_batch`, which is not set."
         )
+    if not 1 <= update <= batch:
+        raise ValueError(f"`prompts_per_update`={update} must be at least 1 and at most `prompts_per_batch`={batch}.")
+
+
+def prompts_per_batch(args) -> int:
+    """Prompts of one batch, without filler."""
+    return args._prompts_sampled - args._prompts_of_filler
 
 
 def passes_per_batch(args) -> int:
@@ -222,17 +236,48 @@ def passes_per_batch(args) -> int:
     return -(-args.generation_batch_size // (args.world_size * args.per_device_train_batch_size))
 
 
-def describe_batch(args) -> str:
-    """How prompts, generations, passes, steps and processes make up a batch, in two lines."""
-    rows, processes = args.generation_batch_size, args.world_size
-    prompts = rows // args.num_generations
-    steps_per_batch = args.num_iterations * max(1, args.steps_per_generation // args.gradient_accumulation_steps)
-    batches_per_step = max(1, args.gradient_accumulation_steps // args.steps_per_generation)
-    per = "per batch" if batches_per_step == 1 else f"for every {batches_per_step} batches"
+def describe_batch(args, train_dataset=None) -> str:
+    """How prompts, generations, passes, updates and processes make up a batch, and what an epoch leaves out."""
+    prompts, processes = prompts_per_batch(args), args.world_size
+    rows, sampled = prompts * args.num_generations, args.generation_batch_size
+    filler = f" ({sampled - rows} in all are filler, which is dropped)" if sampled > rows else ""
+    lines = [
+        f"Batch: {_plural(prompts, 'prompt')} x {args.num_generations} generations = {rows} completions on "
+        f"{_plural(processes, 'process', 'processes')}, {sampled // processes} each{filler}, at most "
+        f"{args.per_device_train_batch_size} in one forward pass.",
+        f"Optimizer steps: {_describe_updates(args, prompts)}, num_iterations={args.num_iterations}.",
+    ]
+    if args.prompts_per_batch is None:
+        lines.append(
+            "With another number of processes these are other numbers: per_device_train_batch_size, "
+            "gradient_accumulation_steps and steps_per_generation multiply with it. `prompts_per_batch` and "
+            "`prompts_per_update` say the same on any number."
+        )
+    if isinstance(train_dataset, Dataset) and (left := len(train_dataset) % prompts):
+        which = "others each time" if args.shuffle_dataset else "always the last"
+        lines.append(
+            f"Epoch: {_plural(len(train_dataset) // prompts, 'batch', 'batches')}, which leave out {left} of "
+            f"{len(train_dataset)} prompts, {which}."
+        )
+    return "\n".join(lines)
+
+
+def _describe_updates(args, prompts: int) -> str:
+    updates = args._updates_per_batch
+    steps = f"{args.num_iterations * updates} per batch"
+    if args.prompts_per_batch is not None:
+        smaller, larger = prompts // updates, prompts % updates  # prompts of most updates, updates with one more
+        if larger == 0:
+            return f"{steps}: {_plural(updates, 'update')} of {_plural(smaller, 'prompt')}"
+        return f"{steps}: {_plural(larger, 'update')} of {smaller + 1} prompts and {updates - larger} of {smaller}"
+    batches = max(1, args.gradient_accumulation_steps // args.steps_per_generation)
+    if batches > 1:
+        return f"{args.num_iterations} for every {batches} batches, {batches * prompts} prompts"
     return (
-        f"Batch: {prompts} prompt{'s' if prompts > 1 else ''} x {args.num_generations} generations = {rows} "
-        f"completions on {processes} "
-        f"process{'es' if processes > 1 else ''}, {rows // processes} each, at most "
-        f"{args.per_device_train_batch_size} in one forward pass.\n"
-        f"Optimizer steps: {steps_per_batch} {per} (num_iterations={args.num_iterations})."
+        f"{steps}: {_plural(updates, 'update')} of {args.generation_batch_size // updates} completions, as many as "
+        f"{prompts / updates:g} prompts have"
     )
+
+
+def _plural(count: int, word: str, words: str | None = None) -> str:
+    return f"{count} {word if count == 1 else words or word + 's'}"

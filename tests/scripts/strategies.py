@@ -25,6 +25,9 @@ from rlvr_trl.testbed import build_model, build_tokenizer
 EXTRA = ((0, 0, 5, 4), (0, 0, 0, 0), (1, 0, 0, 5))
 # No reference model, which TRL would shard in its own way; so rows without advantage need no backward pass
 NATIVE = {"beta": 0.0, "save_strategy": "no"}
+# Two batches of 9 completions and up to 5 more: process 1 of 2 has the last prompt, and filler. An update is one
+# prompt, so that a process has none in some
+UPDATES = {"prompts_per_batch": 3, "num_generations": 3, "prompts_per_update": 1, "max_steps": 6, "save_steps": 4}
 
 
 class FixedCounts:
@@ -40,7 +43,7 @@ class FixedCounts:
 
     def __call__(self, stage, num_samples, num_correct, num_judged):
         extra = EXTRA[(self.batches - 1) % len(EXTRA)] if stage == 1 else (0,) * 4
-        return torch.tensor(extra, device=num_samples.device)
+        return torch.tensor(extra, device=num_samples.device)[: len(num_samples)]
 
     def state_dict(self):
         return {"batches": self.batches}
@@ -224,6 +227,9 @@ def main():
         return
     train(args.folder, args.name)
     train(args.folder, f"{args.name}-resumed", resume=f"{args.folder}/{args.name}/checkpoint-2")
+    train(args.folder, f"{args.name}-updates", **UPDATES)
+    amid = f"{args.folder}/{args.name}-updates/checkpoint-4"  # after the first of the three updates of a batch
+    train(args.folder, f"{args.name}-updates-resumed", resume=amid, **UPDATES)
 
 
 if __name__ == "__main__":

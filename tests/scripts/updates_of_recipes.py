@@ -1,0 +1,117 @@
+"""
+Recipes, scaled down, on any number of processes: the gradient of each optimizer step of two batches, and the logs.
+
+What is sampled depends on the prompt, how often it was sampled before, and the batch, but on no process.
+"""
+
+import random
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate.utils import gather_object
+from tiny_training import ON_CPU, WatchesSteps
+from transformers import AutoModelForCausalLM
+
+from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.testbed import build_tokenizer
+
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+PASS_AT_2 = {"name": "pass_at_k", "k": 2}
+UNEVEN = {"prompts_per_batch": 7, "prompts_per_update": 3}  # updates of 3, 2 and 2 prompts
+FEW = {"prompts_per_batch": 2, "prompts_per_update": 1}  # on three processes the last has nothing but filler
+DARS = {"name": "dars", "max_generations": 9, "schedule": "hardness_weighted"}
+CASES = [
+    ("dars/1.5b_rlvr_baseline", {"prompts_per_batch": 5, "prompts_per_update": 3}),
+    ("dars/1.5b_dars_hw", UNEVEN | {"rollouts": DARS}),
+    ("dars/1.5b_dars_hw", FEW | {"rollouts": DARS}),
+    ("dars/1.5b_dars_hw_breadth", {"prompts_per_batch": 8, "rollouts": DARS}),
+    ("pass_at_k/pass_at_8", UNEVEN | {"advantages": PASS_AT_2}),
+    ("pass_at_k/without_easy", UNEVEN),  # rows dropped from the loss
+    ("a_grae/7b_grpo_a_grae", UNEVEN),
+    ("a_grae/7b_grpo", FEW | {"loss_type": "bnpo"}),
+    ("two_stage/qwen_7b_grpo_n", UNEVEN),  # a reference model and an entropy bonus
+    ("two_stage/qwen_7b_gspo", FEW | {"num_iterations": 2}),
+    ("a_grae/7b_dr_grpo", UNEVEN | {"max_steps": 6}),  # from a stream, which needs a number of steps
+]
+LOGGED = ("prompt", "completion", "advantages", "rewards")
+
+
+def settings_of(recipe: str, output_dir: str, changed: dict) -> dict:
+    """The settings of a recipe that decide how it trains, and `changed` ones; small, on a CPU."""
+    known = {field.name for field in fields(RLVRConfig)}
+    settings = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
+    settings = {name: value for name, value in settings.items() if name in known and "vllm" not in name}
+    settings |= {"output_dir": output_dir, "num_generations": 4, "per_device_train_batch_size": 3, "warmup_steps": 0}
+    settings |= {"max_completion_length": 6, "learning_rate": 0.02, "optim": "sgd", "max_grad_norm": 0.0}
+    settings |= {"num_train_epochs": 1, "max_steps": -1, "logging_steps": 1, "save_strategy": "no"}
+    return settings | ON_CPU | changed
+
+
+class Samples:
+    """A `rollout_func` that samples the same on any number of processes."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __call__(self, prompts, trainer) -> dict:
+        everywhere = gather_object(prompts)
+        start = trainer.accelerator.process_index * len(prompts)
+        sampled = []
+        for row, prompt in enumerate(prompts, start):
+            draw = random.Random(f"{self.calls} {everywhere[:row].count(prompt)} {prompt}")
+            sampled.append([draw.randrange(3, 14) for _ in range(draw.randint(1, 6))])
+        self.calls += 1
+        ids = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
+        return {"prompt_ids": ids, "completion_ids": sampled, "logprobs": None}
+
+
+class Watched(WatchesSteps, RLVRTrainer):
+    def see_step(self, model, loss, passes):
+        model = self.accelerator.unwrap_model(model)
+        self.gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).clone())
+
+
+def even_ids_are_right(completion_ids, **kwargs):
+    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
+
+
+def train(recipe: str, changed: dict, model: str, output_dir: str, processes: int) -> dict:
+    """Trains two batches and a part of a third, whose prompts are left out."""
+    tokenizer = build_tokenizer()
+    args = RLVRConfig(**settings_of(recipe, output_dir, changed))
+    mazes = make_maze_dataset(2 * args.prompts_per_batch + 1, prompt_style="bare", seed=5)
+    if args.max_steps > 0:
+        mazes = mazes.to_iterable_dataset()
+    trainer = Watched(
+        AutoModelForCausalLM.from_pretrained(model),
+        even_ids_are_right,
+        args,
+        mazes,
+        processing_class=tokenizer,
+        rollout_func=Samples(tokenizer),
+    )
+    assert trainer.accelerator.num_processes == processes
+    trainer.gradients = []
+    trainer.train()
+    logged = trainer.logged_completions
+    return {
+        "gradients": torch.stack(trainer.gradients),
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "logged": {name: logged[name] for name in LOGGED},
+    }
+
+
+def train_cases(folder: str, model: str, processes: int) -> list[dict]:
+    return [train(recipe, changed, model, f"{folder}/run", processes) for recipe, changed in CASES]
+
+
+if __name__ == "__main__":
+    folder, model, processes = sys.argv[1:]
+    results = train_cases(folder, model, int(processes))
+    if torch.distributed.get_rank() == 0:
+        torch.save(results, f"{folder}/{processes}.pt")
