@@ -78,8 +78,8 @@ class ResumableState(GRPOTrainer):
     _batch_watch: BatchWatch
     _plan: BatchPlan | None
     _plan_batch: Callable[[dict], None]
+    _train_sampler: Any
 
-    _train_sampler = None
     _writing_to: Path | None = None  # the folder that a checkpoint is written into, while one is
     _loading_from: str | None = None
 
@@ -181,10 +181,6 @@ class ResumableState(GRPOTrainer):
         missing = missing.intersection(loaded.missing_keys).union(found["missing_keys"])
         if missing:
             raise ValueError(f"{self._loading_from} lacks weights of {type(self.model).__name__}: {sorted(missing)}.")
-
-    def _get_train_sampler(self, dataset=None):
-        self._train_sampler = super()._get_train_sampler(dataset)
-        return self._train_sampler
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

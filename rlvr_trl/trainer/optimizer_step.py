@@ -42,6 +42,7 @@ class TrainsInPasses(GRPOTrainer):
     _in_stages: bool
 
     _plan: BatchPlan | None = None  # the batch in training and its passes
+    _train_sampler: Any = None  # TRL's; none for a stream
 
     def get_train_dataloader(self):
         args, dataset, shuffle = self.args, self.train_dataset, self.shuffle_dataset
@@ -59,8 +60,8 @@ class TrainsInPasses(GRPOTrainer):
         num_filler = self.args._prompts_of_filler * self.args._group_size
         num_rows = self.args._rows_per_batch - num_filler
         with borrow(self.args, generation_batch_size=num_rows):
-            sampler = super()._get_train_sampler(dataset)  # TRL's, which ResumableState has kept
-        return WithFiller(sampler, num_rows, num_filler) if num_filler else sampler
+            self._train_sampler = super()._get_train_sampler(dataset)
+        return WithFiller(self._train_sampler, num_rows, num_filler) if num_filler else self._train_sampler
 
     @property
     def _calls_per_update(self) -> int:

@@ -53,7 +53,7 @@ RewardFunc = str | PreTrainedModel | Callable[..., Any]  # its rewards, or a cor
 EvalDataset = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
 
 
-class RLVRTrainer(TrainsInPasses, ResumableState, PushesToHub, RecordsGeneration):
+class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration):
     """
     TRL's [`~trl.GRPOTrainer`] whose advantage and number of completions are arguments.
 
