@@ -68,7 +68,7 @@ def read_yaml_file(path: str | Path, what: str) -> dict[str, Any]:
     Raises:
         `ValueError`: There is no such file, or it is not a mapping from names to values.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists() or Path(path).is_dir():  # a pipe will do
         raise ValueError(f"{what} is {str(path)!r}, but there is no such file.")
     settings = read_yaml(Path(path).read_text(encoding="utf-8"), f"{what} {path}")
     if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
