@@ -202,8 +202,8 @@ def test_custom_advantage_against_the_installed_wheel(installed, tmp_path):
 def test_the_wheel_has_the_recipes_and_their_scripts(installed):
     here = {path.relative_to(EXAMPLES) for path in EXAMPLES.glob("recipes/*/*.yaml")}
     here |= {Path(f"{name}.py") for name in SCRIPTS}
-    there = {path.relative_to(installed / "rlvr_trl" / "examples") for path in installed.rglob("examples/**/*.*")}
-    assert there == here
+    folder = installed / "rlvr_trl" / "examples"
+    assert {path.relative_to(folder) for kind in ("py", "yaml") for path in folder.rglob(f"*.{kind}")} == here
 
 
 @needs_setuptools

@@ -149,6 +149,7 @@ def _load_rows(name: str, config: str | None = None, split: str = "train", **fil
     """As `load_dataset`, but with the cells of CSV files as they are written: 007 is no 7, and NA is not missing."""
     builder = load_dataset_builder(name, config, **files)
     if builder.info.builder_name == "csv":
+        assert builder.config.data_files  # a CSV reader has files
         some_file = next(iter(builder.config.data_files.values()))[0]
         columns = pandas.read_csv(some_file, nrows=0).columns
         files |= {"features": Features({column: Value("string") for column in columns}), "keep_default_na": False}
