@@ -135,7 +135,7 @@ class _CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         parsed, unknown = super().parse_known_args(args, namespace)
         for option in unknown:
-            if option.startswith("--") and self._subparsers is None:  # this is the parser of a command
+            if option.startswith("--") and " " in self.prog:  # this is the parser of a command
                 known = [name for action in self._actions for name in action.option_strings]
                 self.error(f"unrecognized argument: {option}.{did_you_mean(option.partition('=')[0], known)}")
         return parsed, unknown
