@@ -122,8 +122,8 @@ def _run_recipes(args: argparse.Namespace) -> None:
 
 class _CommandParser(argparse.ArgumentParser):
     """
-    A parser that takes `--verbose`, and says what an unknown option may have been; so do the parsers of its commands,
-    which are of the same class.
+    A parser that takes `--verbose`, and underscores as well as dashes in its options: `--num_samples`, as TRL writes
+    them. It says what an unknown option may have been. So do the parsers of its commands, which are of the same class.
     """
 
     def __init__(self, *args, **kwargs):
@@ -132,13 +132,20 @@ class _CommandParser(argparse.ArgumentParser):
             "--verbose", action="store_true", default=argparse.SUPPRESS, help="show the whole trace of an error"
         )
 
-    def parse_known_args(self, args=None, namespace=None):
-        parsed, unknown = super().parse_known_args(args, namespace)
+    def parse_known_args(self, args=None, namespace=None):  # of a command, this gets what follows its name
+        given = sys.argv[1:] if args is None else args
+        parsed, unknown = super().parse_known_args([self._with_dashes(arg) for arg in given], namespace)
         for option in unknown:
             if option.startswith("--") and " " in self.prog:  # this is the parser of a command
-                known = [name for action in self._actions for name in action.option_strings]
-                self.error(f"unrecognized argument: {option}.{did_you_mean(option.partition('=')[0], known)}")
+                hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
+                self.error(f"unrecognized argument: {option}.{hint}")
         return parsed, unknown
+
+    def _with_dashes(self, arg: str) -> str:
+        name, equals, value = arg.partition("=")
+        dashed = name.replace("_", "-")
+        is_option = name.startswith("--") and name not in self._option_string_actions
+        return dashed + equals + value if is_option and dashed in self._option_string_actions else arg
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -127,7 +127,7 @@ def test_the_settings_of_a_dry_run(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--recipe", "x", "--dry-rum"], "--dry-rum. Did you mean '--dry-run'?"),
+        (["train", "--recipe", "x", "--dry_rum"], "--dry_rum. Did you mean '--dry-run'?"),
         (["score", "x", "--rewards=y"], "--rewards=y. Did you mean '--reward'?"),
     ],
 )

@@ -87,9 +87,7 @@ def _add_score(commands) -> None:
         description="Replaces the scores and results of a run, with another reward function or a newer version of it.",
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the --output-dir of eval")
-    parser.add_argument(
-        "--reward", metavar="NAME", help="a reward function by name or dotted path (default: that of the run)"
-    )
+    parser.add_argument("--reward", metavar="NAME", help="a function of rlvr_trl.rewards (default: that of the run)")
     parser.set_defaults(run=_run_score)
 
 
@@ -164,14 +162,12 @@ def _state() -> Any:
 def _load_benchmarks(args: argparse.Namespace) -> dict[str, tuple[str | None, Any]]:
     """The path and the problems of each benchmark, by name."""
     from ..data import BENCHMARKS, load_benchmark
-    from ..registry import did_you_mean
 
     paths = {}
     for spec in args.benchmarks:
         name, _, path = spec.partition("=")
         if name not in BENCHMARKS:
-            hint = did_you_mean(name, BENCHMARKS)
-            raise ValueError(f"Unknown benchmark {name!r}.{hint} Valid benchmarks: {', '.join(BENCHMARKS)}.")
+            raise ValueError(f"Unknown benchmark {name!r}. Valid benchmarks: {', '.join(BENCHMARKS)}.")
         if name in paths:
             raise ValueError(f"--benchmarks names {name!r} twice.")
         paths[name] = path or None
@@ -210,13 +206,14 @@ def _show_results(run_dir: str) -> None:
 
 
 def _run_score(args: argparse.Namespace) -> None:
-    from ..rewards.named_rewards import build_reward
+    from .. import rewards
     from .runs import rescore
     from .store import benchmark_folders
 
-    reward = None if args.reward is None else build_reward(args.reward)
+    if args.reward is not None and args.reward not in rewards.__all__:
+        raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
     for folder in benchmark_folders(args.run_dir).values():
-        rescore(folder, reward)
+        rescore(folder, None if args.reward is None else getattr(rewards, args.reward))
     _show_results(args.run_dir)
 
 
