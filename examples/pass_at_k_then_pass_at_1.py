@@ -15,14 +15,15 @@ trains with Pass@8 for 70 % of the steps and Pass@1 for the rest, in one learnin
 counted in steps of the whole run, so a resumed run switches where an uninterrupted one would have.
 """
 
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from rlvr_trl import PassAtKConfig, PassAtKTrainer
+from rlvr_trl.script_parser import ScriptParser
 from rlvr_trl.scripts import SourceScriptArguments, load_eval_set, load_training_set, make_trainer, run_training
 
 
 def make_parser():
-    return TrlParser((SourceScriptArguments, PassAtKConfig, ModelConfig))
+    return ScriptParser((SourceScriptArguments, PassAtKConfig, ModelConfig), script="pass_at_k_then_pass_at_1")
 
 
 def main(script_args, training_args, model_args):

@@ -16,14 +16,15 @@ To resume a run that was stopped, add `--resume_from_checkpoint true` to the sam
 `--push_to_hub`. LoRA and quantization are TRL's: `--use_peft`, `--load_in_4bit`.
 """
 
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from rlvr_trl import RLVRConfig
+from rlvr_trl.script_parser import ScriptParser
 from rlvr_trl.scripts import SourceScriptArguments, load_eval_set, load_training_set, make_trainer, run_training
 
 
 def make_parser():
-    return TrlParser((SourceScriptArguments, RLVRConfig, ModelConfig))
+    return ScriptParser((SourceScriptArguments, RLVRConfig, ModelConfig), script="train_math")
 
 
 def main(script_args, training_args, model_args):

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer
-from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlvr_trl import RLVRConfig
 from rlvr_trl.data import load_benchmark, make_maze_dataset
+from rlvr_trl.script_parser import ScriptParser
 from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training
 
 
@@ -77,7 +78,7 @@ def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_a
 
 
 def make_parser():
-    return TrlParser((MazeScriptArguments, RLVRConfig, ModelConfig))
+    return ScriptParser((MazeScriptArguments, RLVRConfig, ModelConfig), script="train_maze")
 
 
 def main(script_args, training_args, model_args):

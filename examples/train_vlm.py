@@ -12,9 +12,10 @@ measure a saved model with `rlvr-trl eval`. Resume and publish as with train_mat
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from rlvr_trl import RLVRConfig
+from rlvr_trl.script_parser import ScriptParser
 from rlvr_trl.scripts import SourceScriptArguments, load_training_set, make_trainer, run_training
 
 
@@ -30,7 +31,7 @@ class VisionScriptArguments(SourceScriptArguments):
 
 
 def make_parser():
-    return TrlParser((VisionScriptArguments, RLVRConfig, ModelConfig))
+    return ScriptParser((VisionScriptArguments, RLVRConfig, ModelConfig), script="train_vlm")
 
 
 def main(script_args, training_args, model_args):

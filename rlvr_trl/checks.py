@@ -1,5 +1,6 @@
 """Checks of settings, so that every part of the toolkit refuses the same things in the same words."""
 
+import importlib.util
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -22,3 +23,23 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+# What a module that is not always installed belongs to: the package that pip installs, and the extra of this one.
+_OPTIONAL = {
+    "flint": ("python-flint", "eval"),
+    "math_verify": ("math-verify", "eval"),
+    "vllm": ("'trl[vllm]'", "vllm"),
+}
+
+
+def check_installed(what: str, *modules: str) -> None:
+    """Raises an `ImportError` that says what to install unless all the modules that `what` needs are there."""
+    missing = [_OPTIONAL[name] for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        packages = [package for package, _ in missing]
+        extras = ",".join(dict.fromkeys(extra for _, extra in missing))
+        raise ImportError(
+            f"{what} needs {' and '.join(packages).replace(chr(39), '')}, not installed here: "
+            f"pip install {' '.join(packages)}, or pip install '.[{extras}]' in a clone of rlvr_trl."
+        )

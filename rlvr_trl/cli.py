@@ -1,12 +1,15 @@
 """The `rlvr-trl` command."""
 
 import argparse
+import os
 import sys
 import traceback
+from pathlib import Path
 
 from . import __version__
 from .analysis.plot_command import add_plot
 from .evaluation.cli import add_evaluation
+from .registry import did_you_mean
 from .terminal import printable
 
 
@@ -14,8 +17,9 @@ NEXT_STEPS = """\
 new here?
   rlvr-trl demo --quick       train GRPO, Pass@k and DARS on mazes and compare them: a minute on a laptop
   rlvr-trl eval --help        measure pass@k of a model on math500, aime24, ... or a file of yours
-  accelerate launch examples/train_math.py --config examples/recipes/pass_at_k/pass_at_8.yaml
-                              train a model with a published recipe (in a clone of the repository)
+  rlvr-trl recipes            list the recipes, one for every experiment of the papers
+  accelerate launch --num_processes 8 -m rlvr_trl train --recipe pass_at_k/pass_at_8
+                              train a model with one of them, here on 8 GPUs
 """
 
 
@@ -46,14 +50,102 @@ def _run_demo(args: argparse.Namespace) -> None:
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 
+def _add_train(commands) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a model with a recipe, or with settings of your own",
+        description="Runs the training script of a recipe. On several GPUs: accelerate launch --num_processes 8 -m "
+        "rlvr_trl train --recipe ... The settings are those of the script: python examples/train_math.py --help.",
+    )
+    settings = train.add_mutually_exclusive_group(required=True)
+    settings.add_argument("--recipe", metavar="NAME", help="a recipe of this package: dars/1.5b_dars_hw")
+    settings.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a YAML file of yours, whose key `script` is train_math (the default), train_maze, train_vlm or "
+        "pass_at_k_then_pass_at_1",
+    )
+    train.add_argument(
+        "changes", nargs="*", metavar="NAME=VALUE", help="changes of the settings, with values in YAML: max_steps=100"
+    )
+    train.add_argument("--dry-run", action="store_true", help="check and print the settings, and train nothing")
+    train.set_defaults(run=_run_train)
+
+
+def _run_train(args: argparse.Namespace) -> None:
+    import torch
+    import yaml
+
+    from .recipes import load_script, read_settings, recipe_path
+
+    path = Path(args.config) if args.recipe is None else recipe_path(args.recipe)
+    settings = read_settings(path, args.changes)
+    script = load_script(settings)
+    parser = script.make_parser()
+    if args.dry_run:
+        if not torch.accelerator.is_available():
+            print("# No accelerator here: the settings are checked for a CPU, without bf16.")
+            parser.parse_settings(settings | {"use_cpu": True, "bf16": False})
+        else:
+            parser.parse_settings(settings)
+        print(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), end="")
+        return
+    parsed = parser.parse_settings(settings)
+    args.verbose = True  # whatever goes wrong from here on, perhaps after days, is shown with its trace
+    script.main(*parsed)
+
+
+def _add_recipes(commands) -> None:
+    recipes = commands.add_parser(
+        "recipes",
+        help="list the recipes of the papers' experiments, or print one",
+        description="Lists the recipes: name, script, and what it is; or prints one, or those of one folder.",
+    )
+    recipes.add_argument("name", nargs="?", metavar="NAME", help="a recipe, or a folder of them: dars")
+    recipes.set_defaults(run=_run_recipes)
+
+
+def _run_recipes(args: argparse.Namespace) -> None:
+    from .plain_yaml import read_yaml_file
+    from .recipes import find_recipes, recipe_path, title_of
+
+    folder = "" if args.name is None else f"{args.name.rstrip('/')}/"
+    recipes = {name: path for name, path in find_recipes().items() if name.startswith(folder)}
+    if not recipes and args.name is not None:
+        print(recipe_path(args.name).read_text(encoding="utf-8"), end="")
+        return
+    width = max(map(len, recipes))
+    for name, path in recipes.items():
+        script = read_yaml_file(path, "The recipe")["script"]
+        print(f"{name:{width}}  {script:10}  {title_of(path)}")
+
+
 class _CommandParser(argparse.ArgumentParser):
-    """A parser that takes `--verbose`; so do the parsers of its commands, which are of the same class."""
+    """
+    A parser that takes `--verbose`, and underscores as well as dashes in its options: `--num_samples`, as TRL writes
+    them. It says what an unknown option may have been. So do the parsers of its commands, which are of the same class.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.add_argument(
             "--verbose", action="store_true", default=argparse.SUPPRESS, help="show the whole trace of an error"
         )
+
+    def parse_known_args(self, args=None, namespace=None):  # of a command, this gets what follows its name
+        given = sys.argv[1:] if args is None else args
+        parsed, unknown = super().parse_known_args([self._with_dashes(arg) for arg in given], namespace)
+        for option in unknown:
+            if option.startswith("--") and " " in self.prog:  # this is the parser of a command
+                hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
+                self.error(f"unrecognized argument: {option}.{hint}")
+        return parsed, unknown
+
+    def _with_dashes(self, arg: str) -> str:
+        name, equals, value = arg.partition("=")
+        dashed = name.replace("_", "-")
+        is_option = name.startswith("--") and name not in self._option_string_actions
+        return dashed + equals + value if is_option and dashed in self._option_string_actions else arg
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rlvr-trl {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_demo(commands)
+    _add_train(commands)
+    _add_recipes(commands)
     add_evaluation(commands)
     add_plot(commands)
     return parser
@@ -74,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """
     Runs the command line `argv` and returns the exit status: 0, 2 for a wrong setting, 1 for any other error, 130 when
-    interrupted. An error is one line on standard error; `--verbose` prints its trace as well.
+    interrupted, 141 when nobody reads its output any more. An error is one line on standard error; `--verbose` prints
+    its trace as well, and `train` does so by itself once the training has begun.
     """
     parser = _parser()
     args = parser.parse_args(argv)
@@ -83,6 +178,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `rlvr-trl recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("rlvr-trl: interrupted", file=sys.stderr)
         return 130

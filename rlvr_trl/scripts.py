@@ -3,8 +3,8 @@
 This module keeps the scripts in `examples/` short, and can do the same for yours.
 """
 
-import json
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,40 +12,12 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from . import rewards
-from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_source
-from .registry import build_by_name
+from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_own, load_source
+from .rewards.named_rewards import REWARDS, build_reward
+from .rewards.wrappers import RewardWrapper, function_name
 from .trainer import RLVRConfig, RLVRTrainer
 from .trainer.checkpoint import last_complete_checkpoint
 from .trainer.pass_at_k_callback import PassAtKCallback
-
-
-# A reward that is a plain function stands behind a function without parameters: it has no fields to set.
-REWARDS: dict[str, Callable[..., Callable]] = {
-    "math_reward": lambda: rewards.math_reward,
-    "maze_reward": lambda: rewards.maze_reward,
-    "choice_reward": lambda: rewards.choice_reward,
-    "boxed_format_reward": lambda: rewards.boxed_format_reward,
-    "noisy_reward": rewards.NoisyReward,
-    "length_reward": rewards.LengthReward,
-}
-
-
-def build_reward(spec: str | dict[str, Any]) -> Callable:
-    """
-    Builds a reward function from its name and fields.
-
-    Args:
-        spec (`str` or `dict`):
-            `"math_reward"`, or `{"name": "noisy_reward", "reward_func": "maze_reward", "share": 0.3}`, or such a dict
-            as JSON, for the command line.
-
-    Raises:
-        `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
-    """
-    if isinstance(spec, str) and spec.lstrip().startswith("{"):
-        spec = json.loads(spec)
-    return build_by_name(spec, REWARDS, "reward function", {"reward_func": build_reward})
 
 
 @dataclass
@@ -55,8 +27,10 @@ class TrainingScriptArguments:
 
     Args:
         reward_funcs (`list`):
-            Reward functions, each as [`build_reward`] takes it. The first says what is correct, unless
-            `correctness_reward` names another.
+            Reward functions, each as [`build_reward`] takes it: a name, the dotted path of your own, or a dict. The
+            first says what is correct, unless `correctness_reward` names another.
+        reward_model_name_or_path (`str`, *optional*):
+            Folder or id of the Hub of a reward model, whose reward comes before the others, as in `trl grpo`.
         eval_num_samples (`int`, *optional*, defaults to `8`):
             Completions per held-out prompt, where a script measures pass@k during training.
         eval_every (`int`, *optional*):
@@ -65,7 +39,13 @@ class TrainingScriptArguments:
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["math_reward"],
-        metadata={"help": f"Reward functions, by name or as JSON: {', '.join(REWARDS)}."},
+        metadata={
+            "help": f"Reward functions: {', '.join(REWARDS)}; or a dotted path, my_package.my_reward. With fields, as "
+            "YAML or JSON: '{name: noisy_reward, reward_func: maze_reward, share: 0.1}'."
+        },
+    )
+    reward_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or id of a reward model, before the reward functions."}
     )
     eval_num_samples: int = field(
         default=8, metadata={"help": "Completions per held-out prompt, for pass@k during training."}
@@ -79,13 +59,18 @@ class TrainingScriptArguments:
 @dataclass
 class SourceScriptArguments(TrainingScriptArguments):
     """
-    Arguments of a script that trains on one of `rlvr_trl.data.SOURCES`.
+    Arguments of a script that trains on a dataset.
 
     Args:
         dataset_name (`str`, *optional*, defaults to `"math"`):
-            The source. It determines which columns are expected.
+            One of `rlvr_trl.data.SOURCES`; or a file, a folder or an id of the Hub, as
+            [`~rlvr_trl.data.loaders.load_own`] takes them.
         dataset_path (`str`, *optional*):
-            A local file or folder, or another id of the Hub, with the columns of the source.
+            A local file or folder, or another id of the Hub, with the columns of the source `dataset_name`.
+        dataset_config (`str`, *optional*):
+            Configuration of a dataset of the Hub that is not a source.
+        dataset_train_split (`str`, *optional*):
+            Split to train on. By default that of the source, or `"train"`.
         prompt_template (`str`, *optional*):
             Name of one of `rlvr_trl.data.PROMPT_TEMPLATES`. By default the source's own.
         max_prompt_length (`int`, *optional*):
@@ -96,9 +81,21 @@ class SourceScriptArguments(TrainingScriptArguments):
             A local file or folder, or another id of the Hub, with the columns of the benchmark.
     """
 
-    dataset_name: str = field(default="math", metadata={"help": f"What to train on: {', '.join(SOURCES)}."})
+    dataset_name: str = field(
+        default="math",
+        metadata={
+            "help": f"What to train on: {', '.join(SOURCES)}; or a .jsonl, .json, .parquet or .csv file, a folder, or "
+            "an id of the Hub, with a column `prompt` (or `problem`) and, for most rewards, `answer` or `solution`."
+        },
+    )
     dataset_path: str | None = field(
         default=None, metadata={"help": "A local file or folder, or another id of the Hub, of the same shape."}
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a dataset of the Hub that is not one of the names."}
+    )
+    dataset_train_split: str | None = field(
+        default=None, metadata={"help": "Split to train on. By default that of the source, or 'train'."}
     )
     prompt_template: str | None = field(
         default=None, metadata={"help": "Name of one of PROMPT_TEMPLATES. By default that of the dataset."}
@@ -115,13 +112,25 @@ class SourceScriptArguments(TrainingScriptArguments):
 
 
 def load_training_set(script_args: SourceScriptArguments, model_args: ModelConfig) -> Dataset:
-    """The dataset that the arguments name, without the rows that have no answer or too long a prompt."""
-    dataset = load_source(
-        script_args.dataset_name,
-        script_args.dataset_path,
-        template=script_args.prompt_template,
-        drop_unanswered=True,
-    )
+    """
+    The dataset that the arguments name, without the rows that have no answer or too long a prompt.
+
+    Raises:
+        `ValueError`: As [`~rlvr_trl.data.loaders.load_source`] or [`~rlvr_trl.data.loaders.load_own`], or an argument
+        has no effect with this dataset.
+    """
+    name, split = script_args.dataset_name, script_args.dataset_train_split
+    if not name:
+        raise ValueError(f"`dataset_name` is {name!r}, but a source, a file, a folder or an id of the Hub is needed.")
+    options: dict[str, Any] = {"template": script_args.prompt_template, "drop_unanswered": True}
+    useless = "dataset_config" if name in SOURCES else "dataset_path"
+    if getattr(script_args, useless) is not None:
+        what = "a source, which has its own" if name in SOURCES else "no source: put the file or the id there"
+        raise ValueError(f"`{useless}` is {getattr(script_args, useless)!r}, but `dataset_name` {name!r} is {what}.")
+    if name in SOURCES:
+        dataset = load_source(name, script_args.dataset_path, split, **options)
+    else:
+        dataset = load_own(name, split or "train", config=script_args.dataset_config, **options)
     if script_args.max_prompt_length is None:
         return dataset
     tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
@@ -157,7 +166,8 @@ def make_trainer(
             Further arguments of the trainer, such as `processing_class`.
 
     Raises:
-        `ValueError`: No model is named, or `model_init_kwargs` is no dict.
+        `ValueError`: No model or no reward is named, `model_init_kwargs` is no dict, or the dataset lacks a column
+        that a reward function needs.
     """
     if model_args.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is None, but the folder or the id of a model is needed.")
@@ -170,9 +180,16 @@ def make_trainer(
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
     } | given
+    reward_funcs = [build_reward(spec) for spec in script_args.reward_funcs or ()]
+    check_reward_columns(reward_funcs, train_dataset)
+    reward_model = script_args.reward_model_name_or_path
+    if not reward_funcs and not reward_model:
+        raise ValueError("`reward_funcs` is empty, but at least one reward function or a reward model is needed.")
+    if reward_model and reward_funcs and training_args.correctness_reward is None:
+        training_args.correctness_reward = function_name(reward_funcs[0])  # a score says nothing about correctness
     trainer = trainer_class(
         model_args.model_name_or_path,
-        [build_reward(spec) for spec in script_args.reward_funcs],
+        [*([reward_model] if reward_model else []), *reward_funcs],
         training_args,
         train_dataset,
         quantization_config=get_quantization_config(model_args),
@@ -184,6 +201,42 @@ def make_trainer(
             PassAtKCallback(trainer, eval_dataset, script_args.eval_num_samples, every=script_args.eval_every)
         )
     return trainer
+
+
+# What TRL gives to a reward function besides the columns of the dataset.
+_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+
+
+def check_reward_columns(reward_funcs: Sequence[Callable], dataset: Dataset) -> None:
+    """
+    Refuses a dataset without the columns that reward functions take.
+
+    Those are their parameters without a default, and `answer` or `solution` where both are parameters.
+
+    Raises:
+        `ValueError`: Names the function, the columns needed and those found.
+    """
+    columns = dataset.column_names
+    for function in reward_funcs:
+        innermost = function
+        while isinstance(innermost, RewardWrapper):
+            innermost = innermost.reward_func
+        parameters = inspect.signature(innermost).parameters
+        needed = [
+            name
+            for name, one in parameters.items()
+            if one.default is one.empty
+            and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+            and name not in _GIVEN
+        ]
+        if {"answer", "solution"} <= parameters.keys() - {*needed}:
+            needed.append("answer or solution")
+        missing = [names for names in needed if not set(names.split(" or ")) & {*columns}]
+        if missing:
+            raise ValueError(
+                f"The reward function {function_name(function)} needs the column {missing[0]}, but the dataset has "
+                f"{', '.join(columns)}."
+            )
 
 
 def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:

@@ -1,5 +1,6 @@
 """Two rows of every dataset of mathematics and multiple choice as published, and what becomes of them."""
 
+import csv
 import json
 
 from datasets import Dataset
@@ -13,6 +14,11 @@ def write(folder, rows, name):
         Dataset.from_list(rows).to_parquet(str(path))
     elif path.suffix == ".json":
         path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

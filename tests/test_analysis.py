@@ -359,11 +359,17 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["curves", "--figure", "fig1"], "Unknown figure 'fig1'. Valid figures: dars_fig2, "),
+        (
+            ["curves", "--figure", "fig1"],
+            "Unknown figure 'fig1'. Valid figures: dars_fig2, ",
+        ),
         (["bandit", "--preset", "three"], "Unknown preset 'three'. Valid presets: default, group_size, "),
         (["bandit", "--seeds", "0"], "`seeds` must be an integer of at least 1, got 0"),
         (["curves", "--estimator", "grpoo"], "Unknown advantage estimator 'grpoo'. Valid names: group_relative, "),
-        (["curves", "--estimator", "{name: a_grae}"], "--estimator is neither a name nor JSON: "),
+        (
+            ["curves", "--estimator", "{name: a_grae"],
+            "The advantage estimator '{name: a_grae' is neither YAML nor JSON: ",
+        ),
         (["curves", "--estimator", '{"name": "pass_at_k", "k": 64}'], "k=64"),
         (["curves", "--rollouts", "dars"], "--rollouts needs --estimator"),
         (["curves", "--estimator", "a_grae", "--rollouts", "dars"], "--rollouts dars adds nothing to groups of 32"),

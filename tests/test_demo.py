@@ -120,7 +120,10 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert main(["demo", "--methods", "grpoo", "--output-dir", str(tmp_path / "new")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "Unknown method 'grpoo'. Valid methods: grpo, pass_at_k, dars, a_grae, grpo_n, nsr" in error
+    assert (
+        "Unknown method 'grpoo'. Did you mean 'grpo'? Valid methods: grpo, pass_at_k, dars, a_grae, grpo_n, nsr"
+        in error
+    )
     assert not (tmp_path / "new").exists()
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -504,7 +504,10 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
             lambda: build_estimator("grae"),
             "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, grpo_lead",
         ),
-        (lambda: build_estimator({"name": "a_grae", "base": "grae"}), "estimator 'grae'. Valid names: group_relative"),
+        (
+            lambda: build_estimator({"name": "a_grae", "base": "grae"}),
+            "estimator 'grae'. Did you mean 'a_grae'.*group_relative",
+        ),
         (
             lambda: build_estimator({"name": "a_grae", "base": {"name": "pass_at_k"}}),
             "'pass_at_k' needs the field 'k'",

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from hub_stand_in import OWNER, running_hub
-from launching import environment, launch
+from launching import environment, free_port, launch
 from test_recipes import EXAMPLES, ON_CPU, script_of
 from tiny_text_model import only_answers, save_problems, save_text_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlvr_trl.recipes import SCRIPTS
 from rlvr_trl.scripts import build_reward, checkpoint_to_resume
 
 
@@ -23,6 +24,9 @@ pytestmark = pytest.mark.slow
 
 
 ROOT = EXAMPLES.parent
+needs_setuptools = pytest.mark.skipif(
+    int(version("setuptools").split(".")[0]) < 77, reason="a wheel is built by setuptools 77 or newer"
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_rewards_by_name():
     assert (noisy.__name__, noisy.share, noisy.seed) == ("maze_reward_noisy", 0.3, 1)
     assert build_reward("math_reward") is build_reward({"name": "math_reward"})
     for wrong, message in (
-        ("accuracy", "Unknown reward function 'accuracy'. Valid names: math_reward"),
+        ("accuracy", "Unknown reward function 'accuracy'.*Valid names: math_reward"),
         ({"name": "noisy_reward", "reward_func": "maze_reward"}, "needs the field 'share'"),
         ({"name": "length_reward", "reward_func": "maze"}, "Unknown reward function 'maze'"),
     ):
@@ -164,24 +168,102 @@ def test_evaluate_compares_models(text, tmp_path):
     assert run(EXAMPLES / "evaluate.py", *arguments) == output
 
 
-@pytest.mark.skipif(int(version("setuptools").split(".")[0]) < 77, reason="a wheel is built by setuptools 77 or newer")
-def test_custom_advantage_against_the_installed_wheel(tmp_path):
-    sources, site = tmp_path / "sources", tmp_path / "site"
-    shutil.copytree(ROOT / "rlvr_trl", sources / "rlvr_trl", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with what the wheel installs, built from what git would give to another machine."""
+    folder = tmp_path_factory.mktemp("wheel")
+    sources, site = folder / "sources", folder / "site"
+    for part in ("rlvr_trl", "examples"):
+        shutil.copytree(ROOT / part, sources / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-index"]
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", tmp_path, sources], check=True)
-    (wheel,) = tmp_path.glob("rlvr_trl-*.whl")
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", folder, sources], check=True)
+    (wheel,) = folder.glob("rlvr_trl-*.whl")
     subprocess.run([*pip, "install", *offline, "--target", site, wheel], check=True)
-    script = shutil.copy(EXAMPLES / "custom_advantage.py", tmp_path)
+    return site
 
-    env = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+@needs_setuptools
+def test_custom_advantage_against_the_installed_wheel(installed, tmp_path):
+    script = shutil.copy(EXAMPLES / "custom_advantage.py", tmp_path)
+    env = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     where = [sys.executable, "-c", "import rlvr_trl; print(rlvr_trl.__file__)"]
     found = subprocess.run(where, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert Path(found.strip()).is_relative_to(site)
+    assert Path(found.strip()).is_relative_to(installed)
     output = run(script, "--max_steps", "2", "--logging_steps", "1", "--output_dir", "run", env=env, cwd=tmp_path)
     assert "step 1: " in output and "step 2: " in output and "Model saved to run." in output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "qwen2"
     assert len((EXAMPLES / "custom_advantage.py").read_text().splitlines()) <= 60
+
+
+@needs_setuptools
+def test_the_wheel_has_the_recipes_and_their_scripts(installed):
+    here = {path.relative_to(EXAMPLES) for path in EXAMPLES.glob("recipes/*/*.yaml")}
+    here |= {Path(f"{name}.py") for name in SCRIPTS}
+    folder = installed / "rlvr_trl" / "examples"
+    assert {path.relative_to(folder) for kind in ("py", "yaml") for path in folder.rglob(f"*.{kind}")} == here
+
+
+@needs_setuptools
+def test_an_installed_recipe_on_two_processes(installed, text, small, tmp_path):
+    """`accelerate launch -m rlvr_trl train --recipe …`, with a reward of the user's own, in the current folder."""
+    names = [name[2:] for name in small[::2]]
+    changes = [f"{name}={value}" for name, value in zip(names, small[1::2], strict=True) if name != "dataset_path"]
+    changes += ["num_generations=8", "prompts_per_batch=4", "output_dir=run", f"dataset_path={text[1]}"]
+    (tmp_path / "my_rewards.py").write_text(
+        "def says_one(completions, **kwargs):\n"
+        "    return [float('1' in completion[-1]['content']) for completion in completions]\n"
+    )
+    changes += ["reward_funcs=[math_reward, my_rewards.says_one]"]
+    config = tmp_path / "accelerate.yaml"
+    settings = (ROOT / "accelerate_configs" / "multi_gpu.yaml").read_text()
+    config.write_text(settings.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
+    launcher = ["-m", "accelerate.commands.launch", f"--config_file={config}", "--num_processes=2"]
+    launcher += [f"--main_process_port={free_port()}", "-m", "rlvr_trl"]
+    command = [sys.executable, *launcher, "train", "--recipe", "dars/1.5b_dars_hw", *changes]
+    env = environment() | {"PYTHONPATH": str(installed)}
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+    assert "Batch: 4 prompts x 8 generations = 32 completions on 2 processes, 16 each" in result.stdout
+    assert "'rewards/says_one/mean'" in result.stdout and "Model saved to run." in result.stdout
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_an_error_of_training_is_shown_with_its_trace(small, tmp_path):
+    (tmp_path / "my_rewards.py").write_text(
+        "def fails(completions, **kwargs):\n    raise ValueError('in the reward')\n"
+    )
+    (tmp_path / "own.yaml").write_text("script: train_math\nreward_funcs: my_rewards.fails\n")
+    changes = [f"{name[2:]}={value}" for name, value in zip(small[::2], small[1::2], strict=True)]
+    command = [sys.executable, "-m", "rlvr_trl", "train", "--config", "own.yaml", *changes, "output_dir=run"]
+    result = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode != 0 and "Traceback" in result.stderr and "in fails" in result.stderr
+
+
+def test_a_reward_model_and_a_dataset_of_ones_own(small, text, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(text[0], num_labels=1)
+    model.save_pretrained(tmp_path / "judge")
+    AutoTokenizer.from_pretrained(text[0]).save_pretrained(tmp_path / "judge")
+    own = tmp_path / "own.csv"
+    own.write_text("prompt,answer,level\n" + "".join(f"{i}?,{1 + i % 2},007\n" for i in range(8)))
+    arguments = [own if argument == text[1] else argument for argument in small]
+    arguments[arguments.index("--dataset_path")] = "--dataset_name"
+    module = script_of("train_math")
+    more = ["--reward_model_name_or_path", tmp_path / "judge", "--output_dir", tmp_path / "run", "--max_steps", "1"]
+    trainer = module.main(*module.make_parser().parse_args_and_config([*map(str, [*arguments, *more])]))
+    (logged,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert {"rewards/judge/mean", "rewards/math_reward/mean"} <= logged.keys()
+    assert trainer.reward_func_names == ["judge", "math_reward"] and trainer.args.correctness_reward == "math_reward"
+    assert trainer.train_dataset["level"][:] == ["007"] * 8
+
+
+def test_no_reward_and_the_settings_of_another_script(small, tmp_path):
+    module = script_of("train_math")
+    (tmp_path / "own.yaml").write_text("reward_funcs:\n")
+    parsed = module.make_parser().parse_args_and_config([*small, "--config", str(tmp_path / "own.yaml")])
+    with pytest.raises(ValueError, match="`reward_funcs` is empty"):
+        module.main(*parsed)
+    with pytest.raises(ValueError, match="for the script 'train_maze', and this is 'train_math'"):
+        module.make_parser().parse_args_and_config(["--config", str(EXAMPLES / "recipes/pass_at_k/pass_at_8.yaml")])

@@ -35,7 +35,7 @@ ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
 
 def build_estimator(spec: str | dict[str, Any]) -> AdvantageEstimator:
     """
-    Builds an advantage estimator from its name and fields.
+    Builds an advantage estimator from its name and fields, or a user's own from its dotted path.
 
     A field that holds an estimator is given in the same way, as deep as it goes:
 
@@ -46,11 +46,12 @@ def build_estimator(spec: str | dict[str, Any]) -> AdvantageEstimator:
 
     Args:
         spec (`str` or `dict`):
-            `"group_relative"`, or `{"name": "pass_at_k", "k": 8}`.
+            `"group_relative"`, `{"name": "pass_at_k", "k": 8}`, `"my_package.my_estimator"`, or as text: `"{name:
+            pass_at_k, k: 8}"`. See [`~rlvr_trl.registry.build_by_name`].
 
     Raises:
         `ValueError`: At any level a name or a field is unknown, or a field without a default is missing; lists the
-        valid ones.
+        valid ones. There is nothing at a dotted path that can be called.
     """
     nested = {"base": build_estimator, "stages": _build_stages}
     return build_by_name(spec, ESTIMATORS, "advantage estimator", nested)

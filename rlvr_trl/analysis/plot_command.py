@@ -1,9 +1,10 @@
 """The command `rlvr-trl plot`. What it draws is imported when it runs, so that `rlvr-trl --help` stays fast."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from ..registry import did_you_mean
 
 
 def add_plot(commands) -> None:
@@ -25,14 +26,13 @@ def _add_curves(kinds) -> None:
     what.add_argument(
         "--estimator",
         metavar="SPEC",
-        help='an advantage estimator: its name, or JSON such as \'{"name": "a_grae", "base": {"name": "pass_at_k", '
-        '"k": 8}}\'',
+        help="an advantage estimator: its name, or YAML such as '{name: a_grae, base: {name: pass_at_k, k: 8}}'",
     )
     curves.add_argument(
         "--rollouts",
         metavar="SPEC",
         help="with --estimator, also draw it after an extra stage of sampling: dars, or "
-        '\'{"name": "dars", "schedule": "hardness_weighted"}\'',
+        "'{name: dars, schedule: hardness_weighted}'",
     )
     curves.add_argument(
         "--batch-accuracy", type=float, metavar="SHARE", help="with --estimator, accuracy of the batch (default: 0.5)"
@@ -94,11 +94,11 @@ def _figure_of(args: argparse.Namespace) -> Any:
     from ..rollouts import build_allocator
     from .curves import Curve, Figure
 
-    estimator = build_estimator(_parse_spec(args.estimator, "--estimator"))
+    estimator = build_estimator(args.estimator)
     batch_accuracy = 0.5 if args.batch_accuracy is None else args.batch_accuracy
     lines = [Curve("first stage" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
     if args.rollouts:
-        allocator = build_allocator(_parse_spec(args.rollouts, "--rollouts"))
+        allocator = build_allocator(args.rollouts)
         lines.append(Curve("with the extra stage", estimator, allocator, batch_accuracy))
     return Figure(args.estimator, tuple(lines))
 
@@ -123,18 +123,9 @@ def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:
     if name == "all":
         return choices
     if name not in choices:
-        raise ValueError(f"Unknown {kind} {name!r}. Valid {kind}s: {', '.join(choices)}, all.")
+        hint = did_you_mean(name, choices)
+        raise ValueError(f"Unknown {kind} {name!r}.{hint} Valid {kind}s: {', '.join(choices)}, all.")
     return {name: choices[name]}
-
-
-def _parse_spec(spec: str, option: str) -> Any:
-    """The name as it is, or the parsed JSON."""
-    if not spec.lstrip().startswith("{"):
-        return spec
-    try:
-        return json.loads(spec)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{option} is neither a name nor JSON: {error}.") from None
 
 
 def _path(args: argparse.Namespace, name: str) -> Path:

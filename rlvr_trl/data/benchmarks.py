@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from ..registry import did_you_mean
 from .loaders import load_source
 from .maze import make_maze_dataset
 from .reading import as_dataset
@@ -82,7 +83,9 @@ def load_benchmark(
         ValueError: the benchmark is unknown or has fewer rows than its draws need, or as [`load_source`].
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"name={name!r} is not a benchmark; use one of {', '.join(BENCHMARKS)}.")
+        raise ValueError(
+            f"name={name!r} is not a benchmark.{did_you_mean(name, BENCHMARKS)} Use one of {', '.join(BENCHMARKS)}."
+        )
     benchmark = BENCHMARKS[name]
     if benchmark.split is None:
         if path_or_id is not None or template is not None:

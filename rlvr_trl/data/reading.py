@@ -5,19 +5,31 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, Image, List, concatenate_datasets, get_dataset_config_names, load_dataset
+import pandas
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    List,
+    Value,
+    concatenate_datasets,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from huggingface_hub.constants import HF_HUB_CACHE
 
 
-FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 
 
 def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_configs: bool = False) -> Dataset:
     """
     Reads a file, or a folder or dataset of the Hub by `datasets.load_dataset`.
 
-    A path that ends in `.parquet`, `.json` or `.jsonl` is a file. Everything else is a folder, if there is one of this
-    name, or an id of the Hub; both are read in the same way.
+    A path that ends in `.parquet`, `.json`, `.jsonl` or `.csv` is a file. Everything else is a folder, if there is one
+    of this name, or an id of the Hub; both are read in the same way. All columns of CSV files are text.
 
     Args:
         path_or_id (`str` or `Path`): file, folder or id of the Hub.
@@ -37,7 +49,7 @@ def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_co
     name = str(path_or_id)
     if not has_configs and configs and not set(configs) <= set(get_dataset_config_names(name)):
         configs = ()
-    parts = [load_dataset(name, config, split=split) for config in configs or [None]]
+    parts = [_load_rows(name, config, split=split) for config in configs or [None]]
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
@@ -128,6 +140,17 @@ def _read_file(path: Path) -> Dataset:
         raise ValueError(f"A file must end in {', '.join(FORMATS)}, got {path}.")
     try:
         # datasets raises StopIteration for an empty file, and errors other than ValueError for broken ones
-        return load_dataset(FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
+        return _load_rows(FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
     except Exception as error:
         raise ValueError(f"No rows could be read from {path}: {error or 'it is empty'}") from error
+
+
+def _load_rows(name: str, config: str | None = None, split: str = "train", **files) -> Dataset:
+    """As `load_dataset`, but with the cells of CSV files as they are written: 007 is no 7, and NA is not missing."""
+    builder = load_dataset_builder(name, config, **files)
+    if builder.info.builder_name == "csv":
+        assert builder.config.data_files  # a CSV reader has files
+        some_file = next(iter(builder.config.data_files.values()))[0]
+        columns = pandas.read_csv(some_file, nrows=0).columns
+        files |= {"features": Features({column: Value("string") for column in columns}), "keep_default_na": False}
+    return load_dataset(name, config, split=split, **files)

@@ -7,6 +7,8 @@ as in `\boxed{}`, are left alone.
 
 from collections.abc import Callable
 
+from ..registry import did_you_mean
+
 
 Prompt = str | list[dict[str, str]]
 Template = str | list[dict[str, str]] | Callable[[dict], Prompt]
@@ -44,9 +46,10 @@ def find_template(template: str | Template) -> Template:
     if isinstance(template, list):
         texts = [message["content"] for message in template]
     if not callable(template) and not any(SLOT in text for text in texts):
+        hint = did_you_mean(template, PROMPT_TEMPLATES) if isinstance(template, str) else ""
         raise ValueError(
             f"template must be one of {sorted(PROMPT_TEMPLATES)}, a string or messages with {SLOT}, or a function of "
-            f"the row, got {template!r}."
+            f"the row, got {template!r}.{hint}"
         )
     return template
 

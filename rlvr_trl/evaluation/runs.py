@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from accelerate import PartialState
 
 from ..distributed import Processes
+from ..rewards.wrappers import check_reward_packages
 from .problems import Problem, digest_of, distinct_problems
 from .results import EvaluationResult
 from .samples import Completions, Engine, Sample, SamplingSettings
@@ -97,6 +98,7 @@ def evaluate_engine(
         ValueError: a setting is out of range; the dataset is empty, has no `prompt` column, or has prompts that the
             engine cannot complete; `output_dir` is in use, or holds a run with other settings; the number of rewards
             or extracted answers is wrong, or there are no rewards at all.
+        ImportError: a package that the reward function needs is not installed.
         RuntimeError: another process failed; the message names the process and its error.
     """
     processes = Processes(state)
@@ -104,6 +106,7 @@ def evaluate_engine(
         sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k, seed)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+        check_reward_packages(reward_func)
         problems, num_duplicates = distinct_problems(dataset)
         prompts = [problem.prompt_with_images for problem in problems]
         engine.check(prompts)

@@ -1,6 +1,5 @@
 """The reward for a mathematical answer: 1 if it equals the reference, judged in processes that can be killed."""
 
-import importlib.util
 import os
 import re
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ..answer_text import MAX_TEXT_CHARS, THINKING_TAGS, boxes, completion_text, find_answer
+from ..checks import check_installed
 from .answers.commands import NAMES
 from .answers.kinds import Text, Unread, show
 from .answers.literals import settled
@@ -70,6 +70,8 @@ class MathReward:
     ```
     """
 
+    packages = ("math_verify", "flint")  # a trainer looks for them before it loads a model
+
     def __init__(
         self,
         time_limit: float = 5.0,
@@ -130,7 +132,7 @@ class MathReward:
             `ValueError`: There is neither column, or it does not have one entry for each completion, or an entry is
             neither text nor a number.
         """
-        _need_packages()
+        check_installed("math_reward", *self.packages)
         references = reference_column("math_reward", completions, solution, answer)
         golds = [None if reference is None else read_gold(reference) for reference in references]
         tags, opened = self._settings[4:]
@@ -301,14 +303,6 @@ def _chosen(reference: str, text: str, thinking: tuple) -> bool:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@lru_cache(maxsize=1)
-def _need_packages():
-    packages = {"math_verify": "math-verify", "flint": "python-flint"}
-    missing = [package for name, package in packages.items() if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"math_reward needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 math_reward = MathReward()

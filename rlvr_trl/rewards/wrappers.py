@@ -9,6 +9,7 @@ from numbers import Real
 from statistics import fmean, stdev
 from typing import Any
 
+from ..checks import check_installed
 from ..digests import content_digest
 
 
@@ -34,8 +35,13 @@ class RewardWrapper:
             raise ValueError(f"`reward_func` must be a function, got {reward_func!r}.")
         named = _unwrapped(reward_func)
         self.reward_func = reward_func
-        self.__name__ = f"{_function_name(reward_func)}_{suffix}"
+        self.__name__ = f"{function_name(reward_func)}_{suffix}"
         self._is_async = any(map(inspect.iscoroutinefunction, (reward_func, named, named.__call__)))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Modules that the wrapped function needs, see [`packages_of`]."""
+        return packages_of(self.reward_func)
 
     # A property, because TRL looks at `__call__` to tell whether the rewards must be awaited.
     @property
@@ -188,7 +194,8 @@ class WeightedReward:
             if not isinstance(weight, Real) or weight != weight:
                 raise ValueError(f"The weight of {function!r} must be a number, got {weight!r}.")
         self.weights = dict(weights)
-        self.__name__ = name or "_and_".join(map(_function_name, weights))
+        self.packages = tuple(package for function in weights for package in packages_of(function))
+        self.__name__ = name or "_and_".join(map(function_name, weights))
 
     def __call__(self, **kwargs) -> list[float | None]:
         columns = [function(**kwargs) for function in self.weights]
@@ -205,7 +212,30 @@ def _unwrapped(function: Callable) -> Callable:
     return function
 
 
-def _function_name(function: Callable) -> str:
+def packages_of(function: Callable) -> tuple[str, ...]:
+    """Modules that a reward function needs and that are not always installed: its attribute `packages`, or TRL's."""
+    function = _unwrapped(function)
+    if getattr(function, "__module__", None) == "trl.rewards.accuracy_rewards":
+        return ("math_verify",)
+    return tuple(getattr(function, "packages", ()))
+
+
+def check_reward_packages(reward_funcs: Any) -> None:
+    """
+    Refuses reward functions whose packages are not installed, before anything is sampled.
+
+    Args:
+        reward_funcs: a reward function or a list of them, as a trainer takes it; reward models are passed over.
+
+    Raises:
+        `ImportError`: names the function and what to install.
+    """
+    for function in reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]:
+        if callable(function):
+            check_installed(function_name(function), *packages_of(function))
+
+
+def function_name(function: Callable) -> str:
     """The name that a trainer logs for a reward function."""
     function = _unwrapped(function)
     return getattr(function, "__name__", type(function).__name__)

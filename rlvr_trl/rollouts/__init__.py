@@ -26,16 +26,23 @@ ALLOCATORS: dict[str, Callable[..., RolloutAllocator]] = {
     "reinforce_ada": ReinforceAda,
 }
 
+_MEMBERS = ("max_generations", "start_batch", "state_dict", "load_state_dict")
+
 
 def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator:
     """
-    Builds a rollout allocator from its name and fields, for YAML files and the command line.
+    Builds a rollout allocator from its name and fields, or a user's own from its dotted path.
 
     Args:
         spec (`str` or `dict`):
-            `"dars"`, or `{"name": "dars", "schedule": "hardness_weighted", "max_generations": 64}`.
+            `"dars"`, `{"name": "dars", "schedule": "hardness_weighted", "max_generations": 64}`,
+            `"my_package.MyAllocator"`, or a dict as text in YAML or JSON. See [`~rlvr_trl.registry.build_by_name`].
 
     Raises:
         `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
+        What is at a dotted path lacks a member of [`RolloutAllocator`].
     """
-    return build_by_name(spec, ALLOCATORS, "rollout allocator")
+    allocator = build_by_name(spec, ALLOCATORS, "rollout allocator")
+    if missing := [name for name in _MEMBERS if not hasattr(allocator, name)]:
+        raise ValueError(f"The rollout allocator {spec!r} has no {', '.join(missing)}, as a RolloutAllocator must.")
+    return allocator

@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ..data import make_maze_dataset
 from ..data.reading import as_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
+from ..registry import did_you_mean
 from ..rewards import maze_reward
 from ..terminal import literal
 from .maze_model import build_model, build_tokenizer
@@ -125,7 +126,8 @@ def label(name: str) -> str:
 def _check_methods(methods: list[str]) -> None:
     for name in methods:
         if name not in METHODS:
-            raise ValueError(f"Unknown method {name!r}. Valid methods: {', '.join(METHODS)}.")
+            hint = did_you_mean(name, METHODS)
+            raise ValueError(f"Unknown method {name!r}.{hint} Valid methods: {', '.join(METHODS)}.")
     if not methods or len(set(methods)) < len(methods):
         raise ValueError(f"`methods` must name at least one method, and each once, got {methods}.")
 

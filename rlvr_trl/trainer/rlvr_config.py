@@ -1,11 +1,13 @@
 """Configuration of RLVRTrainer: everything GRPOConfig has, and what this toolkit adds."""
 
+import json
 import math
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
+from ..plain_yaml import read_yaml
 from ..rollouts import RolloutAllocator, build_allocator
 from ..trl_compat import borrow
 from .validation import (
@@ -113,6 +115,10 @@ class RLVRConfig(GRPOConfig):
 
     def __post_init__(self):
         check_breadth(self)
+        for name in self._VALID_DICT_FIELDS:  # on the command line transformers reads JSON, and here YAML will do
+            value = getattr(self, name)
+            if isinstance(value, str) and value.startswith("{"):
+                setattr(self, name, json.dumps(read_yaml(value, f"`{name}`={value!r}")))
         if self.prompts_per_batch is None:
             super().__post_init__()
         else:

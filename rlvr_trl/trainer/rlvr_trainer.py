@@ -1,6 +1,5 @@
 """GRPOTrainer with a replaceable advantage, a replaceable number of completions, and exact ragged batches."""
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
 from ..advantages.nesting import drops_rows
+from ..checks import check_installed
 from ..distributed import end_together, warn_of_lone_process
 from ..hub.push import PushesToHub
+from ..rewards.wrappers import check_reward_packages
 from ..rollouts import RolloutAllocator
 from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
@@ -98,7 +99,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
         with ragged batches. Then: `correctness_reward` names no reward function.
         `TypeError`: `args` is not of the trainer's configuration class; `advantages` or `rollouts` cannot be called.
-        `ImportError`: TRL, or another library, lacks something that this package relies on.
+        `ImportError`: TRL, or another library, lacks something that this package relies on, or a package is missing
+        that a reward function or vLLM needs.
         `ConnectionError`: A vLLM server does not answer within `vllm_server_timeout` seconds.
     """
 
@@ -150,8 +152,11 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
 
-        if args.use_vllm and args.vllm_mode == "colocate" and importlib.util.find_spec("vllm") is not None:
-            check_private_parts("vllm")  # without vLLM, TRL says how to install it
+        check_reward_packages(reward_funcs)
+        if args.use_vllm:
+            check_installed("use_vllm=True", "vllm")
+            if args.vllm_mode == "colocate":
+                check_private_parts("vllm")
 
         # TRL lets vLLM run as many sequences at once as fill this many forward passes
         passes = borrow(args, steps_per_generation=passes_per_batch(args))

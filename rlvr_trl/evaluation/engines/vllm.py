@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...checks import check_installed
 from ...trl_compat import check_private_parts
 from ..samples import Sample, SamplingSettings
 from .prompts import PromptSurvey, check_engine_prompts, request_seed, survey_prompts, tokenize_prompts
@@ -35,11 +36,10 @@ class VLLMEngine:
     """
 
     def __init__(self, model: str, *, adapter: str | None = None, chat_template_kwargs: dict | None = None, **options):
-        try:  # vLLM is optional, and not installed where types are checked
-            import vllm  # pyrefly: ignore[missing-import]
-            from vllm.lora.request import LoRARequest  # pyrefly: ignore[missing-import]
-        except ImportError as error:
-            raise ImportError("VLLMEngine needs vLLM: pip install 'rlvr-trl[vllm]'") from error
+        check_installed("VLLMEngine", "vllm")
+        import vllm  # pyrefly: ignore[missing-import]  (not installed where types are checked)
+        from vllm.lora.request import LoRARequest  # pyrefly: ignore[missing-import]
+
         check_private_parts("vllm")
         if adapter is not None:
             options = {"enable_lora": True, "max_lora_rank": _lora_rank(adapter), **options}
