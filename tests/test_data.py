@@ -147,16 +147,18 @@ def test_files_that_are_missing_empty_or_of_another_kind(name, tmp_path):
         path.write_text("[]", encoding="utf-8")
         with pytest.raises(ValueError, match="No rows could be read"):
             load_math(path)
-    other = tmp_path / "rows.csv"
+    other = tmp_path / "rows.txt"
     other.write_text("problem,answer\n1,1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"must end in .parquet, .json, .jsonl, got .*rows.csv"):
+    with pytest.raises(ValueError, match=r"must end in .parquet, .json, .jsonl, .csv, got .*rows.txt"):
         load_math(other)
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="'math5000' is not a benchmark; use one of math500, aime24, .*, maze"):
+    with pytest.raises(
+        ValueError, match=r"'math5000' is not a benchmark. Did you mean 'math500'\? Use one of math500, .*, maze"
+    ):
         load_benchmark("math5000")
-    with pytest.raises(ValueError, match="'maths' is not a source; use one of math, openr1"):
+    with pytest.raises(ValueError, match=r"'maths' is not a source. Did you mean 'math'\? Use one of math, openr1"):
         load_source("maths")
     assert set(dir(rlvr_trl.data)) == set(rlvr_trl.data.__all__)
     with pytest.raises(AttributeError, match="no attribute 'load_maths'"):

@@ -11,7 +11,7 @@ from ..lazy import import_on_use
 _HOMES = {
     "benchmarks": ("BENCHMARKS", "load_benchmark"),
     "filters": ("deduplicate", "filter_by_length", "filter_by_pass_rate", "filter_by_verifier"),
-    "loaders": ("load_math", "load_source"),
+    "loaders": ("load_math", "load_own", "load_source"),
     "maze": ("make_maze_dataset",),
     "sources": ("SOURCES",),
     "templates": ("PROMPT_TEMPLATES",),
@@ -20,7 +20,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from .benchmarks import BENCHMARKS, load_benchmark
     from .filters import deduplicate, filter_by_length, filter_by_pass_rate, filter_by_verifier
-    from .loaders import load_math, load_source
+    from .loaders import load_math, load_own, load_source
     from .maze import make_maze_dataset
     from .sources import SOURCES
     from .templates import PROMPT_TEMPLATES
@@ -37,6 +37,7 @@ __all__ = [
     "filter_by_verifier",
     "load_benchmark",
     "load_math",
+    "load_own",
     "load_source",
     "make_maze_dataset",
 ]
