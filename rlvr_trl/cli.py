@@ -47,13 +47,26 @@ def _run_demo(args: argparse.Namespace) -> None:
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """A parser that takes `--verbose`; so do the parsers of its commands, which are of the same class."""
+    """
+    A parser that takes `--verbose`, and underscores as well as dashes in its options: `--num_samples`, as TRL writes
+    them. So do the parsers of its commands, which are of the same class.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.add_argument(
             "--verbose", action="store_true", default=argparse.SUPPRESS, help="show the whole trace of an error"
         )
+
+    def parse_known_args(self, args=None, namespace=None):  # of a command, this gets what follows its name
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._with_dashes(arg) for arg in given], namespace)
+
+    def _with_dashes(self, arg: str) -> str:
+        name, equals, value = arg.partition("=")
+        dashed = name.replace("_", "-")
+        is_option = name.startswith("--") and name not in self._option_string_actions
+        return dashed + equals + value if is_option and dashed in self._option_string_actions else arg
 
 
 def _parser() -> argparse.ArgumentParser:
