@@ -203,7 +203,8 @@ def _with_prompts(rows: Dataset, source: Source, template: str | Template | None
         try:
             question = source.read(row)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"Row {index} of {path_or_id} is not as expected: {error!r}") from error
+            what = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"Row {index} of {path_or_id} is not as expected: {what}") from error
         used = find_template("choice" if question.options else source.template) if chosen is None else chosen
         prompt = fill_template(used, question.full_text, row)
         if source.images and isinstance(prompt, str):

@@ -18,7 +18,7 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
-from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.csv.csv import Csv, CsvConfig
 from datasets.packaged_modules.json.json import Json
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
@@ -74,7 +74,7 @@ def _read_config(name: str, config: str | None, split: str) -> Dataset | list[di
     if not isinstance(builder, Csv | Json):
         return load_dataset(name, config, split=split)
     files, rows = builder.config.data_files or {}, []
-    kind, delimiter = ("csv", builder.config.sep) if isinstance(builder, Csv) else ("json", ",")
+    kind, delimiter = ("csv", builder.config.sep) if isinstance(builder.config, CsvConfig) else ("json", ",")
     for part in split.split("+"):  # such as train, train[:100] or train+test
         of_part = part.partition("[")[0]
         if of_part not in files:

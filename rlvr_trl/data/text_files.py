@@ -108,9 +108,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _csv_rows(text: str, path: str | Path, delimiter: str) -> list[dict]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(sys.maxsize)  # of the whole process, and 131072 characters by default
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = next(reader, [])
         if twice := next((name for name in header if header.count(name) > 1), None):
             raise ValueError(f"'{path}' has the column {twice!r} twice.")
