@@ -23,7 +23,6 @@ from rlvr_trl.evaluation import bootstrap_interval, mean_interval, pass_at_k
 
 
 AT_ONCE = 1000  # benchmarks
-ROUNDING = 1e-9  # with one sample a problem, an end of the bootstrap may be just the true value
 PROBLEMS = (30, 200, 500)
 # name: mean success rate, s, samples per problem, k
 MEANS = {
@@ -86,8 +85,7 @@ def coverage(draw, setting: tuple, bounds: tuple, num_problems: int, num_benchma
         values, truth = draw(rng, size, *setting)  # (problems, benchmarks)
         for kind, interval in kinds.items():
             low, high = interval(values)
-            is_covered = (low <= truth + ROUNDING) & (truth - ROUNDING <= high)
-            found[kind]["covered"] += float(is_covered.sum()) / num_benchmarks
+            found[kind]["covered"] += float(((low <= truth) & (truth <= high)).sum()) / num_benchmarks
             found[kind]["width"] += float((high - low).sum()) / num_benchmarks
     return {kind: {name: round(value, 4) for name, value in one.items()} for kind, one in found.items()}
 
