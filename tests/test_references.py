@@ -248,5 +248,13 @@ def test_own_prompts_are_taken_as_they_are(tmp_path):
         ValueError, match=r"needs the column prompt or problem or question, found \['query', 'answer'\]"
     ):
         load_benchmark("mine", path)
-    with pytest.raises(ValueError, match="There is no file or folder|neither a source nor a file or folder"):
+    with pytest.raises(ValueError, match="There is no file or folder '.*none', and no dataset of this id"):
         load_benchmark("mine", tmp_path / "none")
+    with pytest.raises(ValueError, match="The file .*none.jsonl does not exist"):
+        load_benchmark("mine", tmp_path / "none.jsonl")
+
+
+def test_the_current_folder_is_a_folder(tmp_path, monkeypatch):
+    write(tmp_path / "test.jsonl", "\n".join(as_json(['"007"', "1"])))
+    monkeypatch.chdir(tmp_path)
+    assert load_benchmark("mine", ".")["answer"][:] == load_own(".", "test")["answer"][:] == ["007", "1"]

@@ -127,7 +127,9 @@ def _test_split(path_or_id: str | Path) -> str:
     if path.is_file() or path.suffix in FORMATS:
         return "train"  # a file has none
     with found_on_hub(path_or_id):
-        splits = [str(split) for split in get_dataset_split_names(str(path_or_id))]
+        splits = [
+            str(split) for split in get_dataset_split_names(str(path.absolute() if path.is_dir() else path_or_id))
+        ]
     if "test" in splits or len(splits) == 1:
         return "test" if "test" in splits else splits[0]
     raise ValueError(f"{path_or_id} has the splits {', '.join(splits)}, but `test` or only one is needed.")

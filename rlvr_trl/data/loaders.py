@@ -8,7 +8,7 @@ from datasets import Dataset, List, Value
 
 from ..registry import did_you_mean
 from .filters import deduplicate, select_rows
-from .reading import as_dataset, check_columns, decoded_images, read_rows, undecoded_images
+from .reading import FORMATS, as_dataset, check_columns, decoded_images, read_rows, undecoded_images
 from .sources import SOURCES, Source, reference_text
 from .templates import Template, fill_template, find_template
 
@@ -132,7 +132,9 @@ def load_own(
             text nor messages, or is made of messages where there is a template; a reference is missing, or is neither
             text nor a number nor a date.
     """
-    if not Path(path_or_id).exists() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
+    path = Path(path_or_id)
+    is_here = path.exists() or path.suffix in FORMATS
+    if not is_here and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
         raise ValueError(
             f"{str(path_or_id)!r} is neither a source nor a file or folder nor an id of the Hub, owner/name."
             f"{did_you_mean(str(path_or_id), SOURCES)} Sources: {', '.join(SOURCES)}."

@@ -53,7 +53,7 @@ def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_co
         return _read_file(path)
     if path.is_dir() and not any(file.suffix in FORMATS for file in path.rglob("*")):
         raise ValueError(f"The folder {path} has no file that ends in {', '.join(FORMATS)}.")
-    name = str(path_or_id)
+    name = os.path.abspath(path) if path.is_dir() else str(path_or_id)
     with found_on_hub(name):
         if not has_configs and configs and not set(configs) <= set(get_dataset_config_names(name)):
             configs = ()
