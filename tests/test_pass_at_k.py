@@ -8,6 +8,7 @@ import pytest
 from rlvr_trl.evaluation import (
     answer_entropy,
     bootstrap_interval,
+    mean_interval,
     paired_difference,
     pass_at_k,
     wrong_answer_diversity,
@@ -115,14 +116,75 @@ def test_bootstrap_interval_resamples_the_same_problems_for_every_metric():
     assert bootstrap_interval(values[:, 2], num_resamples=300, seed=6) != alone
 
 
+def beta_quantile(a, b, q):
+    return np.quantile(np.random.default_rng(9).beta(a, b, 400_000), q)
+
+
+@pytest.mark.parametrize("ones", [0, 1, 15, 29, 30])
+def test_mean_interval_of_zeros_and_ones_is_that_of_two_betas(ones):
+    m = 30
+    low, high = mean_interval(np.arange(m) < ones, num_resamples=200_000)
+    assert low == (0.0 if ones == 0 else pytest.approx(beta_quantile(ones, m - ones + 0.5, 0.025), abs=0.002))
+    assert high == (1.0 if ones == m else pytest.approx(beta_quantile(ones + 0.5, m - ones, 0.975), abs=0.002))
+    assert high - low > 0.05  # the percentile bootstrap gives 0 for 0 and 30 ones
+
+
+def test_mean_interval_has_a_width_where_all_problems_agree():
+    for value in (0.0, 0.25, 1.0):
+        low, high = mean_interval(np.full(30, value))
+        # half a problem at the bound: G / (30 + G) of the way to it, where G is Gamma(1/2) over the sum of 30 weights
+        share = beta_quantile(0.5, 30, 0.975)
+        assert low == pytest.approx(value - share * value, abs=0.005) and low <= value <= high
+        assert high == pytest.approx(value + share * (1 - value), abs=0.005)
+
+
+def test_mean_interval_is_close_to_the_bootstrap_where_that_is_right():
+    values = np.random.default_rng(0).beta(0.4, 0.8, size=500)
+    assert mean_interval(values) == pytest.approx(bootstrap_interval(values), abs=0.004)
+
+
+def test_mean_interval_of_several_metrics_and_chunks():
+    values = np.random.default_rng(2).random((3000, 2))
+    low, high = mean_interval(values, num_resamples=1000, seed=5)  # takes more than one chunk
+    assert BOOTSTRAP_CHUNK < 3000 * 1000
+    for metric in range(2):
+        alone = mean_interval(values[:, metric], num_resamples=1000, seed=5)
+        assert alone == pytest.approx((low[metric], high[metric]), abs=1e-12)
+    # other bounds are the same interval on another scale
+    scaled = mean_interval(2 * values[:, 0] - 1, (-1, 1), num_resamples=1000, seed=5)
+    assert scaled == pytest.approx((2 * low[0] - 1, 2 * high[0] - 1))
+    with pytest.raises(ValueError, match="values must be from 0.0 to 1.0, got 0.0 to 2.0"):
+        mean_interval([0, 2])
+
+
+# 2000 benchmarks tell a coverage of 0.95 to within ±0.01 (two standard errors)
+@pytest.mark.parametrize("num_problems", [30, 200])
+@pytest.mark.parametrize(("p", "n", "least", "most"), [(0.01, 1, 0.95, 1), (0.01, 16, 0.95, 1), (0.99, 16, 0.95, 1),
+                                                     (0.33, 16, 0.94, 0.97)])  # fmt: skip
+def test_mean_interval_covers_the_true_mean(num_problems, p, n, least, most):
+    rng = np.random.default_rng(3)
+    rates = rng.beta(1.2 * p, 1.2 * (1 - p), size=(num_problems, 2000))
+    low, high = mean_interval(rng.binomial(n, rates) / n, num_resamples=1000)
+    assert least <= np.mean((low <= p) & (p <= high)) <= most
+
+
 def test_paired_difference():
-    a, b = np.random.default_rng(0).random((2, 50))
-    assert paired_difference(a, a) == (0.0, 0.0, 0.0)
+    a, b = np.random.default_rng(0).random((2, 50)) / 2
+    # Methods that agree on these problems may differ on others
+    difference, low, high = paired_difference(a, a)
+    assert (
+        difference == 0
+        and low == pytest.approx(-high)
+        and high == pytest.approx(beta_quantile(0.5, 50, 0.975), abs=0.004)
+    )
     difference, low, high = paired_difference(a, b)
     assert difference == pytest.approx(np.mean(a) - np.mean(b)) and low < difference < high
     assert paired_difference(b, a) == pytest.approx((-difference, -high, -low))
-    # A constant gain is certain, however much the problems differ
-    assert paired_difference(a + 0.25, a)[1:] == pytest.approx((0.25, 0.25))
+    assert low == pytest.approx(mean_interval(a - b, (-1, 1))[0])
+    # The spread of the problems does not matter, only that of the differences
+    assert paired_difference(a + 0.25, a)[1:] == pytest.approx(mean_interval(np.full(50, 0.25), (-1, 1)))
+    with pytest.raises(ValueError, match="values from 0 to 1, got .* to 1.5"):
+        paired_difference([0.5, 1.5], [0.5, 0.5])
     with pytest.raises(ValueError, match=r"\(50,\) and \(49,\)"):
         paired_difference(a, b[:-1])
 

@@ -1,15 +1,16 @@
 """Benchmarks by name: which dataset, which split, which reward."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, concatenate_datasets, get_dataset_split_names
 
 from ..registry import did_you_mean
-from .loaders import load_source
+from .loaders import load_own, load_source
 from .maze import make_maze_dataset
-from .reading import as_dataset
+from .reading import FORMATS, as_dataset, found_on_hub
 from .templates import Template
 
 
@@ -62,30 +63,37 @@ def load_benchmark(
     """
     Loads a benchmark: all of its rows, in their order, duplicates included.
 
-    `BENCHMARKS[name].reward` is the name of the reward function that scores it.
+    `BENCHMARKS[name].reward` is the name of the reward function that scores a published one.
 
     Args:
         name (`str`):
-            One of `BENCHMARKS`.
+            One of `BENCHMARKS`, with dashes or underscores; or, with `path_or_id`, any other name for a benchmark of
+            your own.
         path_or_id (`str` or `Path`, *optional*):
             A local file or folder, or another id of the Hub, of the same shape; see [`load_source`]. Mazes have none.
+            A benchmark of your own has the columns of [`load_own`], and its split is `test` or the only one.
         template (`str`, `list` or `callable`, *optional*):
-            See [`load_source`]. Mazes have none.
+            See [`load_source`] and [`load_own`]. Mazes have none.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the draws of MMLU-Pro. Mazes are always the same.
 
     Returns:
         [`~datasets.Dataset`]: the columns of [`load_source`]; for MMLU-Pro also `draw` (0, 1 or 2), with the rows of a
         draw together; for mazes those of [`make_maze_dataset`], 100 of each odd size from 7 to 21 with a border. Make
-        training mazes with `exclude=load_benchmark("maze")`.
+        training mazes with `exclude=load_benchmark("maze")`. For a benchmark of your own those of [`load_own`].
 
     Raises:
-        ValueError: the benchmark is unknown or has fewer rows than its draws need, or as [`load_source`].
+        ValueError: the benchmark is unknown and has no path, has several splits and none is `test`, or has fewer rows
+            than its draws need; or as [`load_source`] and [`load_own`].
     """
+    name = benchmark_name(name)
     if name not in BENCHMARKS:
-        raise ValueError(
-            f"name={name!r} is not a benchmark.{did_you_mean(name, BENCHMARKS)} Use one of {', '.join(BENCHMARKS)}."
-        )
+        if path_or_id is None:
+            raise ValueError(
+                f"name={name!r} is not a benchmark.{did_you_mean(name, BENCHMARKS)} Use one of "
+                f"{', '.join(BENCHMARKS)}, or name a file, folder or id of the Hub of your own as well."
+            )
+        return load_own(path_or_id, _test_split(path_or_id), template=template, distinct=False)
     benchmark = BENCHMARKS[name]
     if benchmark.split is None:
         if path_or_id is not None or template is not None:
@@ -95,6 +103,36 @@ def load_benchmark(
         return _mazes()
     dataset = load_source(name, path_or_id, benchmark.split, template=template, distinct=False)
     return _draw(dataset, benchmark, name, seed) if benchmark.draws else dataset
+
+
+def benchmark_name(name: str) -> str:
+    """
+    The name of a benchmark: for a published one as in `BENCHMARKS`, also if it was written with dashes.
+
+    Raises:
+        ValueError: it cannot be the name of a folder on every system, or is that of all benchmarks together.
+    """
+    if (published := name.replace("-", "_")) in BENCHMARKS:
+        return published
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) or name.endswith(".") or name == "overall":
+        raise ValueError(
+            f"A benchmark needs a name of letters, digits, '_', '-' and '.', other than 'overall', got {name!r}."
+        )
+    return name
+
+
+def _test_split(path_or_id: str | Path) -> str:
+    """`test`, or the only split of a folder or dataset of the Hub."""
+    path = Path(path_or_id)
+    if path.is_file() or path.suffix in FORMATS:
+        return "train"  # a file has none
+    with found_on_hub(path_or_id):
+        splits = [
+            str(split) for split in get_dataset_split_names(str(path.absolute() if path.is_dir() else path_or_id))
+        ]
+    if "test" in splits or len(splits) == 1:
+        return "test" if "test" in splits else splits[0]
+    raise ValueError(f"{path_or_id} has the splits {', '.join(splits)}, but `test` or only one is needed.")
 
 
 def _draw(dataset: Dataset, benchmark: Benchmark, name: str, seed: int) -> Dataset:

@@ -8,8 +8,8 @@ from datasets import Dataset, List, Value
 
 from ..registry import did_you_mean
 from .filters import deduplicate, select_rows
-from .reading import as_dataset, check_columns, decoded_images, read_rows, undecoded_images
-from .sources import SOURCES, Source
+from .reading import FORMATS, as_dataset, check_columns, decoded_images, read_rows, undecoded_images
+from .sources import SOURCES, Source, reference_text
 from .templates import Template, fill_template, find_template
 
 
@@ -108,8 +108,9 @@ def load_own(
     Loads a dataset of the user's own, or any of the Hub, that is in TRL's format or nearly so.
 
     It needs the column `prompt`, a text or a list of messages; or `problem` or `question`, from which `template` makes
-    the prompts. The reference is in `answer` or else in `solution`, if a reward function needs one. All columns are
-    kept as they are: reward functions get them.
+    the prompts. The reference is in `answer` or else in `solution`, if a reward function needs one, and becomes text
+    that says the same: a number or a date of Parquet as Python writes it; true, false and lists are refused. All other
+    columns are kept as they are: reward functions get them.
 
     Args:
         path_or_id (`str` or `Path`):
@@ -128,9 +129,12 @@ def load_own(
 
     Raises:
         ValueError: there is no such file or folder, it has no rows or not the columns, a prompt is missing, is neither
-            text nor messages, or is made of messages where there is a template; a reference is missing.
+            text nor messages, or is made of messages where there is a template; a reference is missing, or is neither
+            text nor a number nor a date.
     """
-    if not Path(path_or_id).exists() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
+    path = Path(path_or_id)
+    is_here = path.exists() or path.suffix in FORMATS
+    if not is_here and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
         raise ValueError(
             f"{str(path_or_id)!r} is neither a source nor a file or folder nor an id of the Hub, owner/name."
             f"{did_you_mean(str(path_or_id), SOURCES)} Sources: {', '.join(SOURCES)}."
@@ -140,7 +144,7 @@ def load_own(
     images = [column for column in ("image", "images") if column in rows.column_names]
     for column in images:
         rows = undecoded_images(rows, column, path_or_id)
-    dataset = _in_trl_format(rows, template, path_or_id)
+    dataset = _in_trl_format(_with_references(rows, path_or_id), template, path_or_id)
     for column in images:
         dataset = decoded_images(dataset, column)
     reference = next((column for column in ("answer", "solution") if column in dataset.column_names), None)
@@ -149,10 +153,26 @@ def load_own(
     return deduplicate(dataset) if distinct else dataset
 
 
+def _with_references(rows: Dataset, path_or_id: str | Path) -> Dataset:
+    """The rows with their references as text."""
+    for column in {"answer", "solution"} & set(rows.column_names):
+        references = []
+        for index, value in enumerate(rows[column]):
+            try:
+                references.append(reference_text(value))
+            except ValueError as error:
+                raise ValueError(f"Row {index} of {path_or_id} has no usable `{column}`: {error}") from None
+        order = rows.column_names
+        rows = as_dataset(as_dataset(rows.remove_columns(column)).add_column(column, references))
+        rows = as_dataset(rows.select_columns(order))
+    return rows
+
+
 def _in_trl_format(rows: Dataset, template: str | Template | None, path_or_id: str | Path) -> Dataset:
     """The rows with a column `prompt`, of text or of messages. The column that a template was filled with is gone."""
     column = next(name for name in ("prompt", "problem", "question") if name in rows.column_names)
-    if missing := [i for i, value in enumerate(rows[column]) if not value]:
+    is_empty = [not (value.strip() if isinstance(value, str) else value) for value in rows[column]]
+    if missing := [i for i, empty in enumerate(is_empty) if empty]:
         raise ValueError(f"`{column}` is empty in {len(missing)} rows of {path_or_id}, the first is row {missing[0]}.")
     feature = rows.features[column]
     is_text = isinstance(feature, Value) and feature.dtype in ("string", "large_string")
@@ -185,7 +205,8 @@ def _with_prompts(rows: Dataset, source: Source, template: str | Template | None
         try:
             question = source.read(row)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"Row {index} of {path_or_id} is not as expected: {error!r}") from error
+            what = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"Row {index} of {path_or_id} is not as expected: {what}") from error
         used = find_template("choice" if question.options else source.template) if chosen is None else chosen
         prompt = fill_template(used, question.full_text, row)
         if source.images and isinstance(prompt, str):

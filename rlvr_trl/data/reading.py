@@ -2,23 +2,28 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import pandas
 from datasets import (
     Dataset,
     DatasetDict,
-    Features,
+    DownloadManager,
     Image,
     List,
-    Value,
+    ReadInstruction,
     concatenate_datasets,
     get_dataset_config_names,
     load_dataset,
     load_dataset_builder,
 )
+from datasets.packaged_modules.csv.csv import Csv, CsvConfig
+from datasets.packaged_modules.json.json import Json
 from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import HFValidationError
+
+from .text_files import dataset_of, read_text_files
 
 
 FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
@@ -26,10 +31,11 @@ FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "cs
 
 def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_configs: bool = False) -> Dataset:
     """
-    Reads a file, or a folder or dataset of the Hub by `datasets.load_dataset`.
+    Reads a file, a folder, or a dataset of the Hub.
 
     A path that ends in `.parquet`, `.json`, `.jsonl` or `.csv` is a file. Everything else is a folder, if there is one
-    of this name, or an id of the Hub; both are read in the same way. All columns of CSV files are text.
+    of this name, or an id of the Hub; `datasets` finds their files. JSON and CSV, wherever they are, are read by
+    [`read_text_files`], which leaves every value as it is written.
 
     Args:
         path_or_id (`str` or `Path`): file, folder or id of the Hub.
@@ -39,18 +45,57 @@ def read_rows(path_or_id: str | Path, configs: Sequence[str], split: str, has_co
         has_configs (`bool`): whether the dataset is known to have the configurations, which saves asking for them.
 
     Raises:
-        ValueError: a file is missing, cannot be read or has no rows; a folder has no files, or not this split.
+        ValueError: a file or folder is missing, cannot be read or has no rows; a folder has no files or not this
+            split.
     """
     path = Path(path_or_id)
     if path.suffix in FORMATS or path.is_file():
         return _read_file(path)
     if path.is_dir() and not any(file.suffix in FORMATS for file in path.rglob("*")):
         raise ValueError(f"The folder {path} has no file that ends in {', '.join(FORMATS)}.")
-    name = str(path_or_id)
-    if not has_configs and configs and not set(configs) <= set(get_dataset_config_names(name)):
-        configs = ()
-    parts = [_load_rows(name, config, split=split) for config in configs or [None]]
-    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    name = os.path.abspath(path) if path.is_dir() else str(path_or_id)
+    with found_on_hub(name):
+        if not has_configs and configs and not set(configs) <= set(get_dataset_config_names(name)):
+            configs = ()
+        parts = [_read_config(name, config, split) for config in configs or [None]]
+    text = [part for part in parts if isinstance(part, list)]
+    typed = [part for part in parts if isinstance(part, Dataset)]
+    if text:
+        try:
+            typed.append(dataset_of(sum(text, [])))  # all of them together, so that they have the same types
+        except ValueError as error:
+            raise ValueError(f"No rows could be read from {name}: {error}") from error
+    return typed[0] if len(typed) == 1 else concatenate_datasets(typed)
+
+
+def _read_config(name: str, config: str | None, split: str) -> Dataset | list[dict]:
+    """One configuration of a folder or of a dataset of the Hub; rows as they are written, if its files are text."""
+    builder = load_dataset_builder(name, config)
+    if not isinstance(builder, Csv | Json):
+        return load_dataset(name, config, split=split)
+    files, rows = builder.config.data_files or {}, []
+    kind, delimiter = ("csv", builder.config.sep) if isinstance(builder.config, CsvConfig) else ("json", ",")
+    for part in split.split("+"):  # such as train, train[:100] or train+test
+        of_part = part.partition("[")[0]
+        if of_part not in files:
+            raise ValueError(f"{name} has no split {of_part!r}. Its splits: {', '.join(map(str, files))}.")
+        found = read_text_files(DownloadManager(name).download_and_extract(list(files[of_part])), kind, delimiter)
+        (span,) = ReadInstruction.from_spec(part).to_absolute({of_part: len(found)})
+        rows += found[slice(span.from_, span.to)]
+    return rows
+
+
+@contextmanager
+def found_on_hub(path_or_id: str | Path) -> Iterator[None]:
+    """Raises `ValueError` if something is neither here nor found on the Hub."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionError, HFValidationError) as error:
+        if Path(path_or_id).is_dir():
+            raise
+        raise ValueError(
+            f"There is no file or folder '{path_or_id}', and no dataset of this id could be read from the Hub: {error}"
+        ) from error
 
 
 def as_dataset(transformed: Dataset | DatasetDict) -> Dataset:
@@ -139,18 +184,9 @@ def _read_file(path: Path) -> Dataset:
     if path.suffix not in FORMATS:
         raise ValueError(f"A file must end in {', '.join(FORMATS)}, got {path}.")
     try:
+        if FORMATS[path.suffix] != "parquet":
+            return dataset_of(read_text_files([path], FORMATS[path.suffix]))
         # datasets raises StopIteration for an empty file, and errors other than ValueError for broken ones
-        return _load_rows(FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
+        return load_dataset("parquet", data_files=glob.escape(str(path)), split="train")
     except Exception as error:
         raise ValueError(f"No rows could be read from {path}: {error or 'it is empty'}") from error
-
-
-def _load_rows(name: str, config: str | None = None, split: str = "train", **files) -> Dataset:
-    """As `load_dataset`, but with the cells of CSV files as they are written: 007 is no 7, and NA is not missing."""
-    builder = load_dataset_builder(name, config, **files)
-    if builder.info.builder_name == "csv":
-        assert builder.config.data_files  # a CSV reader has files
-        some_file = next(iter(builder.config.data_files.values()))[0]
-        columns = pandas.read_csv(some_file, nrows=0).columns
-        files |= {"features": Features({column: Value("string") for column in columns}), "keep_default_na": False}
-    return load_dataset(name, config, split=split, **files)

@@ -4,9 +4,12 @@ A source has a function from one of its rows to a [`Question`]. Everything else 
 the same for all and lives in `loaders`.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from ..answer_text import last_boxes
@@ -159,7 +162,7 @@ def read_geo3k(row: dict) -> Question:
     tags = text.count("<image>")
     if tags and tags != len(row["images"]):
         raise ValueError(f"{tags} tags <image> and {len(row['images'])} images in {text[:80]!r}")
-    return _question(_IMAGE_TAG.sub("", text).strip(), _clean_answer(row["answer"]), {})
+    return _question_of_images(_IMAGE_TAG.sub("", text).strip(), _clean_answer(row["answer"]), {})
 
 
 def read_mathvision(row: dict) -> Question:
@@ -167,12 +170,20 @@ def read_mathvision(row: dict) -> Question:
     columns = {"level": _level(row["level"])} if "level" in row else {}
     if "subject" in row:
         columns["subject"] = row["subject"]
-    return _question(
+    return _question_of_images(
         _IMAGE_TAG.sub("", row["question"]).strip(), _clean_answer(row["answer"]), columns, row["options"] or ()
     )
 
 
 def _question(text, answer, columns, options=()) -> Question:
+    text = reference_text(text)
+    if text is None or not text.strip():
+        raise ValueError("the problem is missing or empty.")
+    return _question_of_images(text, answer, columns, options)
+
+
+def _question_of_images(text: str, answer, columns, options=()) -> Question:
+    """As [`_question`], but the text may be empty: the image may be all of the problem."""
     if len(options) > len(LETTERS):
         raise ValueError(f"At most {len(LETTERS)} options have a letter, found {len(options)} in {text[:80]!r}")
     return Question(text=text, answer=answer, options=tuple(options), columns=columns)
@@ -189,13 +200,42 @@ def _level(value) -> str | None:
 def _clean_answer(value) -> str | None:
     """An answer as text: `27.0` becomes 27, a list is joined by commas, and a text with a box becomes its content."""
     if isinstance(value, list):
-        value = ", ".join(filter(None, map(_clean_answer, value)))
-    if isinstance(value, float) and value.is_integer():
+        parts = [_clean_answer(part) for part in value]
+        if None in parts:
+            raise ValueError(f"the answer {value!r:.100} has an empty part.")
+        value = ", ".join(filter(None, parts))
+    # above 2**53 a float may stand for another integer than the one that was meant
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    text = "" if value is None else str(value).strip()
+    text = (reference_text(value) or "").strip()
     if "\\boxed" in text:
         text = ",".join(last_boxes(text))
     return text or None
+
+
+def reference_text(value: Any) -> str | None:
+    """
+    A reference as text, with nothing changed. Text stays as it is; a number or a date, which has no text of its own,
+    gets the one that reads back as the same. A missing value and NaN are `None`.
+
+    Raises:
+        ValueError: the value has no such text: it is true or false, infinite, a time, a list or anything else.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, Decimal) and value.is_finite():
+        return format(value, "f")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    raise ValueError(
+        f"text, a number or a date is needed, not {type(value).__name__} {value!r:.100}: write it as text."
+    )
 
 
 _PROBLEM = ("problem|question",)

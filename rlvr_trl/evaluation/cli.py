@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 
+REWARD_HELP = (
+    "reward function: math_reward, choice_reward, maze_reward, boxed_format_reward, or the dotted path of your own, "
+    "my_module.my_reward"
+)
+
+
 def add_evaluation(commands) -> None:
     """Adds `eval`, `score` and `compare` to the subparsers of `rlvr-trl`."""
     _add_eval(commands)
@@ -28,8 +34,10 @@ def _add_eval(commands) -> None:
         nargs="+",
         required=True,
         metavar="NAME[=PATH]",
-        help="math500, aime24, ..., maze; to read one from a local file or another Hub id: amc23=amc23.parquet",
+        help="math500, aime24, ..., maze; to read one from a local file or another Hub id: amc23=amc23.parquet; one "
+        "of your own, under any other name: mine=test.jsonl (also .json, .csv, .parquet, a folder or a Hub id)",
     )
+    parser.add_argument("--reward", metavar="NAME", help=f"{REWARD_HELP} (default: that of each benchmark)")
     parser.add_argument(
         "--output-dir", required=True, metavar="DIR", help="folder of the run, with one folder for each benchmark"
     )
@@ -58,7 +66,11 @@ def _add_model(group) -> None:
     group.add_argument("--base-url", metavar="URL", help="sample from an OpenAI-compatible server instead")
     group.add_argument("--adapter", metavar="PATH", help="PEFT adapter for MODEL")
     group.add_argument("--revision", metavar="REVISION", help="revision of MODEL on the Hub")
-    group.add_argument("--dtype", metavar="DTYPE", help="dtype of the weights (default: the checkpoint's)")
+    group.add_argument(
+        "--dtype",
+        metavar="DTYPE",
+        help="bfloat16, float16, float32, or auto for that of the checkpoint (default: auto)",
+    )
     group.add_argument(
         "--trust-remote-code", action="store_true", help="allow code from the model's repository to run"
     )
@@ -86,8 +98,8 @@ def _add_score(commands) -> None:
         help="score the completions of a run of eval again, without the model",
         description="Replaces the scores and results of a run, with another reward function or a newer version of it.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the --output-dir of eval")
-    parser.add_argument("--reward", metavar="NAME", help="a function of rlvr_trl.rewards (default: that of the run)")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the --output-dir of eval, or the folder of one benchmark")
+    parser.add_argument("--reward", metavar="NAME", help=f"{REWARD_HELP} (default: that of the run)")
     parser.set_defaults(run=_run_score)
 
 
@@ -115,10 +127,12 @@ def _run_eval(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}.")
     benchmarks = _load_benchmarks(args)
+    rewards = _rewards_of(benchmarks, args.reward)
     images = any({"image", "images"} & set(dataset.column_names) for _, dataset in benchmarks.values())
 
     from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
     from .runs import evaluate_engine
+    from .scoring import name_of
     from .store import check_same_engine
 
     state = _state()
@@ -129,11 +143,12 @@ def _run_eval(args: argparse.Namespace) -> None:
     check_same_engine(args.output_dir, engine.describe())
     for name, (path, dataset) in benchmarks.items():
         if state.is_main_process:
-            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each", flush=True)
+            judge = f"judged by {args.reward or name_of(rewards[name])}"
+            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each, {judge}", flush=True)
         evaluate_engine(
             engine,
             dataset,
-            _reward_of(name),
+            rewards[name],
             num_samples=args.num_samples,
             **sampling,
             output_dir=Path(args.output_dir) / name,
@@ -162,14 +177,20 @@ def _state() -> Any:
 def _load_benchmarks(args: argparse.Namespace) -> dict[str, tuple[str | None, Any]]:
     """The path and the problems of each benchmark, by name."""
     from ..data import BENCHMARKS, load_benchmark
+    from ..data.benchmarks import benchmark_name
+    from ..registry import did_you_mean
 
     paths = {}
     for spec in args.benchmarks:
-        name, _, path = spec.partition("=")
-        if name not in BENCHMARKS:
-            raise ValueError(f"Unknown benchmark {name!r}. Valid benchmarks: {', '.join(BENCHMARKS)}.")
-        if name in paths:
-            raise ValueError(f"--benchmarks names {name!r} twice.")
+        given, is_path, path = spec.partition("=")
+        name = benchmark_name(given) if is_path or given.replace("-", "_") in BENCHMARKS else given
+        if is_path and not path:
+            raise ValueError(f"--benchmarks needs a file, folder or Hub id after {given}=, got nothing.")
+        if not is_path and name not in BENCHMARKS:
+            hint = did_you_mean(name, BENCHMARKS) or f" To evaluate a dataset of your own, name it: mine={given}."
+            raise ValueError(f"Unknown benchmark {name!r}.{hint} Valid benchmarks: {', '.join(BENCHMARKS)}.")
+        if twice := next((other for other in paths if other.lower() == name.lower()), None):
+            raise ValueError(f"--benchmarks names {twice!r} twice.")
         paths[name] = path or None
     loaded = {}
     for name, path in paths.items():
@@ -178,11 +199,25 @@ def _load_benchmarks(args: argparse.Namespace) -> dict[str, tuple[str | None, An
     return loaded
 
 
-def _reward_of(benchmark: str) -> Any:
-    from .. import rewards
-    from ..data import BENCHMARKS
+def _rewards_of(benchmarks: dict[str, tuple[str | None, Any]], reward: str | None) -> dict[str, Any]:
+    """
+    The reward function of each benchmark, by name: `reward`, or the benchmark's own, or `math_reward`.
 
-    return getattr(rewards, BENCHMARKS[benchmark].reward)
+    Raises:
+        ValueError: there is no such function, or a benchmark lacks a column that it needs.
+    """
+    from ..data import BENCHMARKS
+    from .scoring import check_reward, find_reward
+
+    rewards = {}
+    for name, (_, dataset) in benchmarks.items():
+        own = BENCHMARKS[name].reward if name in BENCHMARKS else "math_reward"
+        rewards[name] = find_reward(reward or own)
+        try:
+            check_reward(rewards[name], dataset.column_names)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return rewards
 
 
 def _show_results(run_dir: str) -> None:
@@ -206,15 +241,27 @@ def _show_results(run_dir: str) -> None:
 
 
 def _run_score(args: argparse.Namespace) -> None:
-    from .. import rewards
-    from .runs import rescore
-    from .store import benchmark_folders
+    from rich.console import Console
 
-    if args.reward is not None and args.reward not in rewards.__all__:
-        raise ValueError(f"Unknown reward {args.reward!r}. Valid rewards: {', '.join(rewards.__all__)}.")
-    for folder in benchmark_folders(args.run_dir).values():
-        rescore(folder, None if args.reward is None else getattr(rewards, args.reward))
-    _show_results(args.run_dir)
+    from .display import result_tables
+    from .runs import rescore
+    from .scoring import find_reward
+    from .store import RESULTS, SETTINGS, benchmark_folders, read_json
+
+    reward = None if args.reward is None else find_reward(args.reward)
+    folder = Path(args.run_dir)
+    if not (folder / SETTINGS).exists():
+        for one in benchmark_folders(folder).values():
+            rescore(one, reward)
+        _show_results(args.run_dir)
+        return
+    result, run = rescore(folder, reward), folder.resolve().parent
+    summary = run / RESULTS
+    if summary.exists() and folder.resolve().name in read_json(summary).get("benchmarks", {}):
+        _show_results(str(run))  # the results of the run include those of this benchmark
+        return
+    for table in result_tables({"benchmarks": {folder.resolve().name: result.to_dict()}}):
+        Console().print(table)
 
 
 def _run_compare(args: argparse.Namespace) -> None:

@@ -17,14 +17,15 @@ def compare(
     seed: int = 0,
 ) -> PairedDifference:
     """
-    pass@k of `a` minus pass@k of `b` on the same problems, with the paired bootstrap interval over problems.
+    pass@k of `a` minus pass@k of `b` on the same problems, with its paired interval over problems, see
+    [`paired_difference`].
 
     A problem that is scorable in only one of the two is left out with a warning.
 
     Args:
         a, b ([`EvaluationResult`] or [`SavedCounts`]): evaluations of the same problems in the same order.
         k (`int`): the k of pass@k.
-        confidence, num_resamples, seed: as in [`bootstrap_interval`].
+        confidence, num_resamples, seed: as in [`mean_interval`].
 
     Raises:
         ValueError: the problems differ in content or order, no problem is scorable in both, or `k` exceeds the number
@@ -83,7 +84,7 @@ def compare_runs(
 
     Args:
         reference, run (`dict[str, ProblemCounts]`): evaluations by benchmark, as [`load_results`] returns them.
-        confidence, num_resamples, seed: as in [`bootstrap_interval`].
+        confidence, num_resamples, seed: as in [`mean_interval`].
 
     Raises:
         ValueError: the two have no benchmark in common, or the problems of a benchmark differ; the message names the

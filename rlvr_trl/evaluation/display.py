@@ -14,7 +14,7 @@ from .results import OVERALL, ProblemCounts
 
 def result_tables(summary: dict) -> list[Table]:
     """
-    Two tables: pass@k with half the width of its 95 % interval over problems, and statistics of the completions.
+    Two tables: pass@k with the ends of its 95 % interval over problems below it, and statistics of the completions.
 
     Args:
         summary (`dict`): as [`summarize`] returns it.
@@ -25,7 +25,10 @@ def result_tables(summary: dict) -> list[Table]:
 def _pass_at_k_table(summary: dict) -> Table:
     benchmarks = summary["benchmarks"]
     ks = sorted({k for result in benchmarks.values() for k in result["pass_at_k"]}, key=int)
-    table = Table(title="pass@k, ± half of the 95 % interval over problems")
+    table = Table(
+        title="pass@k, and below it the ends of its 95 % interval over problems",
+        caption="Bayesian bootstrap with half a problem more at the bound: see docs/evaluation.md",
+    )
     table.add_column("benchmark", no_wrap=True)
     table.add_column("problems", justify="right")
     for k in ks:
@@ -43,7 +46,7 @@ def _with_interval(result: dict, k: str) -> str:
     if k not in result["pass_at_k"]:
         return ""
     low, high = result["pass_at_k_intervals"][k]
-    return f"{result['pass_at_k'][k]:.3f}\n±{(high - low) / 2:.3f}"
+    return f"{result['pass_at_k'][k]:.3f}\n{low:.3f}\n{high:.3f}"
 
 
 def _completions_table(benchmarks: dict[str, dict]) -> Table:

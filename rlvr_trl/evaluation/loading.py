@@ -1,34 +1,42 @@
 """Makes engines from the options of a command line: the name of a model, an adapter, the address of a server."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..registry import did_you_mean
 from .samples import Engine
 
 
 ENGINES = ("transformers", "vllm")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 VLLM_SETTINGS = ("tensor_parallel_size", "vllm_options")
 
 
 def check_engine_settings(
-    *, engine: str, base_url: str | None, num_processes: int, images: bool, **settings: Any
+    *, engine: str, base_url: str | None, dtype: str | None, num_processes: int, images: bool, **settings: Any
 ) -> None:
     """
     Checks, before anything is loaded, that the settings go together.
 
     Args:
-        engine, base_url, images: as in [`load_engine`].
+        engine, base_url, dtype, images: as in [`load_engine`].
         num_processes (`int`): number of processes that sample.
         settings: the other settings of [`load_engine`]. Those that the chosen engine cannot use must have their
             defaults.
 
     Raises:
-        ValueError: they do not go together; the message names the option to leave out.
+        ValueError: the dtype is unknown, or they do not go together; the message names the option to leave out.
     """
+    if dtype is not None and dtype not in DTYPES:
+        meant = SHORT_DTYPES.get(dtype, dtype.removeprefix("torch."))
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.{did_you_mean(meant, DTYPES)}")
+    settings["dtype"] = dtype
     if base_url is not None:
         useless = ("adapter", "revision", "dtype", "trust_remote_code", "token_budget", *VLLM_SETTINGS)
         _refuse(settings, useless, "--base-url samples from a server, which has loaded its model")
@@ -77,7 +85,8 @@ def load_engine(
         base_url (`str`, *optional*): address of an OpenAI-compatible server, with which nothing is loaded here.
         adapter (`str`, *optional*): folder or Hub id of a PEFT adapter for `model`.
         revision (`str`, *optional*): revision of `model` on the Hub.
-        dtype (`str`, *optional*): dtype of the weights, by default that of the checkpoint.
+        dtype (`str`, *optional*): dtype of the weights: `"bfloat16"`, `"float16"`, `"float32"`, or `"auto"`, the
+            default, for that of the checkpoint.
         trust_remote_code (`bool`): whether code of the model's repository may run.
         chat_template_kwargs (`dict`, *optional*): passed on to the chat template.
         tensor_parallel_size (`int`, *optional*): number of GPUs of one vLLM, by default 1.
@@ -87,7 +96,8 @@ def load_engine(
         device (`torch.device` or `str`): device of the model of `"transformers"`.
 
     Raises:
-        ValueError: there is no such model, or the problems have images and it takes none.
+        ValueError: there is no such model or adapter, the engine cannot use the adapter, or the problems have images
+            and the model takes none.
     """
     from . import engines
 
@@ -95,6 +105,12 @@ def load_engine(
         return engines.ServerEngine(base_url, model, chat_template_kwargs=chat_template_kwargs)
     base, base_revision, adapter = _base_and_adapter(model, revision, adapter)
     if engine == "vllm":
+        others = [] if adapter is None else [name for name in _adapter_weights(adapter) if "lora_" not in name]
+        if others:
+            raise ValueError(
+                f"--engine vllm takes only the LoRA weights of an adapter, but {adapter!r} also has {others[0]!r}: "
+                "use --engine transformers, or merge the adapter into its base model."
+            )
         return engines.VLLMEngine(
             base,
             adapter=adapter,
@@ -118,13 +134,24 @@ def _load_or_name(load: Callable[[], Any], model: str) -> Any:
     try:
         return load()
     except OSError as error:  # raised by transformers and the Hub for a name that does not exist
-        raise ValueError(f"The model {model!r} cannot be loaded: {' '.join(str(error).split())}") from error
+        where = "" if Path(model).is_dir() else "there is no folder of this name, and on the Hub: "
+        raise ValueError(f"The model {model!r} cannot be loaded: {where}{' '.join(str(error).split())}") from error
+
+
+def _check_name(name: str) -> None:
+    """Raises `ValueError` for a name that is no folder and cannot be an id of the Hub: that of a missing folder."""
+    if not Path(name).is_dir() and (".." in name or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)):
+        found = "is a file, not a folder" if Path(name).is_file() else "does not exist"
+        raise ValueError(f"The folder {name!r} of the model {found}.")
 
 
 def _base_and_adapter(model: str, revision: str | None, adapter: str | None) -> tuple[str, str | None, str | None]:
     """The base model, its revision, and the folder of the adapter, which may be `model` itself."""
     from transformers.utils import find_adapter_config_file
 
+    _check_name(model)
+    if adapter is not None:
+        _check_name(adapter)
     config_file = _load_or_name(lambda: find_adapter_config_file(model, revision=revision), model)
     if config_file is None:
         return (
@@ -163,4 +190,53 @@ def _model_and_processor(
 
     # Training may have added tokens or changed the chat template, and saved that with the adapter
     source, hub = (adapter, {}) if (Path(adapter) / "tokenizer_config.json").exists() else (base, hub)
+    _fit_embeddings(model, adapter)
     return PeftModel.from_pretrained(model, adapter), processor_class.from_pretrained(source, **hub)
+
+
+def _adapter_weights(adapter: str) -> dict[str, torch.Tensor]:
+    from peft.utils import load_peft_weights
+
+    return load_peft_weights(adapter, device="cpu")
+
+
+def _fit_embeddings(model: Any, adapter: str) -> None:
+    """
+    Gives the base model as many rows of embeddings as it had when the adapter was trained: PEFT saves embeddings that
+    were resized, for added tokens, but loads them only into a model that has been resized.
+
+    Raises:
+        ValueError: the adapter was trained with added tokens, and does not hold all of their rows.
+    """
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    names = [name.rpartition(".")[2] for name, module in model.named_modules() if module in ends]
+    # of each end, what the adapter has of it: all of its rows, or those of some tokens (`trainable_tokens_delta`)
+    saved = {name: {} for name in names}
+    for key, value in _adapter_weights(adapter).items():
+        for name in names:
+            if f".{name}." in key and "lora_" not in key:
+                saved[name][key] = value
+    whole = [len(value) for own in saved.values() for key, value in own.items() if key.endswith(".weight")]
+    before = len(ends[0].weight)
+    needed = max(whole, default=max(before, _last_trained_token(adapter) + 1))
+    if needed == before:
+        return
+    is_tied = ends[0].weight is ends[-1].weight
+    missing = [name for name, own in saved.items() if not own]
+    if needed > before and (len(missing) == len(names) if is_tied else missing):
+        raise ValueError(
+            f"The adapter {adapter!r} was trained with {needed} tokens, its base model has {before}, and it does not "
+            f"hold the rows of {' and '.join(missing)} for the others. Save it with save_embedding_layers=True."
+        )
+    model.resize_token_embeddings(needed, mean_resizing=False)
+    with torch.no_grad():  # random until those of the adapter are loaded
+        for end in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if end is not None:
+                end.weight[before:] = 0
+
+
+def _last_trained_token(adapter: str) -> int:
+    """The largest of `trainable_token_indices`, -1 if there are none."""
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    indices = config.get("trainable_token_indices") or []
+    return max(sum(indices.values(), []) if isinstance(indices, dict) else indices, default=-1)

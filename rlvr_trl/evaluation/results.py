@@ -9,10 +9,11 @@ import numpy as np
 
 from .problems import Problem
 from .samples import Completions
-from .statistics import answer_entropy, bootstrap_interval, pass_at_k, wrong_answer_diversity
+from .statistics import answer_entropy, mean_interval, pass_at_k, wrong_answer_diversity
 
 
 OVERALL = "overall"  # the name for the problems of all benchmarks together
+INTERVALS = "95 %, Bayesian bootstrap over problems with half a problem more at the bound (see mean_interval)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,11 @@ class ProblemCounts:
     def intervals(
         self, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
     ) -> dict[int, tuple[float, float]]:
-        """`{k: (low, high)}`: the bootstrap interval over problems of each mean in `pass_at_k`."""
+        """`{k: (low, high)}`: the interval over problems of each mean in `pass_at_k`, see [`mean_interval`]."""
         values = np.stack([self.problem_pass_at_k(k) for k in self.ks], axis=1)  # (scorable problems, ks)
-        ends = np.array(bootstrap_interval(values, confidence, num_resamples, seed))  # (2, ks)
+        ends = np.array(
+            mean_interval(values, confidence=confidence, num_resamples=num_resamples, seed=seed)
+        )  # (2, ks)
         return {k: (float(low), float(high)) for k, (low, high) in zip(self.ks, ends.T, strict=True)}
 
     @property
@@ -85,6 +88,7 @@ class ProblemCounts:
             "num_unscorable_problems": self.num_unscorable_problems,
             "avg_at_n": means[1],
             "pass_at_k": {str(k): value for k, value in means.items()},
+            "pass_at_k_interval_method": INTERVALS,
             "pass_at_k_intervals": {str(k): list(interval) for k, interval in self.intervals().items()},
             "share_all_wrong": self.share_all_wrong,
             "share_all_right": self.share_all_right,

@@ -17,7 +17,7 @@ from .problems import Problem, digest_of, distinct_problems
 from .results import EvaluationResult
 from .samples import Completions, Engine, Sample, SamplingSettings
 from .sampling import sample_missing
-from .scoring import Scores, name_of, score
+from .scoring import Scores, check_reward, name_of, score
 from .store import RESULTS, RunFolder, write_json
 
 
@@ -84,7 +84,8 @@ def evaluate_engine(
             out with a warning, so that no problem counts twice.
         reward_func (`Callable`): returns one reward per completion, `None` for one that cannot be scored. The answer
             entropy is computed from the answers that it reports by `log_extra("extracted_answer", values)`.
-        num_samples (`int`): completions per problem.
+        num_samples (`int`): completions per problem. It may be larger than in an earlier run in `output_dir`: only the
+            further samples are drawn, with the seeds that they have in a run of this number.
         max_new_tokens, temperature, top_p, top_k, seed: as in [`SamplingSettings`].
         correctness_threshold (`float`): a completion is correct if its reward is above this.
         output_dir (`str` or `Path`, *optional*): folder of the run. Completions are written as they finish; after a
@@ -96,8 +97,9 @@ def evaluate_engine(
 
     Raises:
         ValueError: a setting is out of range; the dataset is empty, has no `prompt` column, or has prompts that the
-            engine cannot complete; `output_dir` is in use, or holds a run with other settings; the number of rewards
-            or extracted answers is wrong, or there are no rewards at all.
+            engine cannot complete; the reward function needs a column that is not there, or does not take all columns;
+            `output_dir` is in use, or holds a run with other settings; the number of rewards or extracted answers is
+            wrong, or there are no rewards at all.
         ImportError: a package that the reward function needs is not installed.
         RuntimeError: another process failed; the message names the process and its error.
     """
@@ -106,8 +108,15 @@ def evaluate_engine(
         sampling = SamplingSettings(max_new_tokens, temperature, top_p, top_k, seed)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+        if num_samples > 1 and temperature == 0 and processes.is_main:
+            warnings.warn(
+                f"temperature=0 is greedy: the {num_samples} completions of a problem are the same one, and pass@k is "
+                "the same for every k. num_samples=1 measures as much.",
+                stacklevel=2,
+            )
         check_reward_packages(reward_func)
         problems, num_duplicates = distinct_problems(dataset)
+        check_reward(reward_func, problems[0].row)
         prompts = [problem.prompt_with_images for problem in problems]
         engine.check(prompts)
         survey = engine.survey(prompts, max_new_tokens) if hasattr(engine, "survey") else None

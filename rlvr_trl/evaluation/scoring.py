@@ -1,13 +1,20 @@
-"""Calls the reward function on sampled completions, as TRL calls it."""
+"""Finds the reward function of an evaluation, and calls it on sampled completions, as TRL calls it."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from ..registry import did_you_mean, import_by_path
 from .problems import Problem
 from .samples import Completions
+
+
+GIVEN = ("prompts", "completions", "completion_ids", "log_extra", "log_metric", "trainer_state")
+RESERVED = {"prompt", "completion", "completion_ids"}  # columns that TRL does not pass on
+NEED_REFERENCES = ("math_reward", "choice_reward")
 
 
 class Scores(NamedTuple):
@@ -36,8 +43,7 @@ def score(reward_func: Callable, problems: list[Problem], completions: Completio
     replies = completions.texts
     if not isinstance(rows[0]["prompt"], str):
         replies = [[{"role": "assistant", "content": text}] for text in replies]
-    # TRL does not pass on columns with names that it uses itself
-    names = rows[0].keys() - {"prompt", "completion", "completion_ids"}
+    names = rows[0].keys() - RESERVED
     extra_columns, metrics = {}, {}
     returned = reward_func(
         prompts=[row["prompt"] for row in rows],
@@ -56,6 +62,62 @@ def score(reward_func: Callable, problems: list[Problem], completions: Completio
         raise ValueError(f"The reward function '{name_of(reward_func)}' gave no reward to any completion.")
     means = {name: float(np.mean(values)) for name, values in metrics.items()}
     return Scores(rewards.reshape(len(problems), num_samples), extra_columns, means)
+
+
+def find_reward(name: str) -> Callable:
+    """
+    A reward function of `rlvr_trl.rewards`, or one of the user's own by its dotted path, whose module is imported.
+
+    Raises:
+        ValueError: there is no such function, or a class is there instead.
+    """
+    from .. import rewards
+
+    names = [known for known in rewards.__all__ if known.islower()]  # classes must be made into functions first
+    if name in names:
+        return getattr(rewards, name)
+    if "." not in name:
+        raise ValueError(
+            f"Unknown reward {name!r}.{did_you_mean(name, names)} Valid rewards: {', '.join(names)}; or the dotted "
+            "path of your own, my_module.my_reward."
+        )
+    found = import_by_path(name, "reward function")
+    if inspect.isclass(found):
+        raise ValueError(f"The reward {name!r} is a class: name a function, or an object that can be called.")
+    return found
+
+
+def check_reward(reward_func: Callable, columns: Iterable[str]) -> None:
+    """
+    Checks, before anything is sampled, that a reward function can be called on rows with these columns.
+
+    Raises:
+        ValueError: it needs a column that is not there, does not take all columns, or must be awaited.
+    """
+    name, columns = name_of(reward_func), list(columns)
+    if any(map(inspect.iscoroutinefunction, (reward_func, type(reward_func).__call__))):
+        raise ValueError(f"The reward function '{name}' is asynchronous, but an evaluation needs one that is not.")
+    if name in NEED_REFERENCES and not {"answer", "solution"} & set(columns):
+        raise ValueError(f"{name} needs a column `answer` or `solution` in the dataset, found {columns}.")
+    try:
+        parameters = list(inspect.signature(reward_func).parameters.values())
+    except (TypeError, ValueError):  # of a function in C
+        return
+    given = [*GIVEN, *(column for column in columns if column not in RESERVED)]
+    missing = [one.name for one in parameters if _is_required(one) and one.name not in given]
+    if missing:
+        raise ValueError(f"The reward function '{name}' needs the column {missing[0]!r}, found {columns}.")
+    if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+        taken = {one.name for one in parameters}
+        others = ", ".join(one for one in given if one not in taken)
+        raise ValueError(
+            f"The reward function '{name}' must take **kwargs: it is called as by TRL, also with {others}."
+        )
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    is_one = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return is_one and parameter.default is inspect.Parameter.empty
 
 
 def _check_length(reward_func: Callable, what: str, values, needed: int) -> None:

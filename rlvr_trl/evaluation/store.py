@@ -43,7 +43,8 @@ class RunFolder:
     The folder of one evaluation of one benchmark.
 
     Args:
-        path (`str` or `Path`): a folder that is new, is empty, or holds an earlier run with the same settings.
+        path (`str` or `Path`): a folder that is new, is empty, or holds an earlier run with the same settings, or with
+            fewer samples.
     """
 
     def __init__(self, path: str | Path):
@@ -55,19 +56,23 @@ class RunFolder:
         Keeps other runs out of the folder.
 
         Raises:
-            ValueError: another run is using it.
+            ValueError: another run is using it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"The folder '{self.path}' cannot be made: {error.strerror}.") from error
         with _locked(self.path / LOCK):
             yield
 
     def claim(self, settings: dict, problems: list[Problem]) -> None:
         """
-        Writes settings and problems into a new folder, or checks that those of the earlier run are the same.
+        Writes settings and problems into a new folder, or checks that those of the earlier run are the same. Only the
+        number of samples may grow.
 
         Raises:
-            ValueError: the folder holds something other than a run, or a run with another setting; the message names
-                the setting and both values.
+            ValueError: the folder holds something other than a run, a run with more samples, or one with another
+                setting; the message names the setting and both values.
         """
         settings_path = self.path / SETTINGS
         if settings_path.exists():
@@ -82,7 +87,7 @@ class RunFolder:
     def _check_same_settings(self, settings: dict) -> None:
         earlier, now = _flat(self.read_settings()), _flat(json.loads(json.dumps(settings)))
         for name in [*earlier, *(name for name in now if name not in earlier)]:
-            if earlier.get(name) == now.get(name):
+            if earlier.get(name) == now.get(name) or (name == "num_samples" and earlier[name] < now[name]):
                 continue
             if name.startswith("versions."):
                 what = f"{name.removeprefix('versions.')} {earlier.get(name)}, and goes on with {now.get(name)}"
@@ -105,6 +110,7 @@ class RunFolder:
 
     def read_settings(self) -> dict:
         """The settings of the run. Raises `ValueError` if the folder holds no run."""
+        _check_folder(self.path)
         if not (self.path / SETTINGS).exists():
             raise ValueError(f"The folder '{self.path}' holds no evaluation: it has no {SETTINGS}.")
         return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
@@ -159,7 +165,7 @@ def _locked(path: Path) -> Iterator[FileIO]:
     The file, locked, and open for reading and appending without a buffer. The system releases the lock when the
     process that holds it ends, however that happens.
     """
-    with open(path, "a+b", buffering=0) as file:
+    with _appendable(path) as file:
         try:
             is_ours = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
@@ -170,6 +176,13 @@ def _locked(path: Path) -> Iterator[FileIO]:
         if not is_ours:
             raise ValueError(f"Another process is at work in the folder '{path.parent}': it holds {path.name}.")
         yield file
+
+
+def _appendable(path: Path) -> FileIO:
+    try:
+        return open(path, "a+b", buffering=0)
+    except OSError as error:
+        raise ValueError(f"'{path}' cannot be written: {error.strerror}.") from error
 
 
 def _whole_lines(file: FileIO) -> bytes:
@@ -224,13 +237,19 @@ def benchmark_folders(run_dir: str | Path) -> dict[str, Path]:
     The folders of a run's benchmarks by name, in alphabetical order.
 
     Raises:
-        ValueError: the run has no benchmark.
+        ValueError: there is no such folder, or the run has no benchmark.
     """
     run_dir = Path(run_dir)
+    _check_folder(run_dir)
     folders = {path.parent.name: path.parent for path in sorted(run_dir.glob(f"*/{SETTINGS}"))}
     if not folders:
         raise ValueError(f"The folder '{run_dir}' holds no evaluation: no benchmark in it has a {SETTINGS}.")
     return folders
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise ValueError(f"There is no folder '{path}'." if not path.exists() else f"'{path}' is not a folder.")
 
 
 def check_same_engine(run_dir: str | Path, engine: dict) -> None:
@@ -290,9 +309,11 @@ def load_results(path: str | Path) -> dict[str, ProblemCounts]:
             recorded without the name of a benchmark is called `"evaluation"`.
 
     Raises:
-        ValueError: there is no `results.json`, or it was not written by an evaluation.
+        ValueError: there is no such folder or no `results.json`, or it was not written by an evaluation.
     """
     path = Path(path)
+    if path.suffix != ".json":
+        _check_folder(path)
     path = path / RESULTS if path.is_dir() else path
     if not path.exists():
         raise ValueError(f"There is no '{path}': it is written when an evaluation is finished.")

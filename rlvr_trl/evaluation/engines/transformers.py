@@ -79,7 +79,16 @@ class TransformersEngine:
             )
         check_engine_prompts(prompts, why_no_images)
         if why_no_images:  # a processor would take long over images, and a prompt with an image always has tokens
-            tokenize_prompts(self.processing_class, prompts, range(len(prompts)), self.chat_template_kwargs)
+            every = range(len(prompts))
+            rows = len(self.model.get_input_embeddings().weight)
+            for problem, prompt in tokenize_prompts(
+                self.processing_class, prompts, every, self.chat_template_kwargs
+            ).items():
+                if max(prompt.ids) >= rows:
+                    raise ValueError(
+                        f"Prompt {problem} has token {max(prompt.ids)}, but the model has {rows} rows of embeddings: "
+                        "its tokenizer has tokens that were added, and not to the model."
+                    )
 
     def survey(self, prompts: Sequence, max_new_tokens: int) -> PromptSurvey | None:
         """How the prompts fit the model. `None` with a processor, which would take long over images."""
