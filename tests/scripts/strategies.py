@@ -25,9 +25,10 @@ from rlvr_trl.testbed import build_model, build_tokenizer
 EXTRA = ((0, 0, 5, 4), (0, 0, 0, 0), (1, 0, 0, 5))
 # No reference model, which TRL would shard in its own way; so rows without advantage need no backward pass
 NATIVE = {"beta": 0.0, "save_strategy": "no"}
-# Two batches of 9 completions and up to 5 more: process 1 of 2 has the last prompt, and filler. An update is one
-# prompt, so that a process has none in some
-UPDATES = {"prompts_per_batch": 3, "num_generations": 3, "prompts_per_update": 1, "max_steps": 6, "save_steps": 4}
+# Three batches of 9 completions and up to 5 more, one an epoch: process 1 of 2 has the last prompt, and filler. An
+# update is one prompt, so that a process has none in some
+UPDATES = {"prompts_per_batch": 3, "num_generations": 3, "prompts_per_update": 1, "max_steps": 9, "save_steps": 4}
+UPDATES["num_mazes"] = 5
 
 
 class FixedCounts:
@@ -155,7 +156,7 @@ def without_compiler() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def make_trainer(output_dir: str, model, **settings):
+def make_trainer(output_dir: str, model, num_mazes: int = 16, **settings):
     tokenizer = build_tokenizer()
     defaults = {
         "prompts_per_batch": 4,
@@ -182,7 +183,7 @@ def make_trainer(output_dir: str, model, **settings):
         model,
         moves,
         RLVRConfig(output_dir, **defaults | settings),
-        make_maze_dataset(16, prompt_style="bare", seed=5),
+        make_maze_dataset(num_mazes, prompt_style="bare", seed=5),
         processing_class=tokenizer,
         rollouts=FixedCounts(),
     )
