@@ -22,6 +22,7 @@ from . import metrics
 from .batch_layout import loss_mask
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
+from .notebook_progress import show_rewards_in_notebook
 from .optimizer_step import TrainsInPasses
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
@@ -178,6 +179,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._generation_progress = GenerationProgress(self)
         if self.use_vllm and self.vllm_mode == "colocate":
             self._generation_progress.watch_vllm(self.vllm_generation.llm)
+        show_rewards_in_notebook(self)
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args))
 
