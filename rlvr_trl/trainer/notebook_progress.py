@@ -10,15 +10,19 @@ from transformers import Trainer, TrainerCallback
 ROWS = 20  # of the table: the whole of it is sent to the browser again for each new one
 
 
+def remove_notebook_table(trainer: Trainer) -> bool:
+    """Removes transformers' own table, and says whether there was one."""
+    callbacks = trainer.callback_handler.callbacks
+    # by its name: its module cannot be imported without IPython
+    found = [callback for callback in callbacks if type(callback).__name__ == "NotebookProgressCallback"]
+    for callback in found:
+        trainer.remove_callback(callback)
+    return bool(found)
+
+
 def show_rewards_in_notebook(trainer: Trainer) -> None:
     """Puts [`NotebookProgress`] in the place of transformers' own table, if that is shown."""
-    removed = [
-        callback
-        for callback in trainer.callback_handler.callbacks
-        if type(callback).__name__ == "NotebookProgressCallback"  # its module cannot be imported without IPython
-    ]
-    for callback in removed:
-        trainer.remove_callback(callback)
+    if remove_notebook_table(trainer):
         trainer.add_callback(NotebookProgress())
 
 
@@ -69,7 +73,8 @@ class NotebookProgress(TrainerCallback):
         bar = f"<progress value='{step}' max='{max_steps}' style='width: 300px'></progress> "
         parts = [f"<div>{bar}step {step} of {max_steps}{evaluating}</div>"]
         if self.rows:
-            columns = list(dict.fromkeys(column for row in self.rows.values() for column in row))
+            columns = dict.fromkeys(column for row in self.rows.values() for column in row)
+            columns = sorted(columns, key=lambda column: "pass@" in column)  # last, though measured first
             steps = sorted(self.rows)
             if len(steps) > ROWS:
                 parts.append(
