@@ -15,21 +15,26 @@ trains with Pass@8 for 70 % of the steps and Pass@1 for the rest, in one learnin
 counted in steps of the whole run, so a resumed run switches where an uninterrupted one would have.
 """
 
-from trl import ModelConfig, TrlParser
-
 from rlvr_trl import PassAtKConfig, PassAtKTrainer
-from rlvr_trl.scripts import SourceScriptArguments, load_eval_set, load_training_set, make_trainer, run_training
+from rlvr_trl.scripts import (
+    SourceScriptArguments,
+    load_eval_set,
+    load_training_set,
+    make_trainer,
+    run_training,
+    script_parser,
+)
 
 
 def make_parser():
-    return TrlParser((SourceScriptArguments, PassAtKConfig, ModelConfig))
+    return script_parser(SourceScriptArguments, PassAtKConfig)
 
 
 def main(script_args, training_args, model_args):
     train_dataset = load_training_set(script_args, model_args)
     eval_dataset = load_eval_set(script_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset, eval_dataset, PassAtKTrainer)
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

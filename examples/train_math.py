@@ -16,20 +16,24 @@ To resume a run that was stopped, add `--resume_from_checkpoint true` to the sam
 `--push_to_hub`. LoRA and quantization are TRL's: `--use_peft`, `--load_in_4bit`.
 """
 
-from trl import ModelConfig, TrlParser
-
-from rlvr_trl import RLVRConfig
-from rlvr_trl.scripts import SourceScriptArguments, load_eval_set, load_training_set, make_trainer, run_training
+from rlvr_trl.scripts import (
+    SourceScriptArguments,
+    load_eval_set,
+    load_training_set,
+    make_trainer,
+    run_training,
+    script_parser,
+)
 
 
 def make_parser():
-    return TrlParser((SourceScriptArguments, RLVRConfig, ModelConfig))
+    return script_parser(SourceScriptArguments)
 
 
 def main(script_args, training_args, model_args):
     train_dataset = load_training_set(script_args, model_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset, load_eval_set(script_args))
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

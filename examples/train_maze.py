@@ -18,11 +18,11 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer
-from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlvr_trl import RLVRConfig
 from rlvr_trl.data import load_benchmark, make_maze_dataset
-from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training
+from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training, script_parser
 
 
 @dataclass
@@ -77,7 +77,7 @@ def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_a
 
 
 def make_parser():
-    return TrlParser((MazeScriptArguments, RLVRConfig, ModelConfig))
+    return script_parser(MazeScriptArguments)
 
 
 def main(script_args, training_args, model_args):
@@ -89,7 +89,7 @@ def main(script_args, training_args, model_args):
     if script_args.sft_steps > 0:
         warm_up(script_args, training_args, model_args, mazes)
     trainer = make_trainer(script_args, training_args, model_args, mazes, eval_mazes)
-    run_training(trainer, "mazes")
+    run_training(trainer)
     return trainer
 
 

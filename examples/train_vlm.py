@@ -12,10 +12,7 @@ measure a saved model with `rlvr-trl eval`. Resume and publish as with train_mat
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, TrlParser
-
-from rlvr_trl import RLVRConfig
-from rlvr_trl.scripts import SourceScriptArguments, load_training_set, make_trainer, run_training
+from rlvr_trl.scripts import SourceScriptArguments, load_training_set, make_trainer, run_training, script_parser
 
 
 @dataclass
@@ -30,7 +27,7 @@ class VisionScriptArguments(SourceScriptArguments):
 
 
 def make_parser():
-    return TrlParser((VisionScriptArguments, RLVRConfig, ModelConfig))
+    return script_parser(VisionScriptArguments)
 
 
 def main(script_args, training_args, model_args):
@@ -43,7 +40,7 @@ def main(script_args, training_args, model_args):
         training_args.reward_weights = [0.9, 0.1]
     train_dataset = load_training_set(script_args, model_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset)
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import AutoTokenizer
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from transformers.integrations import is_tensorboard_available
+from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
 from . import rewards
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_source
@@ -186,7 +187,22 @@ def make_trainer(
     return trainer
 
 
-def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
+def script_parser(script_arguments: type, config: type = RLVRConfig) -> TrlParser:
+    """
+    TRL's parser for the arguments of a script, of the trainer and of the model.
+
+    `report_to` has another default than in transformers, which logs to nothing: TensorBoard, where it is installed.
+
+    Args:
+        script_arguments (`type`): a class of arguments, such as [`SourceScriptArguments`].
+        config (`type`): that of the trainer.
+    """
+    parser = TrlParser((script_arguments, config, ModelConfig))
+    parser.set_defaults(report_to=["tensorboard"] if is_tensorboard_available() else ["none"])
+    return parser
+
+
+def run_training(trainer: RLVRTrainer) -> None:
     """
     Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
@@ -195,15 +211,16 @@ def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
-        dataset_name (`str`): what the model card says the model was trained on.
     """
     args = trainer.args
     assert args.output_dir is not None  # TrainingArguments has one by default
+    if not args.report_to:
+        trainer.accelerator.print("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
     trainer.save_model(args.output_dir)
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
     if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=dataset_name)
+        trainer.push_to_hub()
         trainer.accelerator.print(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
     if hasattr(trainer, "end"):  # transformers 5.18: finishes the trackers and the process group
         trainer.end()

@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from .. import __version__
+from ..trl_compat import get_config_model_id
 from .card_results import TRAINING, load_card, mark, results_in, training_results
 from .papers import GRPO, methods_in, papers_of_loss
 from .published import default_of, hub_id, is_private, without_places
@@ -58,9 +59,9 @@ def complete_card(trainer, results: tuple[str, str | None, list | None] | None =
     """
     folder = Path(trainer.args.output_dir)
     card, data = load_card(folder / "README.md")
-    adapter = _adapter_of(trainer)
-    _describe_in_metadata(data, adapter)
-    text = _quick_start(card.text, data.base_model, adapter is not None, trainer.hub_model_id)
+    adapter, base = _adapter_of(trainer), hub_id(get_config_model_id(trainer.model.config))
+    _describe_in_metadata(data, base, adapter)
+    text = _quick_start(card.text, base, adapter is not None, trainer.hub_model_id)
     measured = training_results(trainer.state.log_history, folder)
     parts = [_method(trainer), _settings(trainer), *([mark(TRAINING, measured)] if measured else [])]
     if results is not None:
@@ -116,12 +117,12 @@ def _adapter_of(trainer) -> str | None:
     return getattr(kind, "value", str(kind)).lower()
 
 
-def _describe_in_metadata(data: ModelCardData, adapter: str | None) -> None:
+def _describe_in_metadata(data: ModelCardData, base: str | None, adapter: str | None) -> None:
     """What the Hub reads: TRL calls an adapter a model, takes any name for an id, and leaves a placeholder."""
-    data.base_model = hub_id(data.base_model)
+    data.base_model = base
     tags = {*(data.tags or [])}
     if adapter is not None:
-        tags |= {adapter, "transformers"} | ({f"base_model:adapter:{data.base_model}"} if data.base_model else set())
+        tags |= {adapter, "transformers"} | ({f"base_model:adapter:{base}"} if base else set())
         data.library_name = "peft"
         data.pipeline_tag = "text-generation"
         data["base_model_relation"] = "adapter"

@@ -60,7 +60,7 @@ class NotebookProgress(TrainerCallback):
     def _show(self, state) -> None:
         if not state.is_world_process_zero:
             return
-        from IPython.display import HTML, display
+        from IPython.display import HTML, display  # pyrefly: ignore[missing-import]
 
         content = HTML(self._html(state.global_step, state.max_steps))
         if self.shown is None:

@@ -29,7 +29,11 @@ def show_in_trackers(trainer, prefix: str, curves: Curves, result: EvaluationRes
         curves (`dict[int, dict[int, float]]`): step -> k -> pass@k, the measurement last.
         result ([`EvaluationResult`]): the measurement.
     """
-    trackers = ((WandbCallback, _in_wandb), (TrackioCallback, _in_trackio), (TensorBoardCallback, _in_tensorboard))
+    trackers: list[tuple[type, Callable]] = [
+        (WandbCallback, _in_wandb),
+        (TrackioCallback, _in_trackio),
+        (TensorBoardCallback, _in_tensorboard),
+    ]
     callbacks = trainer.callback_handler.callbacks
     found = [ready(callback) for callback in callbacks for kind, ready in trackers if isinstance(callback, kind)]
     running = [show for show in found if show is not None]
@@ -64,7 +68,7 @@ def sampled_rows(result: EvaluationResult, step: int) -> list[tuple]:
             verdict = "not scored" if np.isnan(reward) else "right" if reward > threshold else "wrong"
             answer = None if answers is None else answers[index]
             texts = _text_of(result.problems[problem].row["prompt"]), result.completions.texts[index]
-            rows.append((step, *map(_cell, texts), "" if answer is None else _cell(str(answer)), verdict))
+            rows.append((step, *map(_shortened, texts), "" if answer is None else _shortened(str(answer)), verdict))
     return rows
 
 
@@ -76,7 +80,7 @@ def _text_of(prompt: str | list[dict]) -> str:
     return "\n".join(f"{message['role']}: {text}" for message, text in zip(prompt, texts, strict=True))
 
 
-def _cell(text: str) -> str:
+def _shortened(text: str) -> str:
     if (left_out := len(text) - CHARACTERS) > 0:
         half = CHARACTERS // 2
         text = f"{text[:half]} […{left_out} characters…] {text[-half:]}"
@@ -87,7 +91,7 @@ def _cell(text: str) -> str:
 
 
 def _in_wandb(callback: WandbCallback) -> Callable[[str, Curves, list], None] | None:
-    import wandb  # installed, or there would be no such callback
+    import wandb  # pyrefly: ignore[missing-import]  # installed, or there would be no such callback
 
     if wandb.run is None:
         return None
@@ -104,7 +108,7 @@ def _in_wandb(callback: WandbCallback) -> Callable[[str, Curves, list], None] | 
 
 
 def _in_trackio(callback: TrackioCallback) -> Callable[[str, Curves, list], None] | None:
-    import trackio
+    import trackio  # pyrefly: ignore[missing-import]
 
     if trackio.context_vars.current_run.get() is None:
         return None
