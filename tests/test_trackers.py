@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 
 from rlvr_trl import PassAtKCallback, RLVRTrainer
 from rlvr_trl.evaluation import Completions, EvaluationResult, Problem
+from rlvr_trl.scripts import TrainingScriptArguments, script_parser
 from rlvr_trl.trainer import trackers
 from rlvr_trl.trainer.trackers import CHARACTERS, ROWS, sampled_rows, show_in_trackers
 
@@ -108,6 +110,21 @@ def test_wandb(model, tokenizer, mazes, cpu_settings, tmp_path, monkeypatch):
     assert max(curves, key=len) == expected
     texts = [table["data"] for table in tables if table["columns"] == list(trackers.COLUMNS)]
     assert [len(rows) for rows in texts] == [12, 12]
+
+
+def test_scripts_log_to_tensorboard_where_it_is_installed(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("report_to: none\n")
+
+    def reported(*arguments):
+        fixed = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+        return script_parser(TrainingScriptArguments).parse_args_and_config([*fixed, *arguments])[1].report_to
+
+    assert reported() == (["tensorboard"] if find_spec("tensorboard") else [])
+    assert reported("--report_to", "none") == reported("--config", str(recipe)) == []
+    assert reported("--config", str(recipe), "--report_to", "wandb") == ["wandb"]
+    recipe.write_text("report_to: [wandb, trackio]\n")
+    assert reported("--config", str(recipe)) == ["wandb", "trackio"]
 
 
 def test_nothing_happens_without_a_tracker(model, tokenizer, mazes, cpu_settings, monkeypatch):

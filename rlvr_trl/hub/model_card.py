@@ -60,8 +60,9 @@ def complete_card(trainer, results: tuple[str, str | None, list | None] | None =
     folder = Path(trainer.args.output_dir)
     card, data = load_card(folder / "README.md")
     adapter, base = _adapter_of(trainer), hub_id(get_config_model_id(trainer.model.config))
-    _describe_in_metadata(data, base, adapter)
-    text = _quick_start(card.text, base, adapter is not None, trainer.hub_model_id)
+    task = "image-text-to-text" if hasattr(trainer.processing_class, "image_processor") else "text-generation"
+    _describe_in_metadata(data, base, adapter, task)
+    text = _quick_start(card.text, base, adapter is not None, task, trainer.hub_model_id)
     measured = training_results(trainer.state.log_history, folder)
     parts = [_method(trainer), _settings(trainer), *([mark(TRAINING, measured)] if measured else [])]
     if results is not None:
@@ -117,20 +118,20 @@ def _adapter_of(trainer) -> str | None:
     return getattr(kind, "value", str(kind)).lower()
 
 
-def _describe_in_metadata(data: ModelCardData, base: str | None, adapter: str | None) -> None:
+def _describe_in_metadata(data: ModelCardData, base: str | None, adapter: str | None, task: str) -> None:
     """What the Hub reads: TRL calls an adapter a model, takes any name for an id, and leaves a placeholder."""
     data.base_model = base
     tags = {*(data.tags or [])}
     if adapter is not None:
         tags |= {adapter, "transformers"} | ({f"base_model:adapter:{base}"} if base else set())
         data.library_name = "peft"
-        data.pipeline_tag = "text-generation"
+        data.pipeline_tag = task
         data["base_model_relation"] = "adapter"
     data.tags = sorted(tags)  # TRL's order is that of a set, which differs between processes
     data.__dict__.pop("licence", None)  # "license", in every card of TRL
 
 
-def _quick_start(text: str, base: str | None, is_adapter: bool, repository: str | None) -> str:
+def _quick_start(text: str, base: str | None, is_adapter: bool, task: str, repository: str | None) -> str:
     """TRL's card, whose quick start loads the model from where it is, and which links to the base model if it can."""
     text = re.sub(r"\[(.*?)\]\(https://huggingface.co/\1\)", lambda m: m[0] if m[1] == base else "a local model", text)
     where = repository or "path/to/this/folder"
@@ -138,12 +139,14 @@ def _quick_start(text: str, base: str | None, is_adapter: bool, repository: str 
     code, end, rest = rest.partition("## Training procedure\n")
     code = code.replace('model="None"', f'model="{where}"')
     if is_adapter and base is None:
+        model, reader = ("ImageTextToText", "Processor") if task == "image-text-to-text" else ("CausalLM", "Tokenizer")
         code = (
             "\nThe adapter belongs to a model that was not loaded from the Hub, and works with that model only:\n\n"
-            "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained("path/to/the/base/model")\n'
+            "```python\nfrom peft import PeftModel\nfrom transformers import "
+            f"AutoModelFor{model}, Auto{reader}\n\n"
+            f'base = AutoModelFor{model}.from_pretrained("path/to/the/base/model")\n'
             f'model = PeftModel.from_pretrained(base, "{where}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{where}")\n```\n\n'
+            f'{reader.lower()} = Auto{reader}.from_pretrained("{where}")\n```\n\n'
         )
     return start + heading + code + end + rest
 

@@ -39,9 +39,8 @@ def show_in_trackers(trainer, prefix: str, curves: Curves, result: EvaluationRes
     running = [show for show in found if show is not None]
     if not running:
         return
-    # as transformers names the metrics of an evaluation
-    group, _, rest = prefix.partition("_") if prefix.startswith("eval") else ("train", "", prefix)
-    name = f"{group}/{rest}_" if rest else f"{group}/"
+    is_named = prefix.startswith(("eval_", "test_")) or prefix in ("eval", "test")
+    name = f"{prefix}_".replace("_", "/", 1) if is_named else f"train/{prefix}_"  # as transformers names metrics
     rows = sampled_rows(result, max(curves))
     for show in running:
         show(name, curves, rows)
