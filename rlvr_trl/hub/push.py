@@ -233,6 +233,6 @@ class PushesToHub(GRPOTrainer):
         folder = shlex.quote(self._output_folder)
         return (
             f"Everything is saved in {folder}. To push the model later: `trainer.push_to_hub()`, or `hf upload "
-            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '{PREFIX_CHECKPOINT_DIR}-*'`; a checkpoint: "
+            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '*/*'`; a checkpoint: "
             f"`hf upload {self.hub_model_id} {folder}/{PREFIX_CHECKPOINT_DIR}-<step> {PREFIX_CHECKPOINT_DIR}-<step>`."
         )
