@@ -57,4 +57,4 @@ if __name__ == "__main__":
     model = build_model(tokenizer)
     warm_up(model, tokenizer, mazes[:2000]["maze"], steps=300, output_dir=f"{args.output_dir}/warmup")
     trainer = FirstBloodTrainer(model, maze_reward, args, mazes.select(range(2000, 4000)), processing_class=tokenizer)
-    run_training(trainer, "mazes")
+    run_training(trainer)

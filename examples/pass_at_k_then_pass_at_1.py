@@ -30,7 +30,7 @@ def main(script_args, training_args, model_args):
     train_dataset = load_training_set(script_args, model_args)
     eval_dataset = load_eval_set(script_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset, eval_dataset, PassAtKTrainer)
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

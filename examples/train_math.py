@@ -30,7 +30,7 @@ def make_parser():
 def main(script_args, training_args, model_args):
     train_dataset = load_training_set(script_args, model_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset, load_eval_set(script_args))
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

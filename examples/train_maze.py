@@ -90,7 +90,7 @@ def main(script_args, training_args, model_args):
     if script_args.sft_steps > 0:
         warm_up(script_args, training_args, model_args, mazes)
     trainer = make_trainer(script_args, training_args, model_args, mazes, eval_mazes)
-    run_training(trainer, "mazes")
+    run_training(trainer)
     return trainer
 
 

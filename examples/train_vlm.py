@@ -44,7 +44,7 @@ def main(script_args, training_args, model_args):
         training_args.reward_weights = [0.9, 0.1]
     train_dataset = load_training_set(script_args, model_args)
     trainer = make_trainer(script_args, training_args, model_args, train_dataset)
-    run_training(trainer, script_args.dataset_name)
+    run_training(trainer)
     return trainer
 
 

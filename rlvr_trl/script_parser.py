@@ -7,6 +7,7 @@ from argparse import Action
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from transformers.integrations import is_tensorboard_available
 from trl import TrlParser
 
 from .plain_yaml import read_yaml, read_yaml_file
@@ -19,7 +20,8 @@ class ScriptParser(TrlParser):
 
     Settings are read as YAML 1.2, a single value stands for a list of one, lists on the command line may be YAML, and
     what is unknown or wrong is a `ValueError` that says what was meant. `script` in a file of settings is the name of
-    the script that they belong to.
+    the script that they belong to. `report_to` has another default than in transformers, which logs to nothing:
+    TensorBoard, where it is installed.
 
     Args:
         dataclass_types (iterable of `type`):
@@ -31,6 +33,8 @@ class ScriptParser(TrlParser):
     def __init__(self, dataclass_types: Iterable[type], script: str | None = None):
         super().__init__(dataclass_types)
         self.script = script
+        if any(action.dest == "report_to" for action in self._actions):
+            self.set_defaults(report_to=["tensorboard"] if is_tensorboard_available() else ["none"])
 
     def parse_args_and_config(self, args: Iterable[str] | None = None) -> tuple:  # pyrefly: ignore[bad-override]
         """The dataclasses of the arguments, by default those of the command line; `--config FILE` gives defaults."""

@@ -239,7 +239,7 @@ def check_reward_columns(reward_funcs: Sequence[Callable], dataset: Dataset) -> 
             )
 
 
-def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
+def run_training(trainer: RLVRTrainer) -> None:
     """
     Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
@@ -248,15 +248,16 @@ def run_training(trainer: RLVRTrainer, dataset_name: str) -> None:
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
-        dataset_name (`str`): what the model card says the model was trained on.
     """
     args = trainer.args
     assert args.output_dir is not None  # TrainingArguments has one by default
+    if not args.report_to:
+        trainer.accelerator.print("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
     trainer.save_model(args.output_dir)
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
     if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=dataset_name)
+        trainer.push_to_hub()
         trainer.accelerator.print(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
     if hasattr(trainer, "end"):  # transformers 5.18: finishes the trackers and the process group
         trainer.end()

@@ -594,6 +594,13 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="overridden: looks at what came of earlier pushes",
         until=PUSHES,
     ),
+    Function(
+        owner=TRAINER,
+        name="_save",
+        leading=("output_dir", "state_dict"),
+        why="overridden: PEFT does not replace the card, and the saved arguments name no place of this machine",
+        until="PEFT leaves a card alone, and transformers saves its arguments without folders",
+    ),
     Function(owner=TRAINER, name="_finish_current_push", why="overridden: pushes what is missing", until=PUSHES),
     Function(
         owner=TRAINER,
@@ -619,7 +626,12 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Attribute(
         owner="transformers.utils.hub:PushInProgress", name="jobs", kind=list, why="the running uploads", until=PUSHES
     ),
-    Function(owner="transformers.utils.hub", name="hf_api", why="uploads again, with the same token", until=PUSHES),
+    Function(
+        owner="transformers.utils.hub",
+        name="hf_api",
+        why="uploads, with the same token; transformers' own uploads go through this package meanwhile",
+        until=PUSHES,
+    ),
     Function(
         owner="trl.trainer.base_trainer:_BaseTrainer",
         name="create_model_card",

@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from hub_stand_in import running_hub
+from huggingface_hub import ModelCard
 from launching import SCRIPTS, environment
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rlvr_trl.trainer.checkpoint import is_complete
@@ -24,8 +28,8 @@ MODEL |= {"tokenizer_config.json", "training_args.bin"}
 class Pushed:
     """A finished run: what it told, what it left behind, and what is on the Hub."""
 
-    def __init__(self, folder: Path, *arguments: str, **failures):
-        self.local, self.remote = folder / "run", folder / "hub" / "tester" / "run"
+    def __init__(self, folder: Path, *arguments: str, output: str = "run", **failures):
+        self.local, self.remote = folder / output, folder / "hub" / "tester" / "run"
         with running_hub(folder / "hub", **failures) as self.hub:
             settings = {"HF_ENDPOINT": self.hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
             settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(folder / "home")}
@@ -57,6 +61,42 @@ def test_push_at_the_end(tmp_path):
     published = [path for path in run.remote.rglob("*") if path.is_file()]
     assert not any(TOKEN.encode() in path.read_bytes() for path in published)  # stock transformers publishes it
     AutoModelForCausalLM.from_pretrained(run.remote)
+
+
+def test_nothing_of_this_machine_is_published(tmp_path):
+    private = tmp_path / "somebody"  # in the path of the base model and in that of the run
+    settings = {"log_completions": True, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
+    settings |= {"metric_for_best_model": "loss", "greater_is_better": False, "run_name": "somebody's run"}
+    arguments = ["--strategy", "all_checkpoints", "--lora", "--push-at-end", "--settings", json.dumps(settings)]
+    run = Pushed(tmp_path, *arguments, "--base", str(private / "base"), output="somebody/run")
+    assert run.told["warnings"] == []
+    published = {path.relative_to(run.remote).as_posix(): path for path in run.remote.rglob("*") if path.is_file()}
+    for name, path in published.items():
+        content = path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                content = b"".join(archive.read(part) for part in archive.namelist())
+        assert b"somebody" not in content and str(tmp_path).encode() not in content, name
+    adapter = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
+    assert {name for name in published if "/" not in name} == {*adapter, "tokenizer.json", "tokenizer_config.json"}
+    assert not any(name.startswith("completions/") for name in published)
+    assert any((run.local / "completions").iterdir())  # on the disk they are
+    assert "checkpoint-3/README.md" not in published  # PEFT's, with the path of the base model
+    state = json.loads(published["checkpoint-3/trainer_state.json"].read_text())
+    assert state["best_model_checkpoint"].startswith("checkpoint-")
+    assert json.loads(published["adapter_config.json"].read_text())["base_model_name_or_path"] is None
+    kept = json.loads((run.local / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert kept == str(private / "base")  # needed to load the adapter here
+    arguments = torch.load(published["training_args.bin"], weights_only=False)
+    assert arguments.learning_rate == 1e-2 and arguments.output_dir is None and arguments.run_name is None
+
+    card = ModelCard.load(published["README.md"])
+    assert card.data.library_name == "peft" and card.data.pipeline_tag == "text-generation"
+    assert card.data.base_model is None and card.data["base_model_relation"] == "adapter"
+    assert {"lora", "pass-at-k", "rlvr-trl", "transformers"} <= set(card.data.tags)
+    assert 'PeftModel.from_pretrained(base, "tester/run")' in card.text and "- PEFT: " in card.text
+    base = AutoModelForCausalLM.from_pretrained(private / "base")
+    PeftModel.from_pretrained(base, run.remote)
 
 
 def test_a_push_that_fails_during_training_is_made_up_for(tmp_path):

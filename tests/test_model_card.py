@@ -9,6 +9,7 @@ import pytest
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from peft import LoraConfig
 from tiny_training import build
 
 from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
@@ -24,7 +25,7 @@ from rlvr_trl.advantages import (
     build_estimator,
 )
 from rlvr_trl.hub.card_results import add_results_to_card
-from rlvr_trl.hub.model_card import describe
+from rlvr_trl.hub.model_card import dataset_id, describe
 from rlvr_trl.hub.papers import methods_in
 from rlvr_trl.rollouts import ALLOCATORS, DARS, ReinforceAda
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
@@ -45,9 +46,9 @@ def settings_in(text):
 
 @pytest.fixture
 def make_trainer(model, tokenizer, mazes, cpu_settings):
-    def make(trainer_class=RLVRTrainer, dataset=mazes, advantages=None, rollouts=None, **more):
-        chosen = {"advantages": advantages, "rollouts": rollouts}
-        chosen = {name: part for name, part in chosen.items() if part}
+    def make(trainer_class=RLVRTrainer, dataset=mazes, **more):
+        names = {"advantages", "rollouts", "rewards", "peft_config"} & more.keys()
+        chosen = {name: more.pop(name) for name in names}
         return build(trainer_class, cpu_settings | more, dataset, tokenizer, model=model, **chosen)
 
     return make
@@ -137,6 +138,86 @@ def test_a_dataset_of_the_hub_is_named(make_trainer, mazes):
     text = card_of(make_trainer(dataset=dataset))
     assert ModelCard(text).data.datasets == "owner/mazes-4x4"
     assert "[owner/mazes-4x4](https://huggingface.co/datasets/owner/mazes-4x4), 24 prompts" in text
+
+
+@pytest.mark.parametrize("name", ["math", "data/train.jsonl", "./owner/name", "a\n---\nb", ""])
+def test_a_local_dataset_is_not_one_of_the_hub(make_trainer, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.jsonl").touch()
+    trainer = make_trainer()
+    with pytest.warns(
+        UserWarning, match="is not the id of a dataset on the Hub, such as 'owner/name'. The card names"
+    ):
+        trainer.create_model_card(model_name="maze", dataset_name=name)
+    text = Path(trainer.args.output_dir, "README.md").read_text(encoding="utf-8")
+    assert ModelCard(text).data.datasets is None and "| Dataset | a local dataset, 24 prompts |" in text
+    assert "huggingface.co/datasets" not in text
+
+
+def test_a_dataset_that_the_caller_names(make_trainer):
+    trainer = make_trainer()
+    trainer.create_model_card(dataset_name="owner/mazes")
+    assert ModelCard.load(f"{trainer.args.output_dir}/README.md").data.datasets == "owner/mazes"
+
+
+def test_the_id_of_a_dataset_survives_what_is_done_to_it(mazes):
+    dataset = Dataset.from_list(list(mazes))
+    dataset.info.download_checksums = {"hf://datasets/owner/mazes@0123abc/train.parquet": {"num_bytes": 1}}
+    dataset = dataset.map(lambda row: {"more": 1}).filter(lambda row: row["more"] == 1).shuffle(seed=1)
+    assert dataset_id(dataset.select(range(5))) == "owner/mazes"
+    assert dataset_id(dataset.to_iterable_dataset()) in (None, "owner/mazes")
+    dataset.info.download_checksums = {"hf://datasets/ow'n\ner/mazes: x@0123abc/train.parquet": {"num_bytes": 1}}
+    assert dataset_id(dataset) is None and dataset_id(None) is None
+
+
+def test_hostile_names_stay_within_their_places(make_trainer):
+    name = "a\n---\n\"'`|b: [c] # </code> {{ 1 }}"
+
+    def reward(completions, **kwargs):
+        return [float("R" in completion) for completion in completions]
+
+    reward.__name__ = name
+    trainer = make_trainer(rewards=reward)
+    trainer.create_model_card(model_name=name, tags=name)
+    card = ModelCard.load(f"{trainer.args.output_dir}/README.md")
+    one_line = " ".join(name.split())
+    assert card.data.model_name == one_line and name in card.data.tags
+    assert card.text.strip().startswith(f"# Model Card for {one_line}\n")
+    escaped = one_line.replace("|", "\\|")
+    assert f"| Rewards | `` {escaped} ``; correct where `` {escaped} `` is above 0.5 |" in card.text
+    assert 'model="None"' not in card.text and 'model="path/to/this/folder"' in card.text
+
+
+def test_folders_in_an_estimator_are_left_out(make_trainer):
+    class Logging:
+        def __call__(self, groups):
+            return groups.rewards
+
+        def __repr__(self):
+            return "Logging(path='/home/somebody/log.txt', ratio=1/2, cache=~/somebody/x)"
+
+    text = card_of(make_trainer(advantages=Logging()))
+    assert "`Logging(path='…', ratio=1/2, cache=…)`" in text and "somebody" not in text
+
+
+@pytest.mark.parametrize("base", ["owner/base", "gone/../base", "{tmp_path}"])
+def test_an_adapter_is_described_as_one_and_stays_so(make_trainer, tmp_path, base):
+    base = base.format(tmp_path=tmp_path)
+    trainer = make_trainer(peft_config=LoraConfig(r=2, target_modules=["q_proj"]))
+    trainer.model.config._name_or_path = trainer.model.get_base_model().name_or_path = base
+    text = card_of(trainer)
+    trainer.save_model()  # where PEFT would put its own
+    assert Path(trainer.args.output_dir, "README.md").read_text(encoding="utf-8") == text
+    data = ModelCard(text).data
+    assert data.library_name == "peft" and data["base_model_relation"] == "adapter" and "lora" in data.tags
+    if base == "owner/base":
+        assert data.base_model == base and f"base_model:adapter:{base}" in data.tags
+        assert f"[{base}](https://huggingface.co/{base})" in text and "pipeline(" in text
+    else:
+        assert data.base_model is None and base not in text and "a local model" in text
+    trainer.save_model(tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere/README.md").exists()
 
 
 def test_what_was_measured_during_training_is_a_table_and_a_curve(make_trainer, mazes):

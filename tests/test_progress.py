@@ -1,16 +1,18 @@
-"""The bar of a long generation against what was generated."""
+"""The bar of a long generation against what was generated, and the table of a training in a notebook."""
 
 import io
 
 import pytest
 import torch
 from tqdm.auto import tqdm
+from transformers import TrainerState
 
 import rlvr_trl.trainer.generation_progress as progress
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.trainer.generation_progress import _TokenCounter
+from rlvr_trl.trainer.notebook_progress import NotebookProgress
 
 
 @pytest.fixture
@@ -76,3 +78,16 @@ def test_quiet(model, tokenizer, mazes, cpu_settings, at_once, capfd):
 def test_short_generations_show_nothing(model, tokenizer, mazes, cpu_settings, capfd):
     train(model, tokenizer, mazes, cpu_settings | {"disable_tqdm": False, "max_steps": 1})
     assert "sampling" not in capfd.readouterr().err
+
+
+def test_the_table_of_a_notebook_is_bounded():
+    table, state = NotebookProgress(), TrainerState(max_steps=99, is_world_process_zero=False)  # displays nothing
+    for step in range(50):
+        state.global_step = step
+        table.on_log(None, state, None, {"eval_pass@1": 0.1, "eval_pass@2": 0.2, "eval_pass@8": 0.8, "a<b_pass@1": 1})
+        table.on_log(None, state, None, {"loss": 0.0, "reward": step / 100, "completions/mean_length": None})
+    shown = table._html(49, 99)
+    assert "The last 20 of 50 rows" in shown and shown.count("<tr>") == 21 and "step 49 of 99" in shown
+    assert "<td>step</td><td>reward</td><td>pass@1</td><td>pass@8</td><td>a&lt;b pass@1</td>" in shown
+    assert "<td>49</td><td>0.490</td><td>0.100</td><td>0.800</td><td>1.000</td>" in shown
+    assert table.shown is None

@@ -94,6 +94,15 @@ class RolloutGroups:
             if getattr(self, name).dtype != torch.bool:
                 raise ValueError(f"`{name}` must be boolean, got dtype {getattr(self, name).dtype}.")
 
+    def __repr__(self) -> str:  # tensors of any length
+        low, high = int(self.sizes.min()), self.largest
+        each = f"{low} each" if low == high else f"{low} to {high} each"
+        correct, unscored = int(self.num_correct.sum()), int((~self.scored).sum())
+        return (
+            f"RolloutGroups({len(self.rewards)} completions of {self.num_groups} prompts, {each}; {correct} correct, "
+            f"{unscored} unscored)"
+        )
+
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor, Tensor]:
         # group of each row (T,), position of each row within its group (T,), rows per group (P,)

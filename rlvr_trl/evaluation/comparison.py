@@ -69,6 +69,12 @@ class Comparison(NamedTuple):
     high: float
     verdict: str
 
+    def __repr__(self) -> str:  # one line of a list of many
+        return (
+            f"Comparison({self.benchmark!r}, k={self.k}: {self.value:.3f} against {self.reference:.3f}, "
+            f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}], {self.verdict})"
+        )
+
 
 def compare_runs(
     reference: Mapping[str, ProblemCounts],

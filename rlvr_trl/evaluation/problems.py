@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import TYPE_CHECKING, Any
 
 
@@ -27,6 +28,9 @@ class Problem:
 
     id: str
     row: dict
+
+    def __repr__(self) -> str:  # rows of any length
+        return f"Problem(id={self.id!r}, row={shorten(self.row)})"
 
     @classmethod
     def from_row(cls, row: dict) -> "Problem":

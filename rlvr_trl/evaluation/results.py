@@ -16,7 +16,7 @@ OVERALL = "overall"  # the name for the problems of all benchmarks together
 INTERVALS = "95 %, Bayesian bootstrap over problems with half a problem more at the bound (see mean_interval)"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProblemCounts:
     """
     The counts that pass@k is computed from, and pass@k itself, of an evaluation or of what it saved.
@@ -32,6 +32,34 @@ class ProblemCounts:
     problem_ids: list[str]
     num_samples: np.ndarray
     num_correct: np.ndarray
+
+    def __repr__(self) -> str:
+        rows = [("k", "pass@k"), *((str(k), f"{value:.4f}") for k, value in self._shown_pass_at_k.items())]
+        lines = [f"{k:>6}  {value:>6}" for k, value in rows] if len(rows) > 1 else []
+        return "\n".join([f"{type(self).__name__}: {self._in_short}", *lines])
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        rows = [("k", "pass@k"), *((str(k), f"{value:.4f}") for k, value in self._shown_pass_at_k.items())]
+        lines = "".join(
+            f"<tr><th>{line[0]}</th><td>{'</td><td>'.join(line[1:])}</td></tr>" for line in zip(*rows, strict=True)
+        )
+        return f"<div>{type(self).__name__}: {self._in_short}</div><table>{lines}</table>"
+
+    @property
+    def _shown_pass_at_k(self) -> dict[int, float]:
+        return self.pass_at_k if self.is_scorable.any() else {}
+
+    @property
+    def _in_short(self) -> str:
+        counts, unscorable = self.num_samples[self.is_scorable], self.num_unscorable_problems
+        parts = [f"{len(self.problem_ids)} problem{'' if len(self.problem_ids) == 1 else 's'}"]
+        if len(counts):
+            low, high = counts.min(), counts.max()
+            parts.append(f"{low} samples each" if low == high else f"{low} to {high} scored samples each")
+        if unscorable:
+            parts.append(f"{unscorable} without a scored sample")
+        return ", ".join(parts)
 
     @cached_property
     def is_scorable(self) -> np.ndarray:
@@ -95,7 +123,7 @@ class ProblemCounts:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SavedCounts(ProblemCounts):
     """The counts of one evaluation, read from a file, or of several evaluations together."""
 
@@ -123,7 +151,7 @@ def pooled(results: Iterable[ProblemCounts]) -> SavedCounts:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EvaluationResult(ProblemCounts):
     """
     What `evaluate` measured.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Protocol
 
 import numpy as np
@@ -64,6 +65,9 @@ class Sample:
     truncated: bool
     entropy: float | None
 
+    def __repr__(self) -> str:  # texts and tokens of any length
+        return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"
+
 
 class Engine(Protocol):
     """
@@ -116,6 +120,9 @@ class Completions:
     lengths: np.ndarray
     truncated: np.ndarray
     entropies: np.ndarray
+
+    def __repr__(self) -> str:  # any number of texts
+        return f"Completions({len(self.texts)} texts, {int(self.lengths.sum())} tokens)"
 
     @classmethod
     def from_samples(cls, samples: Iterable[Sample], num_problems: int, num_samples: int) -> "Completions":

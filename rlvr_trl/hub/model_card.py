@@ -11,14 +11,18 @@ TRL writes `README.md`, and these parts are put into it:
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from .. import __version__
+from ..trl_compat import get_config_model_id
 from .card_results import TRAINING, load_card, mark, results_in, training_results
 from .papers import GRPO, methods_in, papers_of_loss
+from .published import default_of, hub_id, is_private, without_places
 
 
 TOOLKIT_CITATION = f"""@software{{rlvr_trl,
@@ -43,11 +47,6 @@ ALWAYS = (
     "loss_type",
     "scale_rewards",
 )
-# settings that say where a run is kept rather than how it trains, and secrets
-_PRIVATE = re.compile(
-    r"(^|_)(token|key|password|secret|dir|path|file|url|host|port|socket)$|^(hub|push_to_hub|trackio|vllm_server|wandb)_|"
-    r"^(run_name|project|resume_from_checkpoint|deepspeed|fsdp_config|accelerator_config|report_to|push_to_hub)$"
-)
 
 
 def complete_card(trainer, results: tuple[str, str | None, list | None] | None = None) -> None:
@@ -60,16 +59,19 @@ def complete_card(trainer, results: tuple[str, str | None, list | None] | None =
     """
     folder = Path(trainer.args.output_dir)
     card, data = load_card(folder / "README.md")
-    text = card.text.replace("[None](https://huggingface.co/None)", "a local model")
+    adapter, base = _adapter_of(trainer), hub_id(get_config_model_id(trainer.model.config))
+    task = "image-text-to-text" if hasattr(trainer.processing_class, "image_processor") else "text-generation"
+    _describe_in_metadata(data, base, adapter, task)
+    text = _quick_start(card.text, base, adapter is not None, task, trainer.hub_model_id)
     measured = training_results(trainer.state.log_history, folder)
     parts = [_method(trainer), _settings(trainer), *([mark(TRAINING, measured)] if measured else [])]
     if results is not None:
         section, data.model_name, data.eval_results = results
         parts.append(section)
     before, heading, after = text.partition(VERSIONS)
-    text = "\n\n".join([before.rstrip(), *parts, f"{heading}- rlvr_trl: {__version__}\n{after.strip()}"])
+    versions = f"- rlvr_trl: {__version__}\n" + ("" if adapter is None else f"- PEFT: {version('peft')}\n")
+    text = "\n\n".join([before.rstrip(), *parts, f"{heading}{versions}{after.strip()}"])
     card.text = f"{text}\n\n{_citations(trainer)}\n"
-    data.tags = sorted(set(data.tags or []))  # TRL's order is that of a set, which differs between processes
     card.save(folder / "README.md")
 
 
@@ -87,7 +89,7 @@ def dataset_id(dataset) -> str | None:
     """Id on the Hub of the dataset that was loaded from there, by the addresses of its files."""
     info = getattr(dataset, "info", None)
     for url in getattr(info, "download_checksums", None) or {}:
-        if found := re.match(r"hf://datasets/([^/@]+/[^/@]+)@", url):
+        if (found := re.match(r"hf://datasets/([^/@]+/[^/@]+)@", url)) and hub_id(found[1]) is not None:
             return found[1]
     return None
 
@@ -99,9 +101,54 @@ def method_tags(trainer) -> list[str]:
 
 
 def describe(part) -> str:
-    """An estimator or allocator as one would write it; a function by its name, without its address in memory."""
+    """
+    An estimator or allocator as one would write it; a function by its name, without its address in memory. Folders and
+    files that it names are left out.
+    """
     written = f"{part.__module__}.{part.__qualname__}" if hasattr(part, "__qualname__") else repr(part)
-    return re.sub(r"<(?:function |bound method )?(\S+?)(?: object)?(?: at 0x[0-9a-f]+| of .*)>", r"\1", written)
+    written = re.sub(r"<(?:function |bound method )?(\S+?)(?: object)?(?: at 0x[0-9a-f]+| of .*)>", r"\1", written)
+    return re.sub(r"(?<![\w.:/])~?(?:/[^\s/'\",)\]}]+){2,}/?", "…", written)
+
+
+def _adapter_of(trainer) -> str | None:
+    """The kind of adapter that is trained, such as `"lora"`; None where the whole model is."""
+    if not hasattr(trainer.model, "peft_config"):
+        return None
+    kind = trainer.model.active_peft_config.peft_type
+    return getattr(kind, "value", str(kind)).lower()
+
+
+def _describe_in_metadata(data: ModelCardData, base: str | None, adapter: str | None, task: str) -> None:
+    """What the Hub reads: TRL calls an adapter a model, takes any name for an id, and leaves a placeholder."""
+    data.base_model = base
+    tags = {*(data.tags or [])}
+    if adapter is not None:
+        tags |= {adapter, "transformers"} | ({f"base_model:adapter:{base}"} if base else set())
+        data.library_name = "peft"
+        data.pipeline_tag = task
+        data["base_model_relation"] = "adapter"
+    data.tags = sorted(tags)  # TRL's order is that of a set, which differs between processes
+    data.__dict__.pop("licence", None)  # "license", in every card of TRL
+
+
+def _quick_start(text: str, base: str | None, is_adapter: bool, task: str, repository: str | None) -> str:
+    """TRL's card, whose quick start loads the model from where it is, and which links to the base model if it can."""
+    text = re.sub(r"\[(.*?)\]\(https://huggingface.co/\1\)", lambda m: m[0] if m[1] == base else "a local model", text)
+    where = repository or "path/to/this/folder"
+    start, heading, rest = text.partition("## Quick start\n")
+    code, end, rest = rest.partition("## Training procedure\n")
+    code = code.replace('model="None"', f'model="{where}"')
+    if is_adapter and base is None:
+        model, reader = ("ImageTextToText", "Processor") if task == "image-text-to-text" else ("CausalLM", "Tokenizer")
+        code = (
+            "\nThe adapter belongs to a model that was not loaded from the Hub, and works with that model only:\n\n"
+            "```python\nfrom peft import PeftModel\nfrom transformers import "
+            f"AutoModelFor{model}, Auto{reader}\n\n"
+            f'base = AutoModelFor{model}.from_pretrained("path/to/the/base/model")\n'
+            f'model = PeftModel.from_pretrained(base, "{where}")\n'
+            f'{reader.lower()} = Auto{reader}.from_pretrained("{where}")\n```\n\n'
+        )
+    return start + heading + code + end + rest
 
 
 def _method(trainer) -> str:
@@ -109,13 +156,13 @@ def _method(trainer) -> str:
     if trainer.rollouts is None:
         rollouts = f"{args.num_generations} completions of every prompt"
     else:
-        rollouts = f"`{describe(trainer.rollouts)}`, after {args.num_generations} completions of every prompt"
-    names = [f"`{name}`" for name in trainer.reward_func_names]
+        rollouts = f"{_code(describe(trainer.rollouts))}, after {args.num_generations} completions of every prompt"
+    names = [_code(name) for name in trainer.reward_func_names]
     correct = names[trainer._correctness_column]
     processes = trainer.accelerator.num_processes
     rows = {
         "Trainer": f"`{type(trainer).__name__}` on {processes} process{'' if processes == 1 else 'es'}",
-        "Advantages": f"`{describe(trainer.advantages)}`",
+        "Advantages": _code(describe(trainer.advantages)),
         "Rollouts": rollouts,
         "Loss": f"`{args.loss_type}`, importance sampling by `{args.importance_sampling_level}`",
         "Rewards": f"{', '.join(names)}; correct where {correct} is above {args.correctness_threshold}",
@@ -134,6 +181,13 @@ def _method(trainer) -> str:
         f"## Method\n\n| | |\n|---|---|\n{table}\n\nThe classes are those of `rlvr_trl.advantages` and "
         f"`rlvr_trl.rollouts`, version {__version__}; their formulas are in\n\n" + "\n".join(formulas)
     )
+
+
+def _code(text: str) -> str:
+    """Text as code in one line of Markdown, whatever it holds."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max([0, *map(len, re.findall("`+", text))]))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _link(paper: dict[str, str]) -> str:
@@ -159,28 +213,22 @@ def _public_settings(args) -> Iterator[tuple[str, object]]:
     """Settings that are not their default or in `ALWAYS`, without what is secret or names a place."""
     values = args.to_dict()
     for field in fields(args):
-        if not field.init or _PRIVATE.search(field.name):
+        if not field.init or is_private(field.name):
             continue
-        default = field.default if field.default_factory is MISSING else field.default_factory()
         value = values[field.name]
-        if field.name in ALWAYS or default not in (value, getattr(args, field.name)):
-            public = _public(value)
+        if field.name in ALWAYS or default_of(field) not in (value, getattr(args, field.name)):
+            public = _as_yaml(without_places(value))
             if public is not None:
                 yield field.name, public
 
 
-def _public(value):
-    """`value` as YAML can hold it, without entries that are secret or places. `None` if nothing is left."""
+def _as_yaml(value):
+    """`value` as YAML can hold it."""
     if isinstance(value, dict):
-        entries = {str(key): _public(inner) for key, inner in value.items() if not _PRIVATE.search(str(key))}
-        return {key: inner for key, inner in entries.items() if inner is not None} or None
-    if isinstance(value, (list, tuple)):
-        return [inner for inner in map(_public, value) if inner is not None] or None
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return None if value.startswith(("~", ".")) or os.path.isabs(value) or "://" in value else value
-    return value if isinstance(value, (bool, int, float)) else str(value)
+        return {str(key): _as_yaml(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_yaml(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _citations(trainer) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 
 from trl import GRPOTrainer
 
-from ..trl_compat import PREFIX_CHECKPOINT_DIR, HubStrategy, hf_api
+from ..trl_compat import PREFIX_CHECKPOINT_DIR, HubStrategy, borrow, hf_api
 from .model_card import complete_card, dataset_id, earlier_results, method_tags
+from .published import hub_id, operations_for, save_public_arguments
 
 
 ATTEMPTS = 3
@@ -62,9 +63,37 @@ class PushesToHub(GRPOTrainer):
             return
         results = earlier_results(self._output_folder) if self._card_step == self.state.global_step else None
         tags = [tags] if isinstance(tags, str) else [*(tags or [])]
-        super().create_model_card(model_name, dataset_name or dataset_id(self.train_dataset), tags + method_tags(self))
+        name = None if model_name is None else " ".join(model_name.split())  # it becomes a heading
+        super().create_model_card(name, self._dataset_on_hub(dataset_name), tags + method_tags(self))
         complete_card(self, results)
         self._card_step = self.state.global_step
+
+    def _dataset_on_hub(self, named: str | None) -> str | None:
+        """The dataset that was loaded from the Hub, or the id of one that the caller names."""
+        loaded = dataset_id(self.train_dataset)
+        if named is None or named == loaded:
+            return loaded
+        if hub_id(named) is None or "/" not in named:
+            warnings.warn(
+                f"`dataset_name` is {named!r}, which is not the id of a dataset on the Hub, such as 'owner/name'. The "
+                f"card names {'no dataset' if loaded is None else loaded}.",
+                stacklevel=3,
+            )
+            return loaded
+        return named
+
+    def _save(self, output_dir=None, state_dict=None):
+        # PEFT puts a card of its own in the place of this one, with the folder of the base model
+        folder = Path(self._output_folder if output_dir is None else output_dir)
+        card = folder / "README.md"
+        before = card.read_bytes() if card.exists() else None
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            if before is not None:
+                card.write_bytes(before)
+            else:
+                card.unlink(missing_ok=True)
+            save_public_arguments(self.args, folder)
 
     def push_to_hub(  # pyrefly: ignore[bad-override]  # not every transformers has `private`: it is among `kwargs`
         self,
@@ -80,7 +109,8 @@ class PushesToHub(GRPOTrainer):
         Raises:
             `RuntimeError`: The push failed `ATTEMPTS` times. Everything is in `output_dir` then.
         """
-        job: Any = super().push_to_hub(commit_message, False, token, revision, **kwargs)  # a Future: it does not block
+        with borrow(hf_api(), upload_folder=self._upload):
+            job: Any = super().push_to_hub(commit_message, False, token, revision, **kwargs)  # a Future
         if job is None or not blocking:  # another process, or the caller looks at the result
             return job
         for attempt in itertools.count(1):
@@ -92,9 +122,7 @@ class PushesToHub(GRPOTrainer):
                 raise RuntimeError(f"{failed} It was tried {ATTEMPTS} times. {self._how_to_retry()}") from error
             warnings.warn(f"{failed} It is tried again.", stacklevel=2)
             time.sleep(WAIT * attempt)
-            ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
-            revision = revision or self.args.hub_revision
-            job = self._upload(self._output_folder, commit_message, token, revision, ignore_patterns=ignored)
+            job = self._upload(self._output_folder, commit_message, token, revision or self.args.hub_revision)
 
     def _push_from_checkpoint(self, checkpoint_folder):
         # transformers calls this while it writes a checkpoint, which is pushed once it is whole
@@ -130,7 +158,8 @@ class PushesToHub(GRPOTrainer):
     def _start_push(self, newest: str) -> None:
         """Pushes the model and the newest checkpoint in the background, or notes that they wait for another push."""
         earlier = list(self._jobs)
-        super()._push_from_checkpoint(newest)  # does nothing while an earlier push runs
+        with borrow(hf_api(), upload_folder=self._upload):
+            super()._push_from_checkpoint(newest)  # does nothing while an earlier push runs
         jobs = [job for job in self._jobs if job not in earlier]
         if self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS:
             # the newest replaces those that wait and, once its own upload has started, all earlier ones
@@ -150,17 +179,33 @@ class PushesToHub(GRPOTrainer):
                 self._jobs.extend(self._pushes[folder])
 
     def _upload(
-        self, folder: str, message: str | None, token: str | None, revision: str | None, **options: Any
+        self,
+        folder_path: str,
+        commit_message: str | None,
+        token: str | None,
+        revision: str | None,
+        path_in_repo: str | None = None,
+        **others: Any,
     ) -> Future:
-        return hf_api().upload_folder(
-            repo_id=str(self.hub_model_id),
-            folder_path=folder,
-            commit_message=message,
-            token=token,
-            revision=revision,
-            run_as_future=True,
-            **options,
-        )
+        """
+        In the place of `upload_folder`, which would also publish what is true of this machine only.
+
+        Args:
+            others: what transformers also gives: the repository, that this is a job for the background, and which
+                files are not part of the model, of which there are more than it knows.
+        """
+        save_public_arguments(self.args, folder_path)  # transformers has just saved them again
+
+        def commit():
+            return hf_api().create_commit(
+                repo_id=str(self.hub_model_id),
+                operations=operations_for(folder_path, path_in_repo),
+                commit_message=commit_message or "Upload",
+                token=token,
+                revision=revision,
+            )
+
+        return hf_api().run_as_future(commit)
 
     def _check_pushes(self, again: bool = True) -> None:
         """Forgets pushes that succeeded, and warns of those that failed. `again`: whether they are tried again."""
@@ -188,6 +233,6 @@ class PushesToHub(GRPOTrainer):
         folder = shlex.quote(self._output_folder)
         return (
             f"Everything is saved in {folder}. To push the model later: `trainer.push_to_hub()`, or `hf upload "
-            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '{PREFIX_CHECKPOINT_DIR}-*'`; a checkpoint: "
+            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '*/*'`; a checkpoint: "
             f"`hf upload {self.hub_model_id} {folder}/{PREFIX_CHECKPOINT_DIR}-<step> {PREFIX_CHECKPOINT_DIR}-<step>`."
         )

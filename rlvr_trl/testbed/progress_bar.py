@@ -2,6 +2,8 @@
 
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
+from ..trainer.notebook_progress import NotebookProgress, remove_notebook_table
+
 
 class FiguresInBar(ProgressCallback):
     """
@@ -29,8 +31,13 @@ class FiguresInBar(ProgressCallback):
 
 
 def show_figures_in_bar(trainer: Trainer, title: str, figures: dict[str, str]) -> None:
-    """Replaces the trainer's progress bar (or its printing, where `disable_tqdm` is set) by [`FiguresInBar`]."""
+    """
+    Replaces the trainer's progress bar by [`FiguresInBar`]; also its printing, where `disable_tqdm` is set, and its
+    table in a notebook.
+    """
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(NotebookProgress)
+    remove_notebook_table(trainer)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(FiguresInBar(title, figures))

@@ -25,6 +25,7 @@ from ..evaluation.samples import Completions, Sample
 from ..evaluation.scoring import Scores, score
 from ..trl_compat import add_fused_lm_head, borrow, get_callable_name, is_async_callable, pad
 from .batch_watch import context_of_trainer
+from .trackers import show_in_trackers
 
 
 class PassAtKCallback(TrainerCallback):
@@ -181,6 +182,16 @@ class PassAtKCallback(TrainerCallback):
         metrics = _metrics(self.latest) | {"seconds": processes.broadcast(time.perf_counter() - begin)}
         self._measured = step, {f"{self.prefix}_{name}": value for name, value in metrics.items()}
         self._log(self._measured[1])
+        with processes.agreed("logging to the trackers"):
+            if processes.is_main:
+                show_in_trackers(trainer, self.prefix, self._curves(step), self.latest)
+
+    def _curves(self, step: int) -> dict[int, dict[int, float]]:
+        """pass@k over k of the first measurement of the run, and of the one at `step`."""
+        assert self._measured is not None
+        entries = {entry["step"]: entry for entry in self.history[:1]} | {step: self._measured[1]}
+        names = {f"{self.prefix}_pass@{k}": k for k in range(1, self.num_samples + 1)}
+        return {at: {k: entry[n] for n, k in names.items() if n in entry} for at, entry in entries.items()}
 
     def _sample(self, processes: Processes) -> list[Sample]:
         """

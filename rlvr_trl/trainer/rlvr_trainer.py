@@ -25,6 +25,7 @@ from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
+from .notebook_progress import show_rewards_in_notebook
 from .optimizer_step import TrainsInPasses
 from .passes import update_of_prompts
 from .reward_guard import RewardGuard
@@ -199,6 +200,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._generation_progress = GenerationProgress(self)
         if self.use_vllm and self.vllm_mode == "colocate":
             self._generation_progress.watch_vllm(self.vllm_generation.llm)
+        show_rewards_in_notebook(self)
         if self._in_passes and self.accelerator.is_main_process:
             print(describe_batch(args, train_dataset))
 

@@ -6,11 +6,12 @@ import warnings
 
 from peft import LoraConfig
 from tiny_training import ON_CPU, build
+from transformers import AutoModelForCausalLM
 
 from rlvr_trl import PassAtKTrainer
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.hub import push
-from rlvr_trl.testbed import build_tokenizer
+from rlvr_trl.testbed import build_model, build_tokenizer
 
 
 push.WAIT = 0.05
@@ -23,6 +24,7 @@ def main():
     parser.add_argument("--strategy", default="end")
     parser.add_argument("--push-at-end", action="store_true")
     parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--base", help="folder that the base model is saved in and loaded from")
     parser.add_argument("--settings", type=json.loads, default={})
     args = parser.parse_args()
     sizes = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 4, "max_steps": 3}
@@ -31,7 +33,12 @@ def main():
     settings = {"output_dir": args.output_dir, "k": 2, **sizes, **ON_CPU, **pushing, **args.settings}
     mazes = make_maze_dataset(4, prompt_style="bare", seed=5)
     adapter = LoraConfig(r=2, target_modules=["q_proj"]) if args.lora else None
-    trainer = build(PassAtKTrainer, settings, mazes, build_tokenizer(), peft_config=adapter)
+    tokenizer, model = build_tokenizer(), None
+    if args.base is not None:
+        build_model(tokenizer, seed=0).save_pretrained(args.base)
+        model = AutoModelForCausalLM.from_pretrained(args.base)
+    parts = {"model": model, "peft_config": adapter, "eval_dataset": mazes}
+    trainer = build(PassAtKTrainer, settings, mazes, tokenizer, **parts)
     told = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
