@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
-    reason="DeepSpeed is not installed: pip install '.[deepspeed]'",
+    reason="DeepSpeed is not installed: pip install 'rlvr-trl[deepspeed]'",
 )
 STRATEGIES = [
     "multi_gpu",

@@ -3,7 +3,7 @@
 #
 #   sbatch examples/slurm/one_node.sh --max_steps 500
 #
-# Needs rlvr-trl with vLLM (pip install '.[vllm]') in the environment below.
+# Needs rlvr-trl with vLLM (pip install 'rlvr-trl[vllm]') in the environment below.
 
 #SBATCH --job-name=rlvr
 #SBATCH --nodes=1
