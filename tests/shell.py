@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import itertools
 import re
@@ -34,7 +35,7 @@ SMALL = {
     "evaluate.py": ["--num_samples", "4", "--max_new_tokens", "2", "--engine", "transformers"],
     "training": ["--max_steps", "1", "--max_completion_length", "2", "--use_vllm", "false", "--save_strategy", "no"],
 }
-NOT_RUN = ("demo",)  # tests/test_demo.py runs it
+RUN = ("compare", "eval", "plot", "score")  # commands of rlvr-trl that take a moment; others are parsed
 
 
 class Parsed(BaseException):
@@ -87,6 +88,7 @@ class Shell:
                 "pre-commit": lambda words: None,
                 "pytest": pytest_options,
                 "sbatch": self.sbatch,
+                "trl": lambda words: importlib.import_module(f"trl.scripts.{words[0].replace('-', '_')}"),
                 "torchrun": lambda words: get_args_parser().parse_args([*words, "script.py"]),
             }
             assert name in programs, f"nothing here parses {name!r}"
@@ -139,14 +141,14 @@ class Shell:
             self.reader.provide_run(run)
         for run in [args.reference, *args.runs] if command == "compare" else []:
             self.reader.provide_run(run)
-        if command not in NOT_RUN:
+        if command in RUN:
             assert rlvr_trl.cli.main([*arguments, *SMALL.get(command, [])]) == 0
 
     def script(self, path: str, arguments: list[str]) -> None:
         """
-        Has a script parse its arguments, and ends it there.
+        Has a script parse its arguments, with a CPU instead of a GPU.
 
-        A training without a recipe goes on at a small size; `tests/test_recipes.py` trains every recipe.
+        `SMALL` names what is run as well, and a training without a recipe; `tests/test_recipes.py` trains the recipes.
         """
         assert (ROOT / path).is_file(), f"there is no {path}"
         for option in ("--models", "--model_name_or_path"):
@@ -154,32 +156,23 @@ class Shell:
             for name in itertools.takewhile(lambda word: not word.startswith("-"), given):
                 self.reader.provide_model(name)
         small = SMALL.get(Path(path).name)
-        runs = small is not None or ("--config" not in arguments and "--dataset_name" in arguments)
-        parse_all, parse_args = TrlParser.parse_args_and_config, argparse.ArgumentParser.parse_args
-
-        def parse(parser):
-            added = ON_CPU if "--use_cpu" in parser._option_string_actions else []
-            parsed = parse_all(parser, [*arguments, *added])
-            for config in parsed:
-                if isinstance(config, RLVRConfig):
-                    check_signal(config, config.build_advantages())
-            if not runs:
-                raise Parsed
-            for name in ("prompts_per_batch", "prompts_per_update"):
-                if any(getattr(config, name, None) for config in parsed):
-                    added = [*added, f"--{name}", "2"]
-            return parse_all(parser, [*arguments, *added, *(small or SMALL["training"])])
-
-        def parse_plainly(parser, *args):
-            parse_args(parser, *args)
-            raise Parsed
-
         with self.monkeypatch.context() as patch, contextlib.suppress(Parsed):
-            patch.setattr(sys, "argv", [path, *arguments])
             patch.syspath_prepend(str((ROOT / path).parent))
-            patch.setattr(TrlParser, "parse_args_and_config", parse)
-            patch.setattr(argparse.ArgumentParser, "parse_args", parse_plainly)
-            runpy.run_path(path, run_name="__main__")
+            patch.setattr(sys, "argv", [path, *arguments, *(small or [])])
+            if small is None:
+                _end_when_parsed(patch)
+            names = runpy.run_path(path, run_name="__main__" if "make_parser" not in _source(path) else path)
+            if "make_parser" in names:
+                self.training(names["make_parser"], names["main"], arguments)
+
+    def training(self, make_parser: Callable[[], TrlParser], main: Callable[..., Any], arguments: list[str]) -> None:
+        configs = make_parser().parse_args_and_config([*arguments, *ON_CPU])
+        (config,) = (config for config in configs if isinstance(config, RLVRConfig))
+        check_signal(config, config.build_advantages())
+        if "--config" in arguments or "--dataset_name" not in arguments:
+            return
+        few = [f"--{name}=2" for name in ("prompts_per_batch", "prompts_per_update") if getattr(config, name, None)]
+        main(*make_parser().parse_args_and_config([*arguments, *ON_CPU, *SMALL["training"], *few]))
 
     def make(self, words: list[str]) -> None:
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -209,6 +202,25 @@ class Shell:
         job = (ROOT / words[place]).read_text(encoding="utf-8")
         script = re.search(r"^SCRIPT=\$\{SCRIPT:-(.+)\}$", job, re.MULTILINE)
         self.script(script[1], ["--model_name_or_path", "model", *words[place + 1 :]])
+
+
+def _source(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def _end_when_parsed(patch: pytest.MonkeyPatch) -> None:
+    """Ends scripts when their parser, argparse's or TRL's, has read the arguments without an error."""
+    parse_args, parse_all = argparse.ArgumentParser.parse_args, TrlParser.parse_args_and_config
+
+    def end_after(parse, added):
+        def parse_and_end(parser, *_):
+            parse(parser, [*sys.argv[1:], *added])
+            raise Parsed
+
+        return parse_and_end
+
+    patch.setattr(argparse.ArgumentParser, "parse_args", end_after(parse_args, []))
+    patch.setattr(TrlParser, "parse_args_and_config", end_after(parse_all, ON_CPU))
 
 
 def pytest_options(words: list[str]) -> None:

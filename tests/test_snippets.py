@@ -44,7 +44,7 @@ CANNOT = {
     r": accelerate launch --num_processes$": "names an option",
     r": (python|accelerate launch .*) train\.py": "the reader's own script; the quickstart shows it, and that is run",
     r": trl vllm-serve": "needs vLLM; tests/with_vllm starts it",
-    r": pip install '?…": "filled in with what is missing; tests/test_trl_compat.py and test_math_reward.py read it",
+    r": pip install '?(\.\[)?…": "filled in with what is missing; test_trl_compat.py and test_math_reward.py read it",
     r"hub/push\.py.*: hf upload": "filled in with the run's own names; tests/test_hub.py reads it",
     r"maze_table\.py --only NAME": "NAME stands for any row",
     r": hf (auth login|upload)$": "names a command",
