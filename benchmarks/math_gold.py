@@ -111,7 +111,7 @@ def main():
     Console().print(table)
     if args.output:
         report = {"python": platform.python_version(), "problems": len(columns[0]), "results": results}
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,9 @@ def main():
             os.chdir(home)
     kept = show(report)
     if output:
-        output.write_text(json.dumps({"python": platform.python_version(), **report}, indent=2) + "\n")
+        output.write_text(
+            json.dumps({"python": platform.python_version(), **report}, indent=2) + "\n", encoding="utf-8"
+        )
     sys.exit(0 if kept else 1)
 
 

@@ -79,7 +79,7 @@ def main():
     for name in ("math_verify.parser", "math_verify.grader", "math_verify.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
-    cases = json.loads(args.judgements.read_text())
+    cases = json.loads(args.judgements.read_text(encoding="utf-8"))
     judgements = {name: [judge(case, grade) for case in cases] for name, grade in GRADERS.items()}
     tables = show(cases, judgements)
     misses = [i for i, judgement in enumerate(judgements["math_reward"]) if not judgement["right"]]
@@ -89,7 +89,7 @@ def main():
     if args.output:
         missed = [cases[i] | judgements["math_reward"][i] for i in misses]
         report = {"python": platform.python_version(), "counts": tables, "missed": missed}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(1 if behind else 0)
 
 

@@ -97,7 +97,7 @@ def main():
     if args.output:
         settings = {"pairs": args.pairs, "seed": args.seed, "grader": args.grader}
         report = {"python": platform.python_version(), **settings, "results": results}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     broken = [r["kind"] for r in results if r["false_positives"] or r["found"] < FOUND * r["equal"]]
     if broken:
         print(f"Below the goal: {', '.join(broken)}")

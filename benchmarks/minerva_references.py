@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
 
-    rows = [json.loads(line) for line in args.data.read_text().splitlines() if line.strip()]
+    rows = [json.loads(line) for line in args.data.read_text(encoding="utf-8").split("\n") if line.strip()]
     results = measure([row["solution"] for row in rows[: args.limit]])
     table = Table("against", "judged", "as expected", "not", "seconds")
     for r in results:
@@ -179,7 +179,7 @@ def main():
     print("Equal references of two problems:", "; ".join(f"{a} = {b}" for a, b in results[-1]["pairs"]))
     if args.output:
         report = {"python": platform.python_version(), "problems": len(rows[: args.limit]), "results": results}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(1 if any(r["unexpected"] for r in results) else 0)
 
 

@@ -137,7 +137,7 @@ def _claim_folder(folder: Path, settings: DemoSettings) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # they would not belong to the models of this run
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -166,7 +166,7 @@ def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds
         },
         "logs": logs,
     }
-    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float]) -> Table:
