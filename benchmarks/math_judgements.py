@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from math_gold import ours, plain_math_verify, trl_accuracy
-from rich.console import Console
 from rich.table import Table
+
+from rlvr_trl.terminal import print_tables
 
 
 GRADERS = {"math_reward": ours, "math-verify": plain_math_verify, "TRL accuracy_reward": trl_accuracy}
@@ -61,7 +62,7 @@ def show(cases: list[dict], judgements: dict[str, list[dict]]) -> dict[str, dict
             row.append(f"{c['right']} right, -{c['false_negatives']} +{c['false_positives']}")
             row[-1] += f", {c['failed']} failed" if c["failed"] else ""
         table.add_row(kind, str(len(chosen)), *row)
-    Console().print(table)
+    print_tables(table)
     print("-n: right answers that were missed; +n: wrong answers that were accepted")
     return tables
 

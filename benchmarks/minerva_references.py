@@ -20,8 +20,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from math_gold import ours
-from rich.console import Console
 from rich.table import Table
+
+from rlvr_trl.terminal import print_tables
 
 
 NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
@@ -172,7 +173,7 @@ def main():
     for r in results:
         wrong = len(r["unexpected"])
         table.add_row(r["against"], str(r["judged"]), str(r["judged"] - wrong), str(wrong), f"{r['seconds']:.1f}")
-    Console().print(table)
+    print_tables(table)
     for r in results:
         for row in r["unexpected"]:
             print(f"[{r['against']}] {row['reference']}  |  {row['completion']!r:.150}: {row['reward']}")

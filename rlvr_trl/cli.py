@@ -1,6 +1,7 @@
 """The `rlvr-trl` command."""
 
 import argparse
+import io
 import sys
 import traceback
 
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     Runs the command line `argv` and returns the exit status: 0, 2 for a wrong setting, 1 for any other error, 130 when
     interrupted. An error is one line on standard error; `--verbose` prints its trace as well.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal without ± or … shows another character in its place
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = _parser()
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):  # no command

@@ -15,7 +15,7 @@ from ..data import make_maze_dataset
 from ..data.reading import as_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..rewards import maze_reward
-from ..terminal import literal
+from ..terminal import literal, print_tables
 from .maze_model import build_model, build_tokenizer
 from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
 from .warmup import warm_up
@@ -110,7 +110,7 @@ def run_demo(
         folder / "pass_at_k.png",
         title="Held-out mazes: pass@k after training",
     )
-    console.print(make_table(results, rollouts))
+    print_tables(make_table(results, rollouts))
     console.print(conclusion)
     seconds = time.perf_counter() - start
     console.print(f"Wrote {literal(str(folder))}/results.json, pass_at_k.png and the models in {seconds:.0f} s.")
