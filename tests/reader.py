@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trl
 import yaml
+from datasets import Dataset
 from published import CHOICES, PUBLISHED
 from snippets import ROOT, Snippet
 from tiny_text_model import ANSWERS, save_text_model
@@ -27,8 +29,8 @@ import rlvr_trl.trainer
 from rlvr_trl import RLVRConfig
 from rlvr_trl.advantages import Scheduled
 from rlvr_trl.analysis import advantage_curves
-from rlvr_trl.data import SOURCES
-from rlvr_trl.rewards import math_reward
+from rlvr_trl.data import SOURCES, load_benchmark
+from rlvr_trl.rewards import boxed_format_reward, math_reward, maze_reward
 
 
 MODEL = "Qwen/Qwen2.5-0.5B"
@@ -119,7 +121,6 @@ class Reader:
             (folder / path.name).symlink_to(path)
         for path in shared.glob("hub/*"):
             shutil.copytree(path, folder / path.name)
-        self.configs: list[Any] = []  # as the program states them
         self.trainers: list[Any] = []
 
     @staticmethod
@@ -135,7 +136,7 @@ class Reader:
     def names(self) -> dict[str, Any]:
         """Names that programs use and do not define: the reader has a model, a tokenizer, problems and a reward."""
         model, tokenizer = str(self.shared / "model"), AutoTokenizer.from_pretrained(self.shared / "model")
-        problems = rlvr_trl.data.load_benchmark("math500", self.shared / "hub" / SOURCES["math500"].hub)
+        problems = load_benchmark("math500", self.shared / "hub" / SOURCES["math500"].hub)
         problems = problems.add_column("maze", ["S.\n*E"] * len(problems))  # so that every reward has what it needs
         return {
             "__name__": "__main__",
@@ -145,9 +146,9 @@ class Reader:
             "test_set": problems.select(range(4)),
             "reward_func": math_reward,
             "math_reward": math_reward,
-            "maze_reward": rlvr_trl.rewards.maze_reward,
-            "boxed_format_reward": rlvr_trl.rewards.boxed_format_reward,
-            "GRPOTrainer": __import__("trl").GRPOTrainer,
+            "maze_reward": maze_reward,
+            "boxed_format_reward": boxed_format_reward,
+            "GRPOTrainer": trl.GRPOTrainer,
             **{name: getattr(rlvr_trl, name) for name in ("PassAtKCallback", "RLVRConfig", "RLVRTrainer")},
             "_call": self.call,
         }
@@ -161,7 +162,7 @@ class Reader:
             return
         if path.suffix in (".parquet", ".jsonl"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = rlvr_trl.data.reading.Dataset.from_list(math_rows())
+            rows = Dataset.from_list(math_rows())
             rows.to_parquet(str(path)) if path.suffix == ".parquet" else rows.to_json(str(path))
         elif path.name == "results.json":
             shutil.copytree(self.shared / "run", path.parent)
@@ -229,22 +230,24 @@ class Reader:
         return function(*given, **smaller(kwargs))
 
     def config(self, config_class, *args, **settings):
-        settings = {name: 1 if value is ... else value for name, value in settings.items()}
-        self.configs.append(config_class(*args, **settings | ON_CPU))
-        check_signal(self.configs[-1], self.configs[-1].build_advantages())
+        """The configuration that a program states, at a small size; it must also be one as it is stated."""
+        stated = config_class(*args, **settings | ON_CPU)
+        if isinstance(stated, RLVRConfig):
+            check_signal(stated, stated.build_advantages())
         here = {"max_steps": 1, "max_completion_length": 4} | smaller(settings) | ON_CPU
         if "save_steps" not in settings:
             here["save_strategy"] = "no"
         return config_class(*args, **here | ({"use_vllm": False} if "use_vllm" in settings else {}))
 
     def trainer(self, trainer_class, *args, left_out=False, **kwargs):
+        """The trainer that a program makes, with what the page leaves out."""
         if left_out:
             kwargs = {"model": self.names["model"], "processing_class": self.names["tokenizer"]} | kwargs
             kwargs = {"reward_funcs": self.names["reward_func"], "train_dataset": self.names["dataset"]} | kwargs
             if getattr(kwargs.get("args"), "eval_strategy", "no") != "no":
                 kwargs["eval_dataset"] = self.names["test_set"]
         if "args" not in kwargs:
-            config_class = getattr(trainer_class, "_config_class", __import__("trl").GRPOConfig)
+            config_class = getattr(trainer_class, "_config_class", trl.GRPOConfig)
             kwargs["args"] = config_class("run", max_completion_length=2, max_steps=1, **ON_CPU)
         self.trainers.append(trainer_class(*args, **kwargs))
         return self.trainers[-1]
