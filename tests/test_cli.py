@@ -69,6 +69,6 @@ def test_a_narrow_terminal_cuts_no_number(capsys, monkeypatch):
 
 
 def test_a_terminal_without_unicode():
-    command = [sys.executable, "-c", "from rlvr_trl.cli import main; main([]); print('±0.1')"]
+    command = [sys.executable, "-c", "from rlvr_trl.cli import main; main([]); print(chr(177) + '0.1')"]
     ended = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
     assert ended.returncode == 0 and ended.stdout.endswith(b"?0.1\n"), ended.stderr
