@@ -185,7 +185,9 @@ def main() -> None:
         settings = {key: value for key, value in vars(args).items() if key != "output"}
         machine = {"torch": torch.__version__, "machine": platform.machine(), "python": platform.python_version()}
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({**settings, **machine, "estimators": rows}, indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({**settings, **machine, "estimators": rows}, indent=2) + "\n", encoding="utf-8"
+        )
     sys.exit(0 if agree else 1)
 
 

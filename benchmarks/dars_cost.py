@@ -112,7 +112,9 @@ def main() -> None:
     if args.output:
         machine = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
         settings = {name: value for name, value in vars(args).items() if name != "output"}
-        args.output.write_text(json.dumps({"settings": settings, "machine": machine, "runs": runs}, indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({"settings": settings, "machine": machine, "runs": runs}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

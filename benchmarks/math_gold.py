@@ -19,11 +19,11 @@ from pathlib import Path
 
 from datasets import Dataset
 from math_verify import parse, verify
-from rich.console import Console
 from rich.table import Table
 from trl.rewards import accuracy_reward
 
 from rlvr_trl.rewards import math_reward
+from rlvr_trl.terminal import print_tables
 
 
 KINDS = {  # what an answer contains; the first that is found counts
@@ -108,10 +108,10 @@ def main():
         table.add_row(
             r["grader"], f"{r['right']:.2%}", str(r["misses"]), by_kind, str(r["shuffles"]), str(r["hits_in_shuffles"])
         )
-    Console().print(table)
+    print_tables(table)
     if args.output:
         report = {"python": platform.python_version(), "problems": len(columns[0]), "results": results}
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

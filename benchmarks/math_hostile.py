@@ -19,10 +19,10 @@ from pathlib import Path
 
 import psutil
 from hostile_completions import hostile_completions
-from rich.console import Console
 from rich.table import Table
 
 from rlvr_trl.rewards import MathReward
+from rlvr_trl.terminal import print_tables
 
 
 BATCH = 500
@@ -144,12 +144,12 @@ def show(report: dict) -> bool:
             sum(len(r["made"]) for r in rows),
         ]
         table.add_row(group, str(len(rows)), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", *map(str, counts))
-    Console().print(table)
+    print_tables(table)
     table = Table("", "found", "at most", "")
     kept = {name: bound["found"] <= bound["allowed"] for name, bound in report["bounds"].items()}
     for name, bound in report["bounds"].items():
         table.add_row(name, f"{bound['found']:.4g}", str(bound["allowed"]), "" if kept[name] else "broken")
-    Console().print(table)
+    print_tables(table)
     print(f"{report['hostile']} hostile completions: {report['hostile_seconds']:.0f} s; ", end="")
     print(f"{report['ordinary']} ordinary judgements: {report['ordinary_seconds']:.0f} s")
     for r in report["results"]:
@@ -174,7 +174,9 @@ def main():
             os.chdir(home)
     kept = show(report)
     if output:
-        output.write_text(json.dumps({"python": platform.python_version(), **report}, indent=2) + "\n")
+        output.write_text(
+            json.dumps({"python": platform.python_version(), **report}, indent=2) + "\n", encoding="utf-8"
+        )
     sys.exit(0 if kept else 1)
 
 

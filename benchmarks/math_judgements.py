@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from math_gold import ours, plain_math_verify, trl_accuracy
-from rich.console import Console
 from rich.table import Table
+
+from rlvr_trl.terminal import print_tables
 
 
 GRADERS = {"math_reward": ours, "math-verify": plain_math_verify, "TRL accuracy_reward": trl_accuracy}
@@ -61,7 +62,7 @@ def show(cases: list[dict], judgements: dict[str, list[dict]]) -> dict[str, dict
             row.append(f"{c['right']} right, -{c['false_negatives']} +{c['false_positives']}")
             row[-1] += f", {c['failed']} failed" if c["failed"] else ""
         table.add_row(kind, str(len(chosen)), *row)
-    Console().print(table)
+    print_tables(table)
     print("-n: right answers that were missed; +n: wrong answers that were accepted")
     return tables
 
@@ -79,7 +80,7 @@ def main():
     for name in ("math_verify.parser", "math_verify.grader", "math_verify.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
-    cases = json.loads(args.judgements.read_text())
+    cases = json.loads(args.judgements.read_text(encoding="utf-8"))
     judgements = {name: [judge(case, grade) for case in cases] for name, grade in GRADERS.items()}
     tables = show(cases, judgements)
     misses = [i for i, judgement in enumerate(judgements["math_reward"]) if not judgement["right"]]
@@ -89,7 +90,7 @@ def main():
     if args.output:
         missed = [cases[i] | judgements["math_reward"][i] for i in misses]
         report = {"python": platform.python_version(), "counts": tables, "missed": missed}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(1 if behind else 0)
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from math_gold import ours, plain_math_verify
 from random_answers import Pair, random_pairs
-from rich.console import Console
 from rich.table import Table
+
+from rlvr_trl.terminal import print_tables
 
 
 GRADERS = {"math_reward": ours, "math-verify": plain_math_verify}
@@ -73,7 +74,7 @@ def show(results: list[dict], misses: int):
     for r in [*results, all_kinds]:
         counts = r["equal"], f"{r['found'] / r['equal']:.2%}", r["equal"] - r["found"], r["unequal"]
         table.add_row(*map(str, (r["kind"], *counts, len(r["false_positives"]))), f"{r['seconds']:.1f}")
-    Console().print(table)
+    print_tables(table)
     for r in results:
         for title, rows in (("false positive", r["false_positives"]), ("missed", r["missed"][:misses])):
             for row in rows:
@@ -97,7 +98,7 @@ def main():
     if args.output:
         settings = {"pairs": args.pairs, "seed": args.seed, "grader": args.grader}
         report = {"python": platform.python_version(), **settings, "results": results}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     broken = [r["kind"] for r in results if r["false_positives"] or r["found"] < FOUND * r["equal"]]
     if broken:
         print(f"Below the goal: {', '.join(broken)}")

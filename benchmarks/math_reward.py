@@ -89,7 +89,7 @@ def main():
     }
     print(json.dumps(report, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

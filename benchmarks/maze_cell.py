@@ -86,7 +86,7 @@ def base_model(cell: Cell, work: Path) -> Path:
     """The folder of the warmed-up base model. The first cell that needs the model makes it."""
     folder, scale = work / "bases" / cell.scale / str(cell.base), SCALES[cell.scale]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
+    with open(folder.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             tokenizer = build_tokenizer()
@@ -248,7 +248,7 @@ def measured(result: EvaluationResult) -> dict:
 
 def environment() -> dict:
     git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8"
     )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     versions = {"python": platform.python_version(), "torch": torch.__version__}

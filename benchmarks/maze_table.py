@@ -111,7 +111,7 @@ class Runner:
         command += ["--base", str(cell.base), "--seed", str(cell.seed)]
         command += ["--results", str(self.results), "--work", str(self.work)]
         path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with open(log, "w") as output:
+        with open(log, "w", encoding="utf-8") as output:
             return subprocess.Popen(
                 command,
                 stdout=output,
@@ -223,7 +223,7 @@ def alone(work: Path) -> Iterator[None]:
         `ValueError`: Another runner is at work with the same folder.
     """
     work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
+    with open(work / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -257,7 +257,7 @@ def smoke(jobs: int) -> None:
         if outcome["failed"] or outcome["finished"] < len(cells):
             raise SystemExit(1)
         make_report(results, Path(folder) / "docs", ["smoke"])
-        print((Path(folder) / "docs" / "results.md").read_text())
+        print((Path(folder) / "docs" / "results.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:

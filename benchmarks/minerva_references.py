@@ -20,8 +20,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from math_gold import ours
-from rich.console import Console
 from rich.table import Table
+
+from rlvr_trl.terminal import print_tables
 
 
 NUMBER = re.compile(r"[+-]?\d+\.?\d*(e[+-]?\d+)?")
@@ -166,20 +167,20 @@ def main():
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
 
-    rows = [json.loads(line) for line in args.data.read_text().splitlines() if line.strip()]
+    rows = [json.loads(line) for line in args.data.read_text(encoding="utf-8").split("\n") if line.strip()]
     results = measure([row["solution"] for row in rows[: args.limit]])
     table = Table("against", "judged", "as expected", "not", "seconds")
     for r in results:
         wrong = len(r["unexpected"])
         table.add_row(r["against"], str(r["judged"]), str(r["judged"] - wrong), str(wrong), f"{r['seconds']:.1f}")
-    Console().print(table)
+    print_tables(table)
     for r in results:
         for row in r["unexpected"]:
             print(f"[{r['against']}] {row['reference']}  |  {row['completion']!r:.150}: {row['reward']}")
     print("Equal references of two problems:", "; ".join(f"{a} = {b}" for a, b in results[-1]["pairs"]))
     if args.output:
         report = {"python": platform.python_version(), "problems": len(rows[: args.limit]), "results": results}
-        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        args.output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(1 if any(r["unexpected"] for r in results) else 0)
 
 

@@ -302,14 +302,14 @@ def begin_peak() -> int:
 
 def resident(field: str) -> int:
     """`VmRSS` now, or `VmHWM` since it was last reset, of this process in bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def reset_peak() -> bool:
     """Resets the kernel's high-water mark. Returns False where that is not allowed."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True
@@ -355,7 +355,7 @@ def measure_memory(options, variant: str) -> dict:
     settings += ["--checkpointing"] if options.checkpointing else []
     command = [sys.executable, __file__, f"--memory-of={variant}", *settings]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -513,7 +513,7 @@ def report(options, about: dict, times: dict, memory: dict, breadth: list[dict])
             "memory": memory,
             "breadth": breadth,
         }
-        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+        options.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(f"gradient check: {'passed' if passed else 'FAILED'}, largest relative error {max(errors):.1e}")
     return 0 if passed else 1
 

@@ -26,7 +26,7 @@ _REFERENCE = re.compile(r"\[`~?([\w.]+)`\](?![\[(])")
 
 def documented() -> dict[str, str]:
     """Where each object of the reference pages is, by the last part of its name."""
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted(REFERENCE.glob("*.md")))
     return {path.rpartition(".")[2]: path for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
 
 

@@ -3,7 +3,7 @@ Pass@k Training first, Pass@1 Training after it (arXiv 2508.10751, section 4.3),
 
     accelerate launch --num_processes 8 examples/pass_at_k_then_pass_at_1.py \
         --model_name_or_path Qwen/Qwen2.5-7B-Instruct --dataset_name math --output_dir runs/pass_at_8_then_1 \
-        --num_generations 32 --k_schedule '{"0": 8, "0.7": 1}'
+        --num_generations 32 --prompts_per_batch 128 --k_schedule '{"0": 8, "0.7": 1}'
 
 trains with Pass@8 for 70 % of the steps and Pass@1 for the rest, in one learning rate schedule. `'{"0": 8, "0.4": 1,
 "0.5": 8, "0.9": 1}'` does it twice. For two runs instead, each with its own schedule and optimizer, chain them:

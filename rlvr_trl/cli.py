@@ -1,6 +1,7 @@
 """The `rlvr-trl` command."""
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -171,6 +172,9 @@ def main(argv: list[str] | None = None) -> int:
     interrupted, 141 when nobody reads its output any more. An error is one line on standard error; `--verbose` prints
     its trace as well, and `train` does so by itself once the training has begun.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal without ± or … shows another character in its place
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = _parser()
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):  # no command

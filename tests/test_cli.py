@@ -1,14 +1,17 @@
 """The command line as a whole: help, errors in one line, traces on demand."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 import yaml
+from rich.table import Table
 
 from rlvr_trl.cli import main
 from rlvr_trl.recipes import SCRIPTS, find_recipes
+from rlvr_trl.terminal import print_tables
 
 
 def test_without_a_command_it_says_what_to_do(capsys):
@@ -141,3 +144,24 @@ def test_a_reader_that_has_gone():
     command = f"{sys.executable} -m rlvr_trl recipes | true"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert (ended.stdout, ended.stderr) == ("", "")
+
+
+def test_a_narrow_terminal_cuts_no_number(capsys, monkeypatch):
+    numbers = [f"0.{i}23 [-0.{i}00, +0.{i}99]" for i in range(4)]
+    table = Table(title="Numbers")
+    for i in range(4):
+        table.add_column(f"a long header {i}", no_wrap=i > 0)
+    table.add_row(*numbers)
+    shown = []
+    for columns in ("20", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_tables(table)
+        shown.append(capsys.readouterr().out)
+        assert all(number in shown[-1] for number in numbers[1:])
+    assert len(shown[0].splitlines()) > len(shown[1].splitlines())  # the first column may wrap, between words
+
+
+def test_a_terminal_without_unicode():
+    command = [sys.executable, "-c", "from rlvr_trl.cli import main; main([]); print(chr(177) + '0.1')"]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert ended.returncode == 0 and ended.stdout.endswith(b"?0.1\n"), ended.stderr

@@ -1,11 +1,9 @@
-"""The pages under docs/: settings parse, code compiles, links lead somewhere, and tables are what is computed."""
+"""The pages: links lead somewhere, tables are what is computed. `test_snippets.py` runs the programs in them."""
 
 import argparse
 import ast
 import importlib
-import json
 import re
-import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -15,9 +13,10 @@ import torch
 import transformers
 import trl
 import yaml
-from tiny_text_model import save_text_model
+from reader import config_of
+from snippets import PAGES, ROOT, page_blocks
 
-import rlvr_trl.trainer
+import rlvr_trl
 from rlvr_trl import RLVRConfig
 from rlvr_trl.advantages import ESTIMATORS, build_estimator
 from rlvr_trl.analysis import advantage_curves
@@ -27,40 +26,8 @@ from rlvr_trl.trainer.passes import longest_first, split_sizes
 from rlvr_trl.trainer.validation import describe_batch
 
 
-ROOT = Path(__file__).parents[1]
 METHODS = sorted((ROOT / "docs/methods").glob("*.md"))
 CONCEPTS, QUICKSTART, TROUBLES = (ROOT / f"docs/{name}.md" for name in ("concepts", "quickstart", "troubleshooting"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def code_blocks(page, *languages):
-    """Language and text of the fenced blocks of a page in these languages, with a name for the test."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [
-        pytest.param(page, language, text, id=f"{page.parent.name}/{page.name}-{i}")
-        for i, (language, text) in enumerate(blocks)
-        if language in languages
-    ]
-
-
-YAML_BLOCKS = [block for page in PAGES for block in code_blocks(page, "yaml")]
-PYTHON_BLOCKS = [block for page in [*METHODS, QUICKSTART] for block in code_blocks(page, "python")]
-COMMANDS = [
-    pytest.param(line, id=f"{page.stem}-{line[:40]}")
-    for page in PAGES
-    for block in code_blocks(page, "bash")
-    for line in block.values[2].replace("\\\n", " ").splitlines()
-    if line.startswith("rlvr-trl ") and "…" not in line
-]
-
-
-def config_of(text, output_dir):
-    """The configuration that a block describes: an RLVRConfig, or the class that its first line names."""
-    named = re.match(r"# (\w+Config)\n", text)
-    config_class = getattr(rlvr_trl.trainer, named[1]) if named else RLVRConfig
-    settings = {"num_generations": 32} | yaml.safe_load(text)
-    settings.setdefault("per_device_train_batch_size", settings["num_generations"])
-    return config_class(output_dir=str(output_dir), bf16=False, use_cpu=True, report_to="none", **settings)
 
 
 def imported_names(text):
@@ -73,53 +40,16 @@ def imported_names(text):
     }
 
 
-@pytest.mark.parametrize(("page", "language", "text"), YAML_BLOCKS)
-def test_yaml_blocks_are_configurations(page, language, text, tmp_path):
-    config = config_of(text, tmp_path)
-    assert callable(config.build_advantages())
-    assert (config.build_rollouts() is None) == (config.rollouts is None)
-
-
-@pytest.mark.parametrize(("page", "language", "text"), PYTHON_BLOCKS)
-def test_python_blocks_compile_and_import_what_exists(page, language, text):
-    compile(text, str(page), "exec")
-    imported_names(text)
-
-
-def test_the_first_example_of_the_readme_runs(tmp_path):
-    """Before the change it is TRL's own example; after it, it trains: here a tiny model on a CPU, a step of it."""
-    (block,) = code_blocks(ROOT / "README.md", "diff")
-    lines = block.values[2].splitlines()
-    before, after = ("\n".join(line[1:] for line in lines if line[:1] in signs) for signs in (" -", " +"))
-    for line in before.splitlines():
-        assert line in trl.GRPOTrainer.__doc__
-    problems = tmp_path / "problems.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": f"{i}?"}], "solution": r"$\boxed{1}$"} for i in range(16)]
-    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    changes = {
-        '"trl-lib/DeepMath-103K"': f'"json", data_files="{problems}"',
-        '"Qwen/Qwen2.5-0.5B-Instruct"': f'"{save_text_model(tmp_path / "model")}"',
-        '"pass_at_4", ': f'"{tmp_path / "run"}", use_cpu=True, bf16=False, report_to="none", max_steps=1, '
-        'max_completion_length=2, save_strategy="no", ',
-    }
-    for written, here in changes.items():
-        assert after.count(written) == 1
-        after = after.replace(written, here)
-    names = {"__name__": "readme"}
-    exec(compile(after, "README.md", "exec"), names)
-    assert names["trainer"].state.global_step == 1
-
-
 @pytest.mark.parametrize("page", METHODS, ids=lambda page: page.name)
-def test_python_beside_yaml_makes_the_same(page, tmp_path):
-    blocks = [block.values[1:] for block in code_blocks(page, "yaml", "python")]
+def test_python_beside_yaml_makes_the_same(page):
+    blocks = [block[-2:] for block in page_blocks(page) if block.kind in ("yaml", "python")]
     pairs = [
         (first, second)
         for (one, first), (other, second) in zip(blocks, blocks[1:], strict=False)
         if (one, other) == ("yaml", "python")
     ]
     for described, written in pairs:
-        config, names = config_of(described, tmp_path), imported_names(written)
+        config, names = config_of(described), imported_names(written)
         for keyword in (node for node in ast.walk(ast.parse(written)) if isinstance(node, ast.keyword)):
             if keyword.arg in ("advantages", "rollouts"):
                 made = eval(compile(ast.Expression(keyword.value), str(page), "eval"), names)
@@ -128,7 +58,7 @@ def test_python_beside_yaml_makes_the_same(page, tmp_path):
 
 def test_every_registered_name_is_described():
     pages = "\n".join(page.read_text(encoding="utf-8") for page in METHODS)
-    blocks = [yaml.safe_load(block.values[2]) for block in YAML_BLOCKS if block.values[0] in METHODS]
+    blocks = [yaml.safe_load(block.text) for page in METHODS for block in page_blocks(page) if block.kind == "yaml"]
     used = set(re.findall(r"'name': '(\w+)'|'(?:advantages|rollouts|base)': '(\w+)'", str(blocks)))
     used = {name for pair in used for name in pair}
     for name in [*ESTIMATORS, *ALLOCATORS]:
@@ -166,18 +96,6 @@ def test_table_of_cumulative_advantages_is_what_the_estimators_give():
         assert [f"{total[c]:.2f}" for c in counts] == values.split(" | "), spec
 
 
-@pytest.mark.parametrize("page", [CONCEPTS, ROOT / "docs/add_a_method.md"], ids=lambda page: page.stem)
-def test_pages_that_run_from_top_to_bottom(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = "\n".join(block.values[2] for block in code_blocks(page, "python"))
-    exec(compile(text, str(page), "exec"), {"__name__": page.stem})
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_those_of_the_command_line(command):
-    assert _parser().parse_args(shlex.split(command)[1:]).run
-
-
 def commands(parser, name="rlvr-trl"):
     """Every command that a parser knows and that has no commands of its own."""
     nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
@@ -211,7 +129,7 @@ def on_processes(count, **settings):
 
 def test_breadth_of_the_concepts_is_what_the_trainer_prints():
     text = CONCEPTS.read_text(encoding="utf-8")
-    (settings,) = (yaml.safe_load(block.values[2]) for block in code_blocks(CONCEPTS, "yaml"))
+    (settings,) = (yaml.safe_load(block.text) for block in page_blocks(CONCEPTS) if block.kind == "yaml")
     assert describe_batch(on_processes(2, **settings)) in text
     sums = re.findall(r"(\d+) ([×/]) (\d+) = (\d+) \|", text)
     assert len(sums) == 4
@@ -222,9 +140,10 @@ def test_breadth_of_the_concepts_is_what_the_trainer_prints():
 
 
 def test_batch_of_the_quickstart_is_what_the_trainer_prints():
+    program = next(block.text for block in page_blocks(QUICKSTART) if block.kind == "python")
     (call,) = (
         node
-        for node in ast.walk(ast.parse(code_blocks(QUICKSTART, "python")[0].values[2]))
+        for node in ast.walk(ast.parse(program))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "PassAtKConfig"
     )
     names = ("num_generations", "prompts_per_batch", "per_device_train_batch_size")

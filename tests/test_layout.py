@@ -1,4 +1,4 @@
-"""The layout: imports run one way, without circles, and a name stands for one thing in the package."""
+"""The layout: imports run one way, without circles, a name stands for one thing in the package, and text is UTF-8."""
 
 import ast
 from collections import defaultdict
@@ -191,3 +191,28 @@ def test_no_class_or_function_is_defined_in_two_files():
         for name in defined(module):
             places[name].append(module)
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+# --- text ---
+
+
+def in_the_encoding_of_the_machine(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in the encoding of the locale, which another machine may not have."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    named = {keyword.arg for keyword in call.keywords}
+    words = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    binary = name == "open" and any("b" in word and set(word) <= set("rwabx+") for word in words)
+    elsewhere = ast.unparse(call.func) in ("os.open", "Image.open", "image.open")
+    reads = name in ("open", "read_text", "write_text") and not binary and not elsewhere
+    starts = name in ("run", "Popen", "check_output") and "text" in named
+    return (reads or starts) and "encoding" not in named
+
+
+def test_text_is_read_and_written_as_utf_8():
+    found = [
+        f"{FILES[module].relative_to(ROOT)}:{node.lineno}"
+        for module in FILES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and in_the_encoding_of_the_machine(node)
+    ]
+    assert found == []

@@ -349,13 +349,3 @@ def test_configurations_that_cannot_work(make_trainer, held_out, config, message
     trainer = make_trainer(**config)
     with pytest.raises(ValueError, match=message):
         PassAtKCallback(trainer, held_out, num_samples=8, every=1)
-
-
-def test_the_page_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs/callbacks.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(code, "docs/callbacks.md", "exec"), names)
-    assert [entry["step"] for entry in names["callback"].history] == [0, 2, 4]
-    assert names["trainer"].state.best_global_step in (2, 4)

@@ -222,8 +222,7 @@ def _rewards_of(benchmarks: dict[str, tuple[str | None, Any]], reward: str | Non
 
 def _show_results(run_dir: str) -> None:
     """Writes the summary and the curves of a run, and prints its tables."""
-    from rich.console import Console
-
+    from ..terminal import print_tables
     from .display import plot_pass_at_k, result_tables
     from .results import OVERALL, pooled
     from .store import RESULTS, load_results, summarize
@@ -234,9 +233,7 @@ def _show_results(run_dir: str) -> None:
         results[OVERALL] = pooled(results.values())
     pictures = [Path(run_dir) / f"pass_at_k.{kind}" for kind in ("png", "svg")]
     plot_pass_at_k(results, *pictures, title="pass@k, 95 % intervals over problems")
-    console = Console()
-    for table in result_tables(summary):
-        console.print(table)
+    print_tables(*result_tables(summary))
     print(f"{Path(run_dir) / RESULTS}, {', '.join(picture.name for picture in pictures)}")
 
 
@@ -265,8 +262,7 @@ def _run_score(args: argparse.Namespace) -> None:
 
 
 def _run_compare(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
+    from ..terminal import print_tables
     from .comparison import compare_runs
     from .display import comparison_table
     from .store import load_results
@@ -277,5 +273,4 @@ def _run_compare(args: argparse.Namespace) -> None:
         runs = [{"run": run, "comparisons": [row._asdict() for row in rows]} for run, rows in comparisons.items()]
         print(json.dumps({"reference": args.reference, "runs": runs}, indent=2))
         return
-    for run, rows in comparisons.items():
-        Console().print(comparison_table(args.reference, run, rows))
+    print_tables(*(comparison_table(args.reference, run, rows) for run, rows in comparisons.items()))

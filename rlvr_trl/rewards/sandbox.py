@@ -232,7 +232,7 @@ def limit(memory_limit_mb: int | None = None):
 
     if sys.platform.startswith("linux"):
         if memory_limit_mb is not None:
-            with open("/proc/self/statm") as file:
+            with open("/proc/self/statm", encoding="utf-8") as file:
                 in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             _lower(resource.RLIMIT_AS, in_use + memory_limit_mb * 2**20)
         _restrict_files()

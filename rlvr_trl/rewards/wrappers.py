@@ -84,7 +84,7 @@ class NoisyReward(RewardWrapper):
 
     Example:
     ```python
-    trainer = GRPOTrainer(model, reward_funcs=NoisyReward(maze_reward, share=0.3), ...)
+    trainer = GRPOTrainer(..., reward_funcs=NoisyReward(maze_reward, share=0.3))
     ```
     """
 
@@ -181,7 +181,7 @@ class WeightedReward:
 
     Example:
     ```python
-    trainer = GRPOTrainer(model, reward_funcs=WeightedReward({math_reward: 0.9, boxed_format_reward: 0.1}), ...)
+    trainer = GRPOTrainer(..., reward_funcs=WeightedReward({math_reward: 0.9, boxed_format_reward: 0.1}))
     ```
     """
 

@@ -17,7 +17,7 @@ from ..data.reading import as_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..registry import did_you_mean
 from ..rewards import maze_reward
-from ..terminal import literal
+from ..terminal import literal, print_tables
 from .maze_model import build_model, build_tokenizer
 from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
 from .warmup import warm_up
@@ -112,7 +112,7 @@ def run_demo(
         folder / "pass_at_k.png",
         title="Held-out mazes: pass@k after training",
     )
-    console.print(make_table(results, rollouts))
+    print_tables(make_table(results, rollouts))
     console.print(conclusion)
     seconds = time.perf_counter() - start
     console.print(f"Wrote {literal(str(folder))}/results.json, pass_at_k.png and the models in {seconds:.0f} s.")
@@ -140,7 +140,7 @@ def _claim_folder(folder: Path, settings: DemoSettings) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # they would not belong to the models of this run
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -169,7 +169,7 @@ def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds
         },
         "logs": logs,
     }
-    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float]) -> Table:

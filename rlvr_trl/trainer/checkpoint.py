@@ -41,7 +41,7 @@ INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an u
 def is_complete(checkpoint: str | os.PathLike) -> bool:
     """Whether a checkpoint was written to the end. Stock TRL, killed while saving, leaves an incomplete one."""
     try:
-        state = json.loads((Path(checkpoint) / TRAINER_STATE).read_text())
+        state = json.loads((Path(checkpoint) / TRAINER_STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return "global_step" in state

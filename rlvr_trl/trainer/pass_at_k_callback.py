@@ -37,7 +37,7 @@ class PassAtKCallback(TrainerCallback):
     the same with and without it, except for the random state inside vLLM, which cannot be restored.
 
     ```python
-    trainer = RLVRTrainer(…, args=RLVRConfig(…, eval_strategy="steps", eval_steps=50, save_steps=50,
+    trainer = RLVRTrainer(..., args=RLVRConfig(..., eval_strategy="steps", eval_steps=50, save_steps=50,
                           load_best_model_at_end=True, metric_for_best_model="eval_pass@32"))
     trainer.add_callback(PassAtKCallback(trainer, test_set, num_samples=32))
     trainer.train()

@@ -74,7 +74,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     trainer = RLVRTrainer(
         model="Qwen/Qwen2.5-Math-1.5B",
         reward_funcs=accuracy_reward,
-        args=RLVRConfig("Qwen2.5-Math-1.5B-RLVR", num_generations=16),
+        args=RLVRConfig("Qwen2.5-Math-1.5B-RLVR", num_generations=16, prompts_per_batch=64),
         train_dataset=load_dataset("trl-lib/DeepMath-103K", split="train"),
         advantages=PassAtK(k=8),
         rollouts=DARS("hardness_weighted", max_generations=32),

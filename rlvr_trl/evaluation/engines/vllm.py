@@ -141,7 +141,7 @@ def _lora_rank(adapter: str) -> int:
     file = Path(adapter) / "adapter_config.json"
     if not file.exists():
         raise ValueError(f"adapter={adapter!r} has no adapter_config.json; it must be a folder saved by PEFT.")
-    rank = json.loads(file.read_text())["r"]
+    rank = json.loads(file.read_text(encoding="utf-8"))["r"]
     if rank > LORA_RANKS[-1]:
         raise ValueError(f"The adapter {adapter!r} has rank {rank}; vLLM takes at most {LORA_RANKS[-1]}.")
     return min(size for size in LORA_RANKS if size >= rank)
