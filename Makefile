@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 # Installed first and pinned: an open range would replace a CPU build by the newest one with all of CUDA.
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 READY_VLLM := $(VENV_VLLM)/.ready
 PYTEST := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
-.PHONY: demo test test-fast test-benchmarks test-vllm docs benchmark lint clean
+.PHONY: demo test test-fast test-benchmarks test-versions test-lowest test-newest test-vllm docs benchmark lint clean
 
 demo: $(READY)
 	$(VENV)/bin/rlvr-trl demo $(ARGS)
@@ -25,6 +26,17 @@ test-fast: $(READY) lint
 # What tests the scripts of benchmarks/ and nothing of the package; CI runs it after `make test`
 test-benchmarks: $(READY)
 	$(PYTEST) tests/benchmarks $(ARGS)
+
+# The fast tests on the lowest and on the newest trl, transformers, accelerate and peft that pyproject.toml admits, in
+# environments of their own
+test-versions: test-lowest test-newest
+
+test-lowest test-newest: test-%:
+	mkdir -p .venv-$*
+	$(PYTHON) tests/constraints_of_range.py $* > .venv-$*/constraints.txt
+	$(MAKE) VENV=.venv-$* CONSTRAINTS=.venv-$*/constraints.txt .venv-$*/.ready
+	.venv-$*/bin/python -m pip freeze | grep -E '^(trl|transformers|accelerate|peft)=='
+	$(subst $(VENV)/,.venv-$*/,$(PYTEST)) -m "not slow" $(ARGS)
 
 # With a real vLLM on the CPU, in an environment of its own: docs/vllm.md
 test-vllm: $(READY_VLLM)
@@ -47,7 +59,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(TORCH)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(CONSTRAINTS)
 	touch $(READY)
 
 $(READY_VLLM): pyproject.toml constraints-vllm.txt
@@ -57,4 +69,4 @@ $(READY_VLLM): pyproject.toml constraints-vllm.txt
 	touch $(READY_VLLM)
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) build dist site *.egg-info
+	rm -rf $(VENV) $(VENV_VLLM) .venv-lowest .venv-newest build dist site *.egg-info

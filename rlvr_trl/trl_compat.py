@@ -69,7 +69,7 @@ __all__ = [
 TESTED_TRL = ("1.16",)
 TESTED = {
     "trl": f"trl=={TESTED_TRL[-1]}.*",
-    "transformers": "transformers>=5.10,<5.24",
+    "transformers": "transformers>=5.10.1,<5.25",
     "accelerate": "accelerate==1.15.*",
     "torch": "torch==2.13.*",
     "vllm": "trl[vllm]",
