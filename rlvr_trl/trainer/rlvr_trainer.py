@@ -315,7 +315,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 f"The advantage estimator {self.advantages!r} must return a tensor of shape "
                 f"{tuple(groups.rewards.shape)}, one advantage per completion, got {found}."
             )
-        advantages = torch.where(groups.scored, advantages.detach(), 0.0).to(groups.rewards.dtype)
+        advantages = advantages.detach().to(groups.rewards.device)
+        advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
         if not advantages.isfinite().all():
             raise ValueError(
                 f"The advantage estimator {self.advantages!r} returned {int((~advantages.isfinite()).sum())} "
@@ -328,7 +329,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         rows = rows.to(advantages.device)
         batch = batch | {"advantages": advantages[rows]}  # (B,)
         if self._rows_in_loss is not None:
-            in_loss = self._rows_in_loss(groups)[rows]  # (B,)
+            in_loss = self._rows_in_loss(groups).to(rows.device)[rows]  # (B,)
             tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()
             batch |= {"in_loss": in_loss, "num_items_in_batch": self.accelerator.gather(tokens).sum()}
         return batch
