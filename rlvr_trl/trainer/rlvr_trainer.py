@@ -22,6 +22,7 @@ from . import metrics
 from .batch_layout import loss_mask
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
+from .nonfinite import ChecksGradients
 from .optimizer_step import TrainsInPasses
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
@@ -167,6 +168,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 environment_factory=environment_factory,
             )
         check_attributes(self)
+        self.add_callback(ChecksGradients(self))
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]
