@@ -8,7 +8,6 @@ prefers and without that of cuDNN. Each runs twice: the first time its shape is 
 that is not finite is repeated with each kernel alone, without padding on the left, and one column wider.
 """
 
-import gc
 import tempfile
 import time
 from argparse import Namespace
@@ -38,7 +37,7 @@ SIZES = {
 
 
 def run(size: str, device: str, save: Callable) -> None:
-    save("settings", SIZES[size] | {"rows": 2, "head": 64})
+    save("settings", SIZES[size] | {"rows": 2, "head": 64, "cudnn": torch.backends.cudnn.version()})
     save("calls", calls(SIZES[size], device))
     rows, suspect = passes(size, device, lambda rows: save("passes", rows))
     if suspect is not None:
@@ -51,7 +50,7 @@ def calls(settings: dict, device: str) -> list[dict]:
     for width in settings["widths"]:
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         padding = torch.arange(width, device=device) >= torch.tensor([[0], [width // 8]], device=device)  # (2, L)
-        masks = {"none, causal": None, "causal": causal.expand(2, 1, -1, -1)}
+        masks = {"none, causal": None, "causal": causal.expand(2, 1, -1, -1).contiguous()}
         masks["causal, left padding"] = causal & padding[:, None, None]
         for name, mask in masks.items():
             found = {kernel: call(kernel, mask, width, settings["heads"], device) for kernel in settings["kernels"]}
@@ -119,7 +118,6 @@ def closer_look(trainer, one: dict, wider: dict, kernels: list[str], device: str
 
 def one_pass(trainer, one: dict, device: str, context=None) -> dict:
     """Loss, seconds, and the parameters whose gradients are not finite."""
-    gc.collect()
     trainer.model.zero_grad(set_to_none=False)
     optimizer_phase.synchronize(torch.device(device))
     began = time.perf_counter()

@@ -173,7 +173,8 @@ def attention_table(saved: dict) -> str:
         for row in saved["calls"]
     ]
     text = "Values that are not finite in the gradients of query, key and value, of one call with finite inputs in "
-    text += f"bfloat16, by kernel:\n\n{markdown(['width', 'mask', *kernels], rows)}"
+    text += f"bfloat16, by kernel; cuDNN {saved['settings']['cudnn'] or 'absent'}:\n\n"
+    text += markdown(["width", "mask", *kernels], rows)
     if "passes" in saved:
         text += f"\n\n{passes_table(saved['passes'])}"
     if "suspect" in saved:

@@ -46,10 +46,11 @@ class ChecksGradients(TrainerCallback):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        accelerator = self.trainer.accelerator
+        accelerator, model = self.trainer.accelerator, self.trainer.model
         if accelerator.scaler is not None:
             return
-        name, error = _first_gradient_not_finite(self.trainer.model), None
+        assert model is not None
+        name, error = _first_gradient_not_finite(model), None
         if name is not None:
             error = FloatingPointError(
                 f"The gradient of {name} is not finite before optimizer step {state.global_step + 1}, though the loss "

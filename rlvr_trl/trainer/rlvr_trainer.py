@@ -159,7 +159,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
                 reward_processing_classes=reward_processing_classes,
-                callbacks=callbacks,
+                callbacks=[*(callbacks or []), ChecksGradients(self)],
                 optimizers=optimizers,
                 quantization_config=quantization_config,
                 peft_config=peft_config,
@@ -168,7 +168,6 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 environment_factory=environment_factory,
             )
         check_attributes(self)
-        self.add_callback(ChecksGradients(self))
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]
