@@ -54,6 +54,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 from trl import GRPOConfig, GRPOTrainer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl.attention import without_cudnn_attention
 from rlvr_trl.testbed import build_tokenizer
 
 
@@ -134,6 +135,14 @@ class Stock(ReadyBatch, GRPOTrainer):
     pass
 
 
+class StockWithoutCudnn(Stock):
+    """With the attention kernels that RLVRTrainer uses in passes of its own."""
+
+    @without_cudnn_attention()
+    def training_step(self, *args, **kwargs):
+        return super().training_step(*args, **kwargs)
+
+
 class Ours(ReadyBatch, RLVRTrainer):
     pass
 
@@ -155,7 +164,7 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
         "report_to": "none",
         "disable_tqdm": True,
     }
-    if variant in ("stock", "trim_padding"):
+    if variant in ("stock", "stock_without_cudnn", "trim_padding"):
         settings["gradient_accumulation_steps"] = num_rows // options.micro_batch
     else:
         settings["prompts_per_batch"] = num_rows // GENERATIONS
@@ -163,15 +172,27 @@ def build_trainer(variant: str, options, num_rows: int, max_length: int, output_
         settings["trim_padding"] = True
     if variant == "token_budget":
         settings["max_tokens_per_micro_batch"] = BUDGET * (options.prompt_length + max_length)
-    trainer_class, config_class = (Stock, GRPOConfig) if variant == "stock" else (Ours, RLVRConfig)
+    stock = {"stock": Stock, "stock_without_cudnn": StockWithoutCudnn}
+    trainer_class, config_class = stock.get(variant, Ours), GRPOConfig if variant in stock else RLVRConfig
     with contextlib.redirect_stdout(io.StringIO()):  # our table says how the batch is made up
-        return trainer_class(
+        trainer = trainer_class(
             model=build_model(options, options.prompt_length + max_length),
             reward_funcs=no_reward,
             args=config_class(output_dir, **settings),
             train_dataset=Dataset.from_dict({"prompt": ["S"] * (num_rows // GENERATIONS)}),
             processing_class=build_tokenizer(),
         )
+    if options.checkpointing:
+        enable_checkpointing(trainer.model)
+    return trainer
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """As the training loop does at its beginning; here it never begins."""
+    # transformers renamed it after 5.17
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def build_model(options, max_positions: int) -> PreTrainedModel:
@@ -251,12 +272,12 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
     seconds, gradients, peaks = {name: [] for name in variants}, {}, {}
     # the first round on a GPU compiles kernels and measures memory, for which it empties torch's cache
     for repeat in range(-1 if on_gpu else 0, options.repeats):
-        first = repeat % len(variants)
+        first = max(repeat, 0) % len(variants)
         for name in variants[first:] + variants[:first]:  # another variant begins each round
             before = begin_peak() if repeat < 0 else 0
             pair = optimizer_phase(trainers[name], [batch])
             if repeat < 0:
-                peaks[name] = round((torch.cuda.max_memory_allocated() - before) / MIB, 1)
+                peaks[name] = round((torch.cuda.max_memory_allocated() - before) / MIB, 1), round(pair[0], 3)
             else:
                 seconds[name].append(pair)
             if name not in gradients:
@@ -267,10 +288,10 @@ def measure_time(options, lengths: torch.Tensor, variants: tuple[str, ...], outp
         row = {"gradient_error": relative_error(gradients[name], gradients["stock"])}
         row |= speed(seconds[name], seconds["stock"])
         if on_gpu:
-            row["peak_mib"] = peaks[name]
+            row["peak_mib"], row["first_seconds"] = peaks[name]
         if exact is not None:
             row["error_to_reference"] = relative_error(gradients[name], exact)
-        if name != "stock":
+        if name not in ("stock", "stock_without_cudnn"):
             row["padding_share"] = round(trainers[name]._plan.padding_share, 4)
         measured["variants"][name] = row
     return measured

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 def lowest_versions() -> dict[str, str]:
     """The lower end of the range of each library of `RANGED`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = project["dependencies"] + [each for extra in project["optional-dependencies"].values() for each in extra]
+    required = project["dependencies"] + [
+        each for extra in project["optional-dependencies"].values() for each in extra
+    ]
     found = (re.match(r"([a-z]+)>=([0-9.]+)", each) for each in required)
     return {each[1]: each[2] for each in found if each and each[1] in RANGED}
 

@@ -7,6 +7,7 @@ from tiny_training import build, flat_weights, planned_batch, sample, share_of_r
 
 from rlvr_trl import RLVRTrainer
 from rlvr_trl.advantages import PassAtK
+from rlvr_trl.attention import without_cudnn_attention
 from rlvr_trl.rollouts import DARS
 
 
@@ -71,3 +72,39 @@ def test_a_run_on_cuda_resumes(settings, mazes, tokenizer):
     again = build(RLVRTrainer, changed, mazes, tokenizer, **options)
     again.train(resume_from_checkpoint=f"{changed['output_dir']}/checkpoint-1")
     torch.testing.assert_close(flat_weights(again.model).cpu(), whole, rtol=1e-4, atol=1e-6)
+
+
+class OnTheCPU:
+    """An estimator that leaves every second completion out of the loss, and whose tensors are on the CPU."""
+
+    drops_rows = True
+
+    def __call__(self, groups):
+        return torch.arange(len(groups.rewards)) - 1.5
+
+    def rows_in_loss(self, groups):
+        return torch.arange(len(groups.rewards)) % 2 == 0
+
+
+@pytest.mark.parametrize("rollouts", [None, UNEVEN], ids=["equal", "ragged"])
+def test_an_estimator_on_the_cpu_trains_on_cuda(settings, mazes, tokenizer, rollouts):
+    changed = settings | {"prompts_per_batch": 4, "max_steps": 1}
+    trainer = build(
+        RLVRTrainer, changed, mazes, tokenizer, share_of_right_moves, advantages=OnTheCPU(), rollouts=rollouts
+    )
+    batch = sample(trainer, mazes, 4)
+    assert batch["advantages"].is_cuda and batch["in_loss"].is_cuda
+    assert batch["in_loss"].sum() == (len(batch["in_loss"]) + 1) // 2
+    trainer.train()
+
+
+def test_attention_of_padded_rows_has_a_finite_gradient_on_cuda():
+    """At a width with which cuDNN's has not (https://github.com/pytorch/pytorch/issues/196678)."""
+    width = 960
+    mask = torch.ones(width, width, dtype=torch.bool, device="cuda").tril()[None, None].clone()
+    mask[..., :100] = False  # padding: the first queries have no key
+    inputs = [torch.randn(1, 2, width, 64, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in "qkv"]
+    with without_cudnn_attention():
+        out = torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=mask)
+    gradients = torch.autograd.grad(out, inputs, torch.randn_like(out) * mask.any(dim=-1, keepdim=True))
+    assert all(gradient.isfinite().all() for gradient in gradients)

@@ -51,6 +51,14 @@ def test_a_loss_that_is_not_finite(fail):
     assert all(text.startswith(cause) for text in said), said
 
 
+def test_a_gradient_that_is_not_finite(fail):
+    said, _ = fail("gradient", "--on", "1")
+    cause = (
+        r"process 1 failed with FloatingPointError: The gradient of \S+ is not finite before optimizer step 3, though"
+    )
+    assert all(re.match(cause, text) for text in said), said
+
+
 def test_a_batch_that_is_not_finite(fail):
     said, _ = fail("batch", "--on", "0", "--trim")
     cause = "process 0 failed with FloatingPointError: The loss of optimizer step 3 is nan. `old_per_token_logps` of"

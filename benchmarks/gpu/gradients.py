@@ -2,7 +2,8 @@
 
 The reference is the loss written out for one row at a time, without padding, on a model with the same weights in
 another precision: float64 on the CPU for a tiny model, float32 on the card for a large one. The model's own code
-computes norms and rotations in float32, also there.
+computes norms and rotations in float32, also there. The loss, and the sum over rows, are in float32 at least: with
+weights in bfloat16, "row by row" has the rounding of the model alone, and a trainer that of its sums as well.
 """
 
 import tempfile
@@ -13,6 +14,8 @@ import optimizer_phase
 import torch
 from transformers import AutoModelForCausalLM
 
+from rlvr_trl.attention import without_cudnn_attention
+
 
 EPSILON = 0.2  # TRL's default for both clips
 MICRO_BATCHES = (1, 3, 8, 64)
@@ -22,6 +25,7 @@ SIZES = {
 }
 
 
+@without_cudnn_attention()  # every row has another shape
 def row_by_row(model, batch: dict, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
     """
     The gradient of the loss "dapo" (arXiv 2503.14476, Eq. 8) of a batch, row by row, on a copy of the model.
@@ -38,19 +42,22 @@ def row_by_row(model, batch: dict, dtype: torch.dtype, device: str) -> list[torc
         exact = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
     exact.load_state_dict({name: value.to(device, dtype) for name, value in model.state_dict().items()})
     batch = {name: value.to(device) for name, value in batch.items()}
-    total = batch["completion_mask"].sum()
+    total, precise = batch["completion_mask"].sum(), torch.promote_types(dtype, torch.float32)
+    weights = list(exact.parameters())
+    sums = [torch.zeros_like(weight, dtype=precise) for weight in weights]
     for row in range(len(batch["prompt_ids"])):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         kept = batch["completion_mask"][row].bool()
-        completion, old = batch["completion_ids"][row][kept], batch["old_per_token_logps"][row][kept].to(dtype)
+        completion, old = batch["completion_ids"][row][kept], batch["old_per_token_logps"][row][kept].to(precise)
         ids = torch.cat([prompt, completion])[None]
-        logits = exact(input_ids=ids, logits_to_keep=len(completion) + 1).logits[0, :-1].to(dtype)  # (T, V)
+        logits = exact(input_ids=ids, logits_to_keep=len(completion) + 1).logits[0, :-1].to(precise)  # (T, V)
         logps = torch.log_softmax(logits, dim=-1).gather(1, completion[:, None]).squeeze(1)  # (T,)
-        ratio, advantage = torch.exp(logps - old), batch["advantages"][row].to(dtype)
+        ratio, advantage = torch.exp(logps - old), batch["advantages"][row].to(precise)
         clipped = ratio.clamp(1 - EPSILON, 1 + EPSILON)
         loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / total
-        loss.backward()
-    return [weight.grad for weight in exact.parameters()]
+        for summed, gradient in zip(sums, torch.autograd.grad(loss, weights), strict=True):
+            summed += gradient
+    return sums
 
 
 def run(size: str, dtype: str, device: str, save: Callable) -> None:

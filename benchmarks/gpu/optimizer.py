@@ -25,11 +25,14 @@ from . import gradients
 PEAK = 989e12  # FLOP/s of an H100 SXM or H200, dense bfloat16
 QWEN2_05B = {"hidden": 896, "layers": 24, "kv_heads": 2, "intermediate": 4864, "vocabulary": 151_936}
 SIZES = {
-    "card": QWEN2_05B | {"rows": 64, "max_length": 3072, "prompt_length": 256, "micro_batch": 8, "repeats": 3},
+    "card": QWEN2_05B | {"rows": 64, "max_length": 3072, "prompt_length": 256, "micro_batch": 8, "repeats": 2},
     "toy": {"hidden": 32, "layers": 1, "kv_heads": None, "intermediate": None, "vocabulary": 64}
     | {"rows": 16, "max_length": 32, "prompt_length": 8, "micro_batch": 8, "repeats": 1},
 }
-VARIANTS = {"log-normal": tuple(optimizer_phase.VARIANTS), "equal": ("stock", "trim_padding", "prompts_per_batch")}
+VARIANTS = {
+    "log-normal": ("stock", "stock_without_cudnn", "trim_padding", "prompts_per_batch", "token_budget"),
+    "equal": ("stock", "stock_without_cudnn", "prompts_per_batch"),
+}
 
 
 def model_flops(model, batch: dict) -> float:
@@ -44,7 +47,7 @@ def model_flops(model, batch: dict) -> float:
 
 
 def run(size: str, checkpointing: bool, device: str, save: Callable) -> None:
-    """Log-normal and equal lengths, with or without gradient checkpointing; each is saved when it is done."""
+    """Equal and log-normal lengths, or the latter with gradient checkpointing; each is saved when it is done."""
     torch.set_float32_matmul_precision("highest")  # of the reference; nothing else is in float32
     settings = SIZES[size] | {"device": device, "dtype": "bfloat16" if size == "card" else "float32"}
     settings |= {"checkpointing": checkpointing}
@@ -52,11 +55,14 @@ def run(size: str, checkpointing: bool, device: str, save: Callable) -> None:
     options = Namespace(**settings)
     mean = options.max_length / 4
     all_lengths = {
-        "log-normal": optimizer_phase.log_normal_lengths(options.rows, options.max_length, mean),
         "equal": torch.full((options.rows,), round(mean)),
+        "log-normal": optimizer_phase.log_normal_lengths(options.rows, options.max_length, mean),
     }
+    if checkpointing:  # equal lengths say nothing new with it
+        del all_lengths["equal"]
     for name, lengths in all_lengths.items():
         save(name, measure_in_memory(options, lengths, VARIANTS[name]))
+        gc.collect()
 
 
 def measure_in_memory(options: Namespace, lengths: torch.Tensor, variants: tuple[str, ...]) -> dict:
@@ -76,12 +82,13 @@ def measure_in_memory(options: Namespace, lengths: torch.Tensor, variants: tuple
 
 def measure(options: Namespace, lengths: torch.Tensor, variants: tuple[str, ...]) -> dict:
     counted = {}
+    is_exact = not options.checkpointing and lengths.min() < lengths.max()  # else stock TRL is enough to compare with
 
     def reference(model, batch):
         counted["flops"] = model_flops(model, batch)
         counted["tokens"] = int(batch["prompt_mask"].sum() + batch["completion_mask"].sum())
         counted["parameters"] = sum(weight.numel() for weight in model.parameters())
-        return gradients.row_by_row(model, batch, torch.float32, options.device)
+        return gradients.row_by_row(model, batch, torch.float32, options.device) if is_exact else None
 
     with tempfile.TemporaryDirectory() as folder:
         measured = optimizer_phase.measure_time(options, lengths, variants, folder, reference)

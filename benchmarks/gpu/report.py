@@ -19,6 +19,7 @@ KS = ("1", "2", "4", "8", "16", "32", "64")
 VARIANTS = {
     "row by row": "row by row",
     "stock": "stock TRL",
+    "stock_without_cudnn": "stock TRL without cuDNN's attention",
     "trim_padding": "`trim_padding=True`",
     "prompts_per_batch": "`prompts_per_batch`",
     "token_budget": "and a token budget",
@@ -33,7 +34,7 @@ What one command measures on one GPU. It needs no network and no more than the t
 ```bash
 python benchmarks/gpu/pack.py                                # here: the wheels that the machine lacks, into .whl
 python3 benchmarks/gpu/run.py --output results.json          # there, in at most nine minutes
-python benchmarks/gpu/report.py results.json                 # here: this page
+python benchmarks/gpu/report.py results.json                 # here: this page; --note says what one should know
 ```
 
 `pack.py` says how the wheels are installed there. `--size toy` rehearses all of it on a CPU.
@@ -48,20 +49,19 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def tests_table(saved: dict) -> str:
-    kinds = {
-        "pieces": "estimators, passes, stages, checkpoints",
-        "methods": "two updates of a method of the maze table",
-    }
-    rows, failures = [], []
-    for name, label in kinds.items():
-        if name in saved:
-            found = saved[name]
-            ended = "" if found["exit_code"] is not None else " (out of time)"
-            rows.append(
-                [label + ended, *(str(found[key]) for key in ("passed", "skipped")), str(len(found["failed"]))]
-            )
-            failures += [f"- failed: `{test}`: {_one_line(message)}" for test, message in found["failed"].items()]
-    return "\n".join([markdown(["tests that need a GPU", "passed", "skipped", "failed"], rows), "", *failures]).strip()
+    found = saved["pieces"]
+    ended = "" if found["exit_code"] is not None else " (out of time)"
+    row = ["estimators, passes, stages, checkpoints" + ended]
+    row += [*(str(found[key]) for key in ("passed", "skipped")), str(len(found["failed"]))]
+    causes = {}
+    for test, message in found["failed"].items():
+        causes.setdefault(_one_line(message), []).append(test.partition("[")[0])
+    failures = [
+        f"- failed, {len(tests)} of {', '.join(f'`{test}`' for test in sorted(set(tests)))}: {cause}"
+        for cause, tests in causes.items()
+    ]
+    header = ["tests that need a GPU", "passed", "skipped", "failed"]
+    return "\n".join([markdown(header, [row]), "", *failures]).strip()
 
 
 def gradients_table(saved: dict) -> str:
@@ -84,7 +84,7 @@ def gradients_table(saved: dict) -> str:
 
 def optimizer_table(saved: dict) -> str:
     settings, lines = saved["settings"], []
-    header = ["", "seconds", "times faster", "padding", "peak GiB", "tokens/s", "utilization"]
+    header = ["", "seconds", "the first time", "times faster", "padding", "peak GiB", "tokens/s", "utilization"]
     header += ["error to float32", "to stock"]
     for name in ("log-normal", "equal"):
         if name not in saved:
@@ -96,12 +96,13 @@ def optimizer_table(saved: dict) -> str:
                 [
                     VARIANTS[variant],
                     f"{row['median_seconds']:.2f}",
+                    f"{row['first_seconds']:.2f}" if "first_seconds" in row else "",
                     f"{row['times_faster']:.2f}",
                     f"{row['padding_share']:.0%}" if "padding_share" in row else "",
                     f"{row['peak_mib'] / 1024:.1f}" if "peak_mib" in row else "",
                     f"{row['tokens_per_second']:,.0f}",
                     f"{row['utilization']:.1%}",
-                    f"{row['error_to_reference']:.1e}",
+                    f"{row['error_to_reference']:.1e}" if "error_to_reference" in row else "",
                     f"{row['gradient_error']:.1e}" if variant != "stock" else "",
                 ]
             )
@@ -139,7 +140,8 @@ def mazes_table(saved: dict) -> str:
     title = (
         f"{settings['size']}×{settings['size']} mazes, {warm['parameters'] / 1e6:.1f} million parameters, warmed up "
         f"for {warm['seconds']:.0f} s; {settings['prompts']} prompts a batch, learning rate "
-        f"{settings['learning_rate']:g} for all, tested on {settings['test_mazes']} mazes × {settings['samples']}:\n\n"
+        f"{settings['learning_rate']:g} for all, tested on {settings['test_mazes']} mazes × {settings['samples']}. "
+        f"{how_short(methods)}\n\n"
     )
     table = markdown(["", *(f"pass@{k}" for k in ks), "token entropy", "steps", "seconds", "completions"], rows)
     minus = [
@@ -153,15 +155,73 @@ def mazes_table(saved: dict) -> str:
     return title + table + ("\n\n" + "\n".join(minus) if minus else "")
 
 
+def how_short(methods: dict) -> str:
+    trained = [row for row in methods.values() if "steps" in row]
+    if not trained:
+        return "No method ended:"
+    steps, seconds = ([row[key] for row in trained] for key in ("steps", "train_seconds"))
+    return (
+        f"The training is short, {min(steps)} to {max(steps)} steps in {min(seconds):.0f} to {max(seconds):.0f} "
+        "seconds, with one seed:"
+    )
+
+
+def attention_table(saved: dict) -> str:
+    kernels = saved["settings"]["kernels"]
+    rows = [
+        [str(row["width"]), row["mask"], *(not_finite(row["kernels"][name]) for name in kernels)]
+        for row in saved["calls"]
+    ]
+    text = "Values that are not finite in the gradients of query, key and value, of one call with finite inputs in "
+    text += f"bfloat16, by kernel; cuDNN {saved['settings']['cudnn'] or 'absent'}:\n\n"
+    text += markdown(["width", "mask", *kernels], rows)
+    if "passes" in saved:
+        text += f"\n\n{passes_table(saved['passes'])}"
+    if "suspect" in saved:
+        rows = [[name, str(found.get("parameters", found.get("error")))] for name, found in saved["suspect"].items()]
+        text += "\n\nThe first of them with such a gradient, with one kernel alone, and with others changed:\n\n"
+        text += markdown(["", "parameters with a gradient that is not finite"], rows)
+    return text
+
+
+def not_finite(found: dict) -> str:
+    return "no kernel" if "error" in found else ", ".join(f"{count:,}" for count in found["gradients"])
+
+
+def passes_table(passes: list[dict]) -> str:
+    text = "The passes under a token budget, of the model of part 2, with the kernels that torch prefers and without "
+    text += (
+        "cuDNN's: how many parameters have a gradient that is not finite, and seconds, the first time and again.\n\n"
+    )
+    header = ["rows", "width", "mod 128", "padding", "not finite", "seconds", "not finite without cuDNN", "seconds"]
+    rows = []
+    for row in passes:
+        cells = [str(row["rows"]), str(row["width"]), str(row["width"] % 128), "yes" if row["padded"] else "no"]
+        for tries in (row["preferred"], row["without_cudnn"]):
+            seconds = (f"{one['seconds']:.2f}" if "seconds" in one else "error" for one in tries)
+            cells += [str(tries[0].get("parameters", "error")), ", ".join(seconds)]
+        rows.append(cells)
+    return text + markdown(header, rows)
+
+
 def generation_table(saved: dict) -> str:
     settings = saved["settings"]
     found = saved["tokens_per_second"]
     if isinstance(found, dict):
         speed = f"{found['continuous']:,.0f} tokens a second"
         return f"Continuous batching of transformers, {found['batch']} prompts, its set-up included: {speed}."
-    rows = [[str(row["batch"]), f"{row['engine']:,.0f}", f"{row['generate']:,.0f}"] for row in found]
-    title = f"Prompts of {settings['prompt']} and completions of {settings['new']} tokens, the model of part 2:\n\n"
-    return title + markdown(["batch", "tokens/s of the evaluation's engine", "of `generate` alone"], rows)
+    ways = {
+        "engine": "the evaluation's engine",
+        "generate": "`generate` alone",
+        "without_cudnn": "`generate` without cuDNN's attention",
+    }
+    rows = [
+        [str(row["batch"]), *(f"{row[f'{way}_{time}']:,.0f}" for way in ways for time in ("first", "again"))]
+        for row in found
+    ]
+    title = f"Tokens a second, prompts of {settings['prompt']} and completions of {settings['new']} tokens, the model "
+    title += "of part 2. The first time, all shapes are new to the kernels:\n\n"
+    return title + markdown(["batch", *(heading for label in ways.values() for heading in (label, "again"))], rows)
 
 
 PARTS = {
@@ -171,6 +231,7 @@ PARTS = {
         "gradients_bfloat16": gradients_table,
     },
     "The optimizer phase": {"optimizer": optimizer_table, "optimizer_checkpointing": optimizer_table},
+    "Attention": {"attention": attention_table},
     "Estimators": {"estimators": estimators_table},
     "DARS against GRPO on mazes": {"mazes": mazes_table},
     "Generation": {"generation": generation_table, "continuous_batching": generation_table},
@@ -229,19 +290,33 @@ def page(found: list[dict]) -> str:
     for results in found:
         versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items() if value)
         lines.append(f"## {results['card']['name']}\n")
-        runs = "; ".join(f"`{run['command']}` on {run['date']}" for run in results["runs"])
-        lines.append(f"{results['card']['memory_gib']} GiB, {results['cores']} cores, {versions}. {runs}.\n")
+        lines.append(f"{results['card']['memory_gib']} GiB, {results['cores']} cores, {versions}.\n")
+        lines += [run_text(number, run, results["steps"]) for number, run in enumerate(results["runs"], start=1)]
         lines.append(tables(results) + "\n")
     return "\n".join(lines)
+
+
+def run_text(number: int, run: dict, steps: dict) -> str:
+    used = ", ".join(f"`{name}`" for name, step in steps.items() if step["run"] == number)
+    ran = (
+        f"- Run {number}, {run['date']}, commit {run['commit']}: `{run['command']}`. Shown here: {used or 'nothing'}."
+    )
+    return f"{ran} {run['note']}".strip() + "\n"
 
 
 def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def take_in(path: Path, folder: Path = RESULTS) -> Path:
+def take_in(path: Path, folder: Path = RESULTS, note: str = "") -> Path:
     """
-    Takes the steps of a run into the file of its card; those that are there already are replaced.
+    Takes the steps of a run into the file of its card.
+
+    A step replaces that of an earlier run, unless only the earlier one came to its end.
+
+    Args:
+        path (`Path`): a file of `run.py`.
+        note (`str`): what a reader should know of the run.
 
     Raises:
         `ValueError`: The run was a rehearsal, or on no card.
@@ -253,9 +328,13 @@ def take_in(path: Path, folder: Path = RESULTS) -> Path:
         )
     target = folder / f"{slug(run['card']['name'])}.json"
     known = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"runs": [], "steps": {}}
-    about = {name: run[name] for name in ("command", "date", "commit", "seconds")}
+    about = {name: run[name] for name in ("command", "date", "commit", "seconds")} | {"note": note}
+    steps = dict(known["steps"])
+    for name, step in run["steps"].items():
+        if step["status"] == "done" or steps.get(name, {}).get("status") != "done":
+            steps[name] = step | {"run": len(known["runs"]) + 1}
     merged = {name: run[name] for name in ("card", "cores", "versions")}
-    merged |= {"runs": [*known["runs"], about], "steps": known["steps"] | run["steps"]}
+    merged |= {"runs": [*known["runs"], about], "steps": steps}
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
     return target
@@ -268,8 +347,10 @@ def committed(folder: Path = RESULTS) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="files of run.py to take in, the oldest first")
-    for path in parser.parse_args().runs:
-        print(f"into {take_in(path)}")
+    parser.add_argument("--note", default="", help="what a reader should know of these runs")
+    options = parser.parse_args()
+    for path in options.runs:
+        print(f"into {take_in(path, note=options.note)}")
     PAGE.write_text(page(committed()), encoding="utf-8")
     print(f"wrote {PAGE}")
 

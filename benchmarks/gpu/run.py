@@ -2,12 +2,14 @@
 
     python3 benchmarks/gpu/run.py --output results.json                    # all parts
     python3 benchmarks/gpu/run.py --parts 4 --budget 500 --output mazes.json
+    python3 benchmarks/gpu/run.py --parts tests,attention --budget 80 --output some.json
     python benchmarks/gpu/run.py --size toy --output toy.json              # the rehearsal, on a CPU
 
 Needs the wheels of `pack.py` on a bare machine, and no installation of this package: the tree is enough.
 
 Parts: 1 the tests that need a GPU, and the gradient against its definition; 2 `optimizer_phase.py` with a model of
-half a billion parameters; 3 the estimators; 4 training on 9x9 mazes from end to end; 5 generation.
+half a billion parameters; 3 the estimators; 4 training on 9x9 mazes from end to end; 5 generation; 6 which
+attention kernels return NaN gradients, and what new shapes cost.
 
 Every step of a part runs in a process of its own. One that fails, crashes, runs out of memory or hangs costs its own
 budget and is recorded with its error; what a step does not need goes to those after it. The results are written again
@@ -40,7 +42,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to look for a GPU without touching it before a fork
 
-from gpu import estimators, generation, gradients, mazes, optimizer, report, tests
+from gpu import attention, estimators, generation, gradients, mazes, optimizer, report, tests
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,15 +69,16 @@ def _drop_seconds(run: Callable, arguments: tuple, size: str, device: str, secon
 
 
 STEPS = (
-    Step(1, "tests", 80, tests.run),
-    Step(1, "gradients_float32", 20, without_seconds(gradients.run, "float32")),
-    Step(1, "gradients_bfloat16", 20, without_seconds(gradients.run, "bfloat16")),
-    Step(2, "optimizer", 65, without_seconds(optimizer.run, False)),
-    Step(2, "optimizer_checkpointing", 70, without_seconds(optimizer.run, True)),
-    Step(3, "estimators", 15, without_seconds(estimators.run)),
-    Step(4, "mazes", 200, mazes.run),
-    Step(5, "generation", 35, without_seconds(generation.run)),
-    Step(5, "continuous_batching", 20, without_seconds(generation.run_continuous)),
+    Step(1, "tests", 45, tests.run),
+    Step(6, "attention", 50, without_seconds(attention.run)),
+    Step(1, "gradients_float32", 12, without_seconds(gradients.run, "float32")),
+    Step(1, "gradients_bfloat16", 18, without_seconds(gradients.run, "bfloat16")),
+    Step(2, "optimizer", 80, without_seconds(optimizer.run, False)),
+    Step(2, "optimizer_checkpointing", 55, without_seconds(optimizer.run, True)),
+    Step(3, "estimators", 8, without_seconds(estimators.run)),
+    Step(4, "mazes", 170, mazes.run),
+    Step(5, "generation", 55, without_seconds(generation.run)),
+    Step(5, "continuous_batching", 30, without_seconds(generation.run_continuous)),
 )
 
 
@@ -215,17 +218,18 @@ def main() -> int:
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step that runs ends as well
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="1,2,3,4,5", help="numbers, with commas [all]")
+    parser.add_argument("--parts", default="1,2,3,4,5,6", help="numbers, or names of steps, with commas [all]")
     parser.add_argument(
         "--budget", type=float, default=525, help="seconds in all, from the start of this process [525]"
     )
     parser.add_argument("--size", choices=("card", "toy"), default="card")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; the log is beside it")
     options = parser.parse_args()
-    parts = {int(part) for part in options.parts.split(",")}
-    steps = [step for step in STEPS if step.part in parts]
-    if not steps:
-        parser.error(f"--parts must be some of 1 to 5, got {options.parts}")
+    parts = set(options.parts.split(","))
+    steps = [step for step in STEPS if parts & {str(step.part), step.name}]
+    known = {name for step in STEPS for name in (str(step.part), step.name)}
+    if unknown := parts - known:
+        parser.error(f"--parts must be some of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     log = options.output.with_suffix(".log")
     log.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def drops_rows(estimator: AdvantageEstimator) -> bool:
 def rows_in_loss(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
     """The completions that `estimator` leaves in the loss: all, unless it says otherwise. Boolean, shape `(T,)`."""
     own = getattr(estimator, "rows_in_loss", None)
-    return torch.ones_like(groups.scored) if own is None else own(groups)
+    return torch.ones_like(groups.scored) if own is None else own(groups).to(groups.scored.device)
 
 
 class NestedEstimator:
@@ -71,4 +71,5 @@ class NestedEstimator:
 
 def scale_groups(advantages: Tensor, factor: Tensor, groups: RolloutGroups) -> Tensor:
     """`advantages`, shape `(T,)`, times the factor of their group, shape `(P,)`; in the dtype of the advantages."""
+    advantages = advantages.to(groups.rewards.device)
     return (advantages * factor[groups.index]).to(advantages.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from ..attention import without_cudnn_attention
 from ..trl_compat import (
     borrow,
     is_fsdp_managed_module,
@@ -91,6 +92,7 @@ class TrainsInPasses(GRPOTrainer):
             self._current_train_step_time = 0.0
         return loss
 
+    @without_cudnn_attention()
     def _sample_batch(self, inputs) -> dict:
         """A generation batch with its rows in random order, as TRL shuffles them."""
         batch: dict[str, Any] = self._generate_and_score_completions(inputs)
@@ -110,6 +112,7 @@ class TrainsInPasses(GRPOTrainer):
         )
         self._metrics["train"]["micro_batch/padding_share"].append(self._plan.padding_share)
 
+    @without_cudnn_attention()
     def _train_update(self, model, batch: dict, update: UpdatePlan, num_items_in_batch) -> Tensor:
         """All forward and backward passes of one optimizer step on a batch. Returns its loss."""
         loss = torch.zeros((), device=self.accelerator.device)

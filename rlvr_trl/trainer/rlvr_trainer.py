@@ -25,6 +25,7 @@ from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState
 from .generation_progress import GenerationProgress
+from .nonfinite import ChecksGradients
 from .notebook_progress import show_rewards_in_notebook
 from .optimizer_step import TrainsInPasses
 from .passes import update_of_prompts
@@ -171,7 +172,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
                 reward_processing_classes=reward_processing_classes,
-                callbacks=callbacks,
+                callbacks=[*(callbacks or []), ChecksGradients(self)],
                 optimizers=optimizers,
                 quantization_config=quantization_config,
                 peft_config=peft_config,
@@ -344,7 +345,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 f"The advantage estimator {self.advantages!r} must return a tensor of shape "
                 f"{tuple(groups.rewards.shape)}, one advantage per completion, got {found}."
             )
-        advantages = torch.where(groups.scored, advantages.detach(), 0.0).to(groups.rewards.dtype)
+        advantages = advantages.detach().to(groups.rewards.device)
+        advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
         if not advantages.isfinite().all():
             raise ValueError(
                 f"The advantage estimator {self.advantages!r} returned {int((~advantages.isfinite()).sum())} "
@@ -363,7 +365,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             prompts = torch.where(rows < 0, -1, groups.group_ids[rows])  # (B,)
             batch["update"] = update_of_prompts(prompts, self.args._updates_per_batch)  # (B,)
         if self._rows_in_loss is not None:
-            in_loss = self._rows_in_loss(groups)[rows]  # (B,)
+            in_loss = self._rows_in_loss(groups).to(rows.device)[rows]  # (B,)
             tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()
             batch |= {"in_loss": in_loss, "num_items_in_batch": self.accelerator.gather(tokens).sum()}
         return batch

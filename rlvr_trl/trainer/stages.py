@@ -110,7 +110,7 @@ def ask_allocator(allocator: RolloutAllocator, stage: int, groups: RolloutGroups
     Raises:
         `ValueError`: The allocator returned anything but one non-negative integer per prompt, or exceeds its cap.
     """
-    extra = allocator(stage, groups.sizes, groups.num_correct, groups.num_judged)
+    extra = allocator(stage, groups.sizes, groups.num_correct, groups.num_judged).to(groups.sizes.device)
     if extra.shape != groups.sizes.shape or extra.is_floating_point() or (extra < 0).any():
         raise ValueError(
             f"The rollout allocator {allocator!r} must return one non-negative integer per prompt, shape "

@@ -39,6 +39,13 @@ class Fails(RLVRTrainer):
             return loss * torch.nan
         return loss
 
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if self._now and self.how == "gradient":
+            begin(self)
+            next(self.model.parameters()).grad[0, 0] = torch.nan
+        return loss
+
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
         if self._now and self.how == "batch":
@@ -71,7 +78,7 @@ def begin(trainer) -> None:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    parser.add_argument("how", choices=["reward", "loss", "batch", "weight", "kill", "disk", "elsewhere"])
+    parser.add_argument("how", choices=["reward", "loss", "gradient", "batch", "weight", "kill", "disk", "elsewhere"])
     parser.add_argument("--on", type=int, default=1, help="the process that fails")
     parser.add_argument("--trim", action="store_true", help="trains in passes of its own, and not in TRL's")
     args = parser.parse_args()

@@ -17,6 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ...attention import without_cudnn_attention
 from ..samples import Sample, SamplingSettings
 from .prompts import (
     PromptSurvey,
@@ -151,7 +152,7 @@ class TransformersEngine:
     def _generate(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
         width = inputs["input_ids"].shape[1]
         sampler = _GumbelSampler(torch.tensor(keys, device=self.model.device), settings)
-        with _for_generation(self.model, config):
+        with _for_generation(self.model, config), without_cudnn_attention():
             output = self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampler])
             )
