@@ -342,11 +342,24 @@ def test_two_steps(recipe, text, tmp_path):
     arguments += ["--generation_kwargs", text["generation"][script]]
     if script == "train_maze":  # without the instructions, which take long to read one byte after the other
         arguments += ["--sizes", "4", "--mazes_per_size", "8", "--prompt_style", "bare"]
+        arguments += ["--eval_mazes_per_size", "1"]
     else:
-        arguments += ["--dataset_path", text["problems"]]
+        arguments += ["--dataset_path", text["problems"], "--eval_path", text["problems"]]
+    arguments += ["--eval_every", "2", "--eval_num_samples", "1"]
     module, parsed = parse(recipe, *arguments)
     before = AutoModelForCausalLM.from_pretrained(text["model"]).state_dict()
-    check_two_steps(module.main(*parsed), before)
+    trainer = module.main(*parsed)
+    check_two_steps(trainer, before)
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_pass@1" in entry] == [0, 2]
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if "/vl_" not in name])
+def test_pass_at_k_is_measured_on_held_out_problems(recipe):
+    _, (script_args, args, _) = parse(recipe)
+    held_out = "eval_mazes_per_size" if hasattr(script_args, "mazes_per_size") else "eval_benchmark"
+    assert getattr(script_args, held_out) and script_args.eval_num_samples == 8
+    assert script_args.eval_every == (30 if "breadth" in recipe else 50)
+    assert args.max_steps == -1 or args.max_steps > script_args.eval_every
 
 
 @pytest.fixture(scope="module")
