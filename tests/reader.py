@@ -119,6 +119,9 @@ class Reader:
         self.folder, self.shared = folder, shared
         for path in (ROOT / name for name in ("accelerate_configs", "benchmarks", "examples", "tests")):
             (folder / path.name).symlink_to(path)
+        (folder / "my_module.py").write_text(
+            "from rlvr_trl.rewards import math_reward as my_reward\n", encoding="utf-8"
+        )
         for path in shared.glob("hub/*"):
             shutil.copytree(path, folder / path.name)
         self.trainers: list[Any] = []

@@ -29,13 +29,19 @@ from rlvr_trl import RLVRConfig
 
 
 ON_CPU = ["--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false", "--report_to", "none"]
+ON_CPU_SETTINGS = [
+    "use_cpu=true",
+    "bf16=false",
+    "gradient_checkpointing=false",
+    "report_to=none",
+]  # of `rlvr-trl train`
 # Longest and most, where a command is run; what comes later on a command line counts
 SMALL = {
     "eval": ["--num-samples", "4", "--max-new-tokens", "2"],
     "evaluate.py": ["--num_samples", "4", "--max_new_tokens", "2", "--engine", "transformers"],
     "training": ["--max_steps", "1", "--max_completion_length", "2", "--use_vllm", "false", "--save_strategy", "no"],
 }
-RUN = ("compare", "eval", "plot", "score")  # commands of rlvr-trl that take a moment; others are parsed
+RUN = ("compare", "eval", "plot", "recipes", "score")  # commands of rlvr-trl that take a moment; others are parsed
 
 
 class Parsed(BaseException):
@@ -60,7 +66,7 @@ class Shell:
                 words = [*self.before, *words[1:]]
             if words[:2] == ["accelerate", "launch"]:
                 words = self.launched(words[2:])
-            elif words[0].endswith("python"):
+            elif words[0].endswith(("python", "python3")):
                 words = self.python(words[1:])
             words = self.filled_in(words)
             if words:
@@ -112,7 +118,7 @@ class Shell:
         return self.module(words[1], words[2:]) if words[0] == "-m" else words
 
     def module(self, name: str, arguments: list[str]) -> list[str]:
-        if name == "rlvr_trl.cli":
+        if name in ("rlvr_trl", "rlvr_trl.cli"):
             return ["rlvr-trl", *arguments]
         spec = importlib.util.find_spec(name)
         assert spec is not None, f"there is no module {name}"
@@ -133,6 +139,8 @@ class Shell:
                 raise
             return
         command = arguments[0] if arguments else ""
+        if command == "train":
+            assert rlvr_trl.cli.main([*arguments, *ON_CPU_SETTINGS, "--dry-run"]) == 0
         if command == "eval":
             self.reader.provide_model(args.model)
             for benchmark in args.benchmarks:
@@ -243,4 +251,6 @@ def pip(words: list[str]) -> None:
         elif not word.startswith("-"):
             name = Requirement(word).name
             assert name != project["name"], f"{name} is on no index, and its name there is anyone's"
-            assert name in (*libraries, "pre-commit"), f"{name} is no library that this project asks for"
+            assert name in (*libraries, "pre-commit", "trackio", "wandb"), (
+                f"{name} is no library that this project asks for"
+            )

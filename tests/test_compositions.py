@@ -103,7 +103,12 @@ def test_any_two_values_meet_in_few_combinations():
 
 @pytest.mark.parametrize(
     ("base", "reshape", "rollouts"),
-    pairwise(BASES, list(RESHAPERS), list(ROLLOUTS)),
+    # PSR has positive advantages alone, and NegativeOnly refuses it
+    [
+        combination
+        for combination in pairwise(BASES, list(RESHAPERS), list(ROLLOUTS))
+        if combination[:2] != (PositiveNegativeReinforce.psr(), "negative_only")
+    ],
     ids=lambda value: value if isinstance(value, str) else repr(value).replace("PositiveNegativeReinforce", "PNR"),
 )
 def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer, base, reshape, rollouts):
@@ -116,9 +121,7 @@ def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer,
     assert trainer.state.global_step == 3 and after.isfinite().all()
     logged = [entry["advantages/abs_sum_max"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(logged) == 3
-    # PSR has positive advantages alone: nothing is left of them under NegativeOnly, until the schedule's turn
-    nothing = reshape == "negative_only" and base == PositiveNegativeReinforce.psr()
-    assert (max(logged) == 0) == nothing and torch.equal(before, after) == nothing
+    assert max(logged) > 0 and not torch.equal(before, after)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])

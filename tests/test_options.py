@@ -174,7 +174,6 @@ def test_entropy_options_with_equal_groups_train_stock_grpo(settings, mazes, tok
         ({"num_generations": 1}, "at least 2 generations"),
         ({"vllm_importance_sampling_clip_min": 5.0}, "must be less than"),
         ({"router_aux_loss_coef": 0.1}, "not a Mixture-of-Experts"),
-        ({"loss_type": "vespo", "use_vllm": True}, "VESPO loss requires"),
         ({"liger_kernel_config": {"fused_linear_cross_entropy": True}, "use_liger_kernel": True}, "not supported"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -281,6 +281,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
     def _join_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
         """One batch of all stages, with its advantages and metrics. `first` are the groups after the first stage."""
+        before = None if self.rollouts is None else self._estimate_advantages(first)
         advantages = self._estimate_advantages(merged)
         batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)
         batch = self._with_advantages(batch, advantages, merged, local_rows(stages))
@@ -297,8 +298,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             | metrics.advantage_metrics(advantages, merged)
         )
         self._batch_watch.see_batch(merged, advantages, rewards[:, self._correctness_column])
-        if self.rollouts is not None:
-            self._log_metrics(metrics.rollout_metrics(first, merged, self._estimate_advantages(first), advantages))
+        if before is not None:
+            self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
             seconds = {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
             self._log_metrics(seconds)
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
