@@ -56,7 +56,8 @@ def _add_train(commands) -> None:
         "train",
         help="train a model with a recipe, or with settings of your own",
         description="Runs the training script of a recipe. On several GPUs: accelerate launch --num_processes 8 -m "
-        "rlvr_trl train --recipe ... The settings are those of the script: python examples/train_math.py --help.",
+        "rlvr_trl train --recipe ... The settings are those of the script; in a clone, python examples/train_math.py "
+        "--help lists them.",
     )
     settings = train.add_mutually_exclusive_group(required=True)
     settings.add_argument("--recipe", metavar="NAME", help="a recipe of this package: dars/1.5b_dars_hw")
@@ -138,7 +139,10 @@ class _CommandParser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args([self._with_dashes(arg) for arg in given], namespace)
         for option in unknown:
             if option.startswith("--") and " " in self.prog:  # this is the parser of a command
-                hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
+                name = option.partition("=")[0]
+                hint = did_you_mean(name, self._option_string_actions)
+                if not hint and hasattr(parsed, "changes"):  # `train`
+                    hint = f" A setting is written {name.lstrip('-')}=value here."
                 self.error(f"unrecognized argument: {option}.{hint}")
         return parsed, unknown
 
