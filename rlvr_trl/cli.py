@@ -194,12 +194,13 @@ def main(argv: list[str] | None = None) -> int:
         print("rlvr-trl: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if getattr(args, "verbose", False):
+        verbose = getattr(args, "verbose", False)
+        if verbose:
             traceback.print_exc()
         is_setting = isinstance(error, ValueError)
         message = printable(" ".join(str(error).split()))
         if not is_setting:
-            message = f"{type(error).__name__}: {message} (--verbose shows the trace)"
+            message = f"{type(error).__name__}: {message}" + ("" if verbose else " (--verbose shows the trace)")
         print(f"rlvr-trl: {message}", file=sys.stderr)
         return 2 if is_setting else 1
     return 0
