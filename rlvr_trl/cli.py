@@ -56,8 +56,7 @@ def _add_train(commands) -> None:
         "train",
         help="train a model with a recipe, or with settings of your own",
         description="Runs the training script of a recipe. On several GPUs: accelerate launch --num_processes 8 -m "
-        "rlvr_trl train --recipe ... The settings are those of the script; in a clone, python examples/train_math.py "
-        "--help lists them.",
+        "rlvr_trl train --recipe ... The settings are those of the script: python examples/train_math.py --help.",
     )
     settings = train.add_mutually_exclusive_group(required=True)
     settings.add_argument("--recipe", metavar="NAME", help="a recipe of this package: dars/1.5b_dars_hw")
