@@ -1,8 +1,8 @@
 r"""
 Your own advantage and your own trainer, in a minute on a CPU: `python examples/custom_advantage.py`.
 
-With several processes: `accelerate launch --num_processes 2 examples/custom_advantage.py`. It takes all settings of
-RLVRConfig (`--max_steps 20`), `--config recipe.yaml`, `--resume_from_checkpoint true` and `--push_to_hub`.
+On two processes, also on a CPU: `accelerate launch --multi_gpu --num_processes 2 examples/custom_advantage.py`. All
+settings of RLVRConfig (`--max_steps 20`), `--config FILE`, `--resume_from_checkpoint true` and `--push_to_hub` work.
 """
 
 import torch

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from trl import TrlParser
 
 from rlvr_trl.data import BENCHMARKS, load_benchmark
 from rlvr_trl.evaluation import compare, evaluate_engine, plot_pass_at_k
 from rlvr_trl.evaluation.loading import load_engine
 from rlvr_trl.evaluation.scoring import check_reward, find_reward
+from rlvr_trl.script_parser import ScriptParser
 
 
 @dataclass
@@ -79,4 +79,4 @@ def main(args: EvaluationArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*TrlParser(EvaluationArguments).parse_args_and_config())
+    main(*ScriptParser((EvaluationArguments,)).parse_args_and_config())

@@ -138,7 +138,10 @@ class _CommandParser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args([self._with_dashes(arg) for arg in given], namespace)
         for option in unknown:
             if option.startswith("--") and " " in self.prog:  # this is the parser of a command
-                hint = did_you_mean(option.partition("=")[0], self._option_string_actions)
+                name = option.partition("=")[0]
+                hint = did_you_mean(name, self._option_string_actions)
+                if not hint and hasattr(parsed, "changes"):  # `train`
+                    hint = f" A setting is written {name.lstrip('-')}=value here."
                 self.error(f"unrecognized argument: {option}.{hint}")
         return parsed, unknown
 
@@ -190,12 +193,13 @@ def main(argv: list[str] | None = None) -> int:
         print("rlvr-trl: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if getattr(args, "verbose", False):
+        verbose = getattr(args, "verbose", False)
+        if verbose:
             traceback.print_exc()
         is_setting = isinstance(error, ValueError)
         message = printable(" ".join(str(error).split()))
         if not is_setting:
-            message = f"{type(error).__name__}: {message} (--verbose shows the trace)"
+            message = f"{type(error).__name__}: {message}" + ("" if verbose else " (--verbose shows the trace)")
         print(f"rlvr-trl: {message}", file=sys.stderr)
         return 2 if is_setting else 1
     return 0

@@ -131,6 +131,8 @@ def test_the_settings_of_a_dry_run(capsys):
     ("arguments", "message"),
     [
         (["train", "--recipe", "x", "--dry_rum"], "--dry_rum. Did you mean '--dry-run'?"),
+        (["train", "--recipe", "x", "--max_steps", "2"], "--max_steps. A setting is written max_steps=value here."),
+        (["train", "--recipe", "x", "--max_steps=2"], "--max_steps=2. A setting is written max_steps=value here."),
         (["score", "x", "--rewards=y"], "--rewards=y. Did you mean '--reward'?"),
     ],
 )

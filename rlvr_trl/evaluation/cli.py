@@ -24,7 +24,7 @@ def _add_eval(commands) -> None:
         "eval",
         help="pass@k of a model on benchmarks",
         description="Samples a model on benchmarks and reports pass@k. After a kill, the same command goes on where "
-        "it stopped. On several GPUs: accelerate launch -m rlvr_trl.cli eval ...",
+        "it stopped. On several GPUs: accelerate launch --num_processes 8 -m rlvr_trl eval ...",
     )
     parser.add_argument(
         "model", metavar="MODEL", help="folder or Hub id of a model or a PEFT adapter, or its name at --base-url"

@@ -139,7 +139,7 @@ def _evaluation_section(evaluations: dict[str, tuple], folder: Path) -> str:
     table = _table(["benchmark", "problems", "samples", "temperature"], ks, rows)
     return (
         f"## pass@k\n\n{table}\n\nMeans over problems, unbiased, from all samples of each. The bands of the curve are "
-        f"95 % bootstrap intervals over problems.\n\n![pass@k over k]({RESULTS_CURVE})"
+        f"95 % intervals over problems.\n\n![pass@k over k]({RESULTS_CURVE})"
     )
 
 

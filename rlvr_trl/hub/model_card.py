@@ -204,8 +204,8 @@ def _settings(trainer) -> str:
     settings = yaml.safe_dump(dict(_public_settings(trainer.args)), sort_keys=False, width=119, allow_unicode=True)
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", settings))]))  # longer than any in the settings
     return (
-        f"<details>\n<summary>Configuration: <code>{type(trainer.args).__name__}</code>, what differs from its "
-        f"defaults</summary>\n\n{fence}yaml\n{settings}{fence}\n\n</details>"
+        f"<details>\n<summary>Configuration: <code>{type(trainer.args).__name__}</code>, its main settings "
+        f"and what differs from its defaults</summary>\n\n{fence}yaml\n{settings}{fence}\n\n</details>"
     )
 
 
