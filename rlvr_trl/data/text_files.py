@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 from datasets import Dataset
 
+from ..checks import first_repeated
+
 
 class _Number(str):
     """A number in a JSON file, as it is written."""
@@ -102,8 +104,7 @@ def _refuse_constant(word: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"an object has {next(name for name in names if names.count(name) > 1)!r} twice.")
+        raise ValueError(f"an object has {first_repeated(name for name, _ in pairs)!r} twice.")
     return found
 
 
@@ -112,7 +113,7 @@ def _csv_rows(text: str, path: str | Path, delimiter: str) -> list[dict]:
     limit = csv.field_size_limit(sys.maxsize)  # of the whole process, and 131072 characters by default
     try:
         header = next(reader, [])
-        if twice := next((name for name in header if header.count(name) > 1), None):
+        if (twice := first_repeated(header)) is not None:
             raise ValueError(f"'{path}' has the column {twice!r} twice.")
         rows = []
         for cells in reader:
