@@ -305,6 +305,11 @@ def test_adapters_are_found(model, tmp_path):
     assert weights["folder"] == weights["option"] != weights["plain"]
     with pytest.raises(ValueError, match="is itself an adapter"):
         load_engine(str(tmp_path / "adapter"), adapter=str(tmp_path / "adapter"))
+    config = tmp_path / "adapter/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": None}))  # as published
+    with pytest.raises(ValueError, match="does not say what its base model is: name both"):
+        load_engine(str(tmp_path / "adapter"))
+    assert load_engine(model, adapter=str(tmp_path / "adapter")).describe()["weights"] == weights["folder"]
 
 
 KINDS = {
