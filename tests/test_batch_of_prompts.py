@@ -153,15 +153,28 @@ def test_what_trls_settings_amount_to_is_described(cpu_settings, settings, steps
 
 def test_every_batch_of_the_sampler_ends_with_filler():
     sampler = WithFiller([0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3], 4, 2)
-    assert list(sampler) == [0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert list(sampler) == [0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 2, 2, 3, 3, 2, 2]
     assert len(sampler) == 18
 
 
 def test_a_stream_has_the_same_filler():
     prompts = Dataset.from_dict({"prompt": list("abcde"), "number": list(range(5))}).to_iterable_dataset()
     filled = list(stream_with_filler(prompts, 2, 1))
-    assert [row["prompt"] for row in filled] == list("abbcdd")
-    assert [row["number"] for row in filled] == [0, 1, 1, 2, 3, 3]
+    assert [row["prompt"] for row in filled] == list("abacdc")
+    assert [row["number"] for row in filled] == [0, 1, 0, 2, 3, 2]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 7, 8, 64])
+def test_no_process_has_both_a_prompt_and_its_filler(cpu_settings, monkeypatch, processes):
+    on(processes, monkeypatch)
+    for prompts, generations in itertools.product((1, 2, 3, 5, 9, 65), (2, 3, 8)):
+        args = RLVRConfig(**cpu_settings | {"prompts_per_batch": prompts, "num_generations": generations})
+        real = prompts * generations
+        sampled = list(WithFiller(list(range(real)), real, args.generation_batch_size - real))
+        own = len(sampled) // processes
+        for start in range(0, len(sampled), own):
+            groups = [row // generations for row in sampled[start : start + own]]
+            assert not {*groups[: max(real - start, 0)]} & {*groups[max(real - start, 0) :]}
 
 
 # --- on one process ---
