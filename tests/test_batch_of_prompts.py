@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 from launching import launch
 from scripts.updates_of_recipes import CASES, train_cases
-from tiny_training import build, flat_weights, planned_batch, planned_steps, trained
+from tiny_training import build, flat_weights, planned_batch, planned_steps, right_moves, trained
 
-from rlvr_trl import DARSTrainer, RLVRConfig
+from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
+from rlvr_trl.rewards import LengthReward
 from rlvr_trl.testbed import build_model, build_tokenizer
 from rlvr_trl.trainer.metrics import Captured
 from rlvr_trl.trainer.passes import split_updates, update_of_prompts
@@ -116,6 +117,13 @@ def test_every_process_samples_equally_many_completions_of_whole_groups(
     args = RLVRConfig(**cpu_settings | {"prompts_per_batch": prompts, "num_generations": generations})
     fits = (more for more in itertools.count(prompts) if more * generations % processes == 0)
     assert args.generation_batch_size == next(fits) * generations
+
+
+def test_a_reward_of_whole_groups_refuses_parts_of_them(cpu_settings, mazes, tokenizer, monkeypatch):
+    on(8, monkeypatch)
+    settings = cpu_settings | {"prompts_per_batch": 2}
+    with pytest.raises(ValueError, match="'right_moves_length' .* each process has 1 completions"):
+        build(RLVRTrainer, settings, mazes, tokenizer, rewards=LengthReward(right_moves))
 
 
 def test_the_split_is_described(cpu_settings, mazes, monkeypatch):
