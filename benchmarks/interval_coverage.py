@@ -125,7 +125,7 @@ def main():
     parser.add_argument("--markdown", type=Path, help="print the tables of such a file, and simulate nothing")
     args = parser.parse_args()
     if args.markdown:
-        rows = json.loads(args.markdown.read_text())["rows"]
+        rows = json.loads(args.markdown.read_text(encoding="utf-8"))["rows"]
         print("\n".join([*markdown(rows, "pass@k"), "", *markdown(rows, "difference")]))
         return
     rows = measure(args)
@@ -137,7 +137,7 @@ def main():
     if args.output:
         command = "python benchmarks/interval_coverage.py --output benchmarks/results/interval_coverage.json"
         settings = {"command": command, "benchmarks": args.benchmarks, "resamples": args.resamples}
-        args.output.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n")
+        args.output.write_text(json.dumps({**settings, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ for _tag, _pattern, _first in (
 _Loader.add_constructor("tag:yaml.org,2002:int", _read_integer)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict:
+def _mapping(pairs: list[tuple[str, Any]]) -> dict:
     _check_keys(name for name, _ in pairs)
     return dict(pairs)
 
@@ -68,7 +68,7 @@ def read_yaml(text: str, what: str) -> Any:
     """
     try:
         with contextlib.suppress(ValueError):
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+            return json.loads(text, object_pairs_hook=_mapping, parse_constant=_no_number)
         return yaml.load(text, _Loader)  # a safe loader: it makes plain values only
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply.") from None
