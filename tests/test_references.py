@@ -211,6 +211,20 @@ def test_a_name_is_found_twice_among_many_in_a_moment(name, begin, end, tmp_path
     assert time.monotonic() - begin < 10  # minutes where every name is compared with every other
 
 
+def test_objects_that_share_no_names_and_deep_ones_are_refused_in_a_moment(tmp_path):
+    begin = time.monotonic()
+    for answer in ('{{"k{0}": 1}}', '1, "k{0}": 1'):
+        lines = as_json([answer.format(number) for number in range(20_000)])
+        path = write(tmp_path / "d/a.jsonl", "\n".join(lines))
+        for source in (path, path.parent):
+            with pytest.raises(ValueError, match="No rows could be read .*20000 objects have 2000. different names"):
+                load_own(source)
+    write(path, as_json(['{"a":' * 60 + "1" + "}" * 60])[0])
+    with pytest.raises(ValueError, match="No rows could be read .*(nested too deeply|Recursion level)"):
+        load_own(path.parent)
+    assert time.monotonic() - begin < 20  # minutes where the table is made
+
+
 def test_files_in_an_archive_are_read(tmp_path):
     write(tmp_path / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: train.zip\n---\n")
     write(tmp_path / "notes.json", "{}")

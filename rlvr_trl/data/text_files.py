@@ -52,12 +52,17 @@ def dataset_of(rows: list[dict]) -> Dataset:
     the column is text, exactly as in the file. A column of CSV is always text.
 
     Raises:
-        ValueError: there are no rows, or a column holds values of several kinds; the message names both rows.
+        ValueError: there are no rows; a column holds values of several kinds, and the message names both rows; objects
+            share next to no names, so that the table would be as large as the square of the file; or they are nested
+            too deeply.
     """
     if not rows:
         raise ValueError("it is empty")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+    names = _names(rows)
+    try:
+        return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _decoded(path: Path) -> str:
@@ -162,8 +167,14 @@ def _typed(values: list) -> list:
     return [write(value) if isinstance(value, _Number) else value for value in values]
 
 
-def _names(objects: Iterable[dict]) -> dict[str, None]:
-    return dict.fromkeys(name for one in objects for name in one)
+def _names(objects: list[dict]) -> dict[str, None]:
+    names = dict.fromkeys(name for one in objects for name in one)
+    if len(names) * len(objects) > 100 * sum(map(len, objects)) + 1_000_000:
+        raise ValueError(
+            f"{len(objects)} objects have {len(names)} different names, and nearly each has others; a table needs the "
+            f"same names in all. Make lists of names and values of them."
+        )
+    return names
 
 
 def _is_written(kind: type, text: str) -> bool:

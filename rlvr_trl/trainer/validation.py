@@ -275,7 +275,7 @@ def _describe_updates(args, prompts: int) -> str:
         return f"{args.num_iterations} for every {batches} batches, {batches * prompts} prompts"
     return (
         f"{steps}: {_plural(updates, 'update')} of {args.generation_batch_size // updates} completions, as many as "
-        f"{prompts / updates:g} prompts have"
+        f"{prompts / updates:g} {'prompt has' if prompts == updates else 'prompts have'}"
     )
 
 
