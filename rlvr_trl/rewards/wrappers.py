@@ -231,6 +231,11 @@ def packages_of(function: Callable) -> tuple[str, ...]:
     return tuple(getattr(function, "packages", ()))
 
 
+def _functions_of(reward_funcs: Any) -> list[Callable]:
+    given = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+    return [one for one in given if callable(one)]
+
+
 def check_reward_packages(reward_funcs: Any) -> None:
     """
     Refuses reward functions whose packages are not installed, before anything is sampled.
@@ -241,9 +246,8 @@ def check_reward_packages(reward_funcs: Any) -> None:
     Raises:
         `ImportError`: names the function and what to install.
     """
-    for function in reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]:
-        if callable(function):
-            check_installed(function_name(function), *packages_of(function))
+    for function in _functions_of(reward_funcs):
+        check_installed(function_name(function), *packages_of(function))
 
 
 def needs_whole_groups(function: Callable) -> bool:
@@ -263,8 +267,8 @@ def check_whole_groups(reward_funcs: Any, num_rows: int, num_generations: int) -
     Raises:
         `ValueError`: `num_generations` does not divide `num_rows`.
     """
-    for function in reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]:
-        if callable(function) and needs_whole_groups(function) and num_rows % num_generations:
+    for function in _functions_of(reward_funcs):
+        if needs_whole_groups(function) and num_rows % num_generations:
             raise ValueError(
                 f"The reward function '{function_name(function)}' compares the completions of a prompt, but each "
                 f"process has {num_rows} completions of a batch, which `num_generations`={num_generations} does not "
