@@ -25,6 +25,16 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that is there for the second time; None if there is none."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 # What a module that is not always installed belongs to: the package that pip installs, and the extra of this one.
 _OPTIONAL = {
     "flint": ("python-flint", "eval"),

@@ -1,12 +1,20 @@
 """Reads settings as YAML 1.2 does: `no` is a word, 1e-6 a number, 010 is ten and 2024-01-01 is no date."""
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+
+from .checks import first_repeated
+
+
+def _check_keys(keys: Iterable[str]) -> None:
+    if (twice := first_repeated(keys)) is not None:
+        raise ValueError(f"{twice!r} is set twice")
 
 
 class _Loader(yaml.SafeLoader):
@@ -15,9 +23,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(f"{twice[0]!r} is set twice")
+        _check_keys(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         return super().construct_mapping(node, deep)
 
 
@@ -40,6 +46,15 @@ for _tag, _pattern, _first in (
 _Loader.add_constructor("tag:yaml.org,2002:int", _read_integer)
 
 
+def _mapping(pairs: list[tuple[str, Any]]) -> dict:
+    _check_keys(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is a word")
+
+
 def read_yaml(text: str, what: str) -> Any:
     """
     The value of a text in YAML or JSON.
@@ -49,14 +64,14 @@ def read_yaml(text: str, what: str) -> Any:
         what (`str`): what it is, for the error.
 
     Raises:
-        `ValueError`: The text is neither.
+        `ValueError`: The text is neither, sets a name twice, or is nested too deeply.
     """
     try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
+        with contextlib.suppress(ValueError):
+            return json.loads(text, object_pairs_hook=_mapping, parse_constant=_no_number)
         return yaml.load(text, _Loader)  # a safe loader: it makes plain values only
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{what} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
 

@@ -7,11 +7,11 @@ from argparse import Action
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from transformers.integrations import is_tensorboard_available
 from trl import TrlParser
 
 from .plain_yaml import read_yaml, read_yaml_file
 from .registry import did_you_mean
+from .trl_compat import is_tensorboard_available
 
 
 class ScriptParser(TrlParser):

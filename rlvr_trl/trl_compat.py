@@ -28,7 +28,7 @@ from packaging.version import Version
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import _get_default_store
-    from transformers.integrations import is_fsdp_managed_module
+    from transformers.integrations import is_fsdp_managed_module, is_tensorboard_available
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
     from transformers.utils.hub import hf_api
     from trl.trainer.utils import (
@@ -57,6 +57,7 @@ __all__ = [
     "hf_api",
     "is_async_callable",
     "is_fsdp_managed_module",
+    "is_tensorboard_available",
     "nanstd",
     "pad",
     "rotate_checkpoints",
@@ -585,6 +586,14 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         until=ATOMIC,
     ),
     Part(owner="transformers.trainer_utils", name="PREFIX_CHECKPOINT_DIR", why="names checkpoints", until=PUBLIC),
+    # trackers
+    Function(
+        owner="transformers.integrations",
+        name="is_tensorboard_available",
+        leading=(),
+        why="scripts log to TensorBoard where it is installed",
+        until=PUBLIC,
+    ),
     # the Hub
     Part(owner="transformers.trainer_utils", name="HubStrategy", why="says what is pushed when", until=PUBLIC),
     Function(

@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 from launching import launch
 from scripts.updates_of_recipes import CASES, train_cases
-from tiny_training import build, flat_weights, planned_batch, planned_steps, trained
+from tiny_training import build, flat_weights, planned_batch, planned_steps, right_moves, trained
 
-from rlvr_trl import DARSTrainer, RLVRConfig
+from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
+from rlvr_trl.rewards import LengthReward
 from rlvr_trl.testbed import build_model, build_tokenizer
 from rlvr_trl.trainer.metrics import Captured
 from rlvr_trl.trainer.passes import split_updates, update_of_prompts
@@ -118,6 +119,13 @@ def test_every_process_samples_equally_many_completions_of_whole_groups(
     assert args.generation_batch_size == next(fits) * generations
 
 
+def test_a_reward_of_whole_groups_refuses_parts_of_them(cpu_settings, mazes, tokenizer, monkeypatch):
+    on(8, monkeypatch)
+    settings = cpu_settings | {"prompts_per_batch": 2}
+    with pytest.raises(ValueError, match="'right_moves_length' .* each process has 1 completions"):
+        build(RLVRTrainer, settings, mazes, tokenizer, rewards=LengthReward(right_moves))
+
+
 def test_the_split_is_described(cpu_settings, mazes, monkeypatch):
     settings = cpu_settings | {"prompts_per_batch": 10, "prompts_per_update": 4, "num_iterations": 2}
     assert describe_batch(RLVRConfig(**settings), mazes).splitlines() == [
@@ -153,15 +161,28 @@ def test_what_trls_settings_amount_to_is_described(cpu_settings, settings, steps
 
 def test_every_batch_of_the_sampler_ends_with_filler():
     sampler = WithFiller([0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3], 4, 2)
-    assert list(sampler) == [0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert list(sampler) == [0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 2, 2, 3, 3, 2, 2]
     assert len(sampler) == 18
 
 
 def test_a_stream_has_the_same_filler():
     prompts = Dataset.from_dict({"prompt": list("abcde"), "number": list(range(5))}).to_iterable_dataset()
     filled = list(stream_with_filler(prompts, 2, 1))
-    assert [row["prompt"] for row in filled] == list("abbcdd")
-    assert [row["number"] for row in filled] == [0, 1, 1, 2, 3, 3]
+    assert [row["prompt"] for row in filled] == list("abacdc")
+    assert [row["number"] for row in filled] == [0, 1, 0, 2, 3, 2]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4, 7, 8, 64])
+def test_no_process_has_both_a_prompt_and_its_filler(cpu_settings, monkeypatch, processes):
+    on(processes, monkeypatch)
+    for prompts, generations in itertools.product((1, 2, 3, 5, 9, 65), (2, 3, 8)):
+        args = RLVRConfig(**cpu_settings | {"prompts_per_batch": prompts, "num_generations": generations})
+        real = prompts * generations
+        sampled = list(WithFiller(list(range(real)), real, args.generation_batch_size - real))
+        own = len(sampled) // processes
+        for start in range(0, len(sampled), own):
+            groups = [row // generations for row in sampled[start : start + own]]
+            assert not {*groups[: max(real - start, 0)]} & {*groups[max(real - start, 0) :]}
 
 
 # --- on one process ---

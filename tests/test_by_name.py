@@ -180,9 +180,15 @@ def test_yaml_is_read_as_it_is_written():
     assert read_yaml(text, "it") == expected | {"i": -0.5, "j": "007", "k": "1_000"}
     for value in (0, -7, 1.5, 1e-300, 12345678901234567890123, True, None, "ä", [], {"a": [1, "no"]}):
         assert read_yaml(json.dumps(value), "it") == value
-    for wrong in ("{", "a: b: c", "!!python/object/apply:os.system [echo]", "{a: 1, a: 2}", "\x00"):
+    for word in ("NaN", "Infinity", "-Infinity"):
+        assert read_yaml(word, "it") == word
+    twice = ("{a: 1, a: 2}", '{"a": 1, "a": 2}')
+    for wrong in ("{", "a: b: c", "!!python/object/apply:os.system [echo]", *twice, "\x00"):
         with pytest.raises(ValueError, match="The text is neither YAML nor JSON"):
             read_yaml(wrong, "The text")
+    for deep in ("[" * 100_000 + "]" * 100_000, "[" * 100_000, "[a, " * 2000):
+        with pytest.raises(ValueError, match="The text is nested too deeply"):
+            read_yaml(deep, "The text")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ from rlvr_trl.advantages.nesting import min_group_size_with_signal
 from rlvr_trl.advantages.pass_at_k_sampled import draw_subsets
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.digests import content_digest
-from rlvr_trl.rewards import LengthReward, NoisyReward, maze_reward
+from rlvr_trl.rewards import LengthReward, NoisyReward, WeightedReward, maze_reward
+from rlvr_trl.rewards.wrappers import check_whole_groups
 
 
 def binary(counts, n=8, dtype=torch.float64, **fields):
@@ -657,6 +658,23 @@ def test_length_reward_leaves_short_completions_alone(lengths, shortened):
     rewards = call(LengthReward(right_or_wrong), ["right"] * 4, lengths=lengths)
     assert (rewards != [1.0] * 4) == shortened
     assert call(LengthReward(right_or_wrong, min_tokens=5000), ["right"] * 4, lengths=lengths) == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        LengthReward(right_or_wrong),
+        partial(NoisyReward(LengthReward(right_or_wrong), 0.1)),
+        WeightedReward({right_or_wrong: 0.5, LengthReward(right_or_wrong): 0.5}),
+    ],
+)
+def test_rewards_that_compare_completions_of_a_prompt_need_all_of_them(reward):
+    check_whole_groups([right_or_wrong, reward], 12, 4)
+    check_whole_groups(NoisyReward(right_or_wrong, 0.1), 6, 4)
+    with pytest.raises(
+        ValueError, match="compares the completions of a prompt.* has 6 .*`num_generations`=4 does not"
+    ):
+        check_whole_groups([right_or_wrong, reward], 6, 4)
 
 
 @pytest.mark.parametrize(

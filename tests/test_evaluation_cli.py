@@ -270,10 +270,13 @@ def test_wrong_benchmarks_are_refused(model, problems, finished, capsys):
         ([f"mine={finished}/none"], f"There is no file or folder '{finished}/none'"),
         (["mine="], "needs a file, folder or Hub id after mine=, got nothing"),
         ([f"={problems[0]}"], "A benchmark needs a name of letters, digits"),
-        ([f"../mine={problems[0]}"], "other than 'overall', got '../mine'"),
+        ([f"../mine={problems[0]}"], "other than 'overall'"),
         ([f"a/b={problems[0]}"], "got 'a/b'"),
         ([f"..={problems[0]}"], "got '..'"),
-        ([f"overall={problems[0]}"], "got 'overall'"),
+        *(
+            ([f"{name}={problems[0]}"], f"got '{name}'")
+            for name in ("overall", "results.json", "pass_at_k.PNG", "nul")
+        ),
     ):
         assert main(["eval", model, "--benchmarks", *benchmarks, *rest]) == 2
         assert message in capsys.readouterr().err
@@ -305,6 +308,13 @@ def test_adapters_are_found(model, tmp_path):
     assert weights["folder"] == weights["option"] != weights["plain"]
     with pytest.raises(ValueError, match="is itself an adapter"):
         load_engine(str(tmp_path / "adapter"), adapter=str(tmp_path / "adapter"))
+    config = tmp_path / "adapter/adapter_config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_bytes()) | {"base_model_name_or_path": None}), encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="does not say what its base model is: name both"):
+        load_engine(str(tmp_path / "adapter"))
+    assert load_engine(model, adapter=str(tmp_path / "adapter")).describe()["weights"] == weights["folder"]
 
 
 KINDS = {

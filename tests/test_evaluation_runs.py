@@ -319,6 +319,16 @@ def test_engines_must_return_what_they_are_asked_for(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_another_function_of_the_same_name_does_not_score_in_its_place(tmp_path):
+    def math_reward(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    run(tmp_path, reward=math_reward)
+    with pytest.raises(ValueError, match=f"scored with '{__name__}.math_reward', which is not in rlvr_trl.rewards"):
+        rescore(tmp_path)
+    assert rescore(tmp_path, math_reward).num_correct.tolist() == [4] * 5
+
+
 def test_scoring_again(tmp_path):
     run(tmp_path)
 

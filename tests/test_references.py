@@ -1,6 +1,8 @@
 """References and problems reach the reward function as they are in the file, or are refused by name."""
 
 import json
+import time
+import zipfile
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -182,6 +184,7 @@ def test_marks_ends_blanks_and_long_lines(tmp_path):
         ("a.csv", b"problem,answer\na,1\nb,2,3\n", "in line 3 of .*a.csv' has 3 cells, but the header has 2"),
         ("a.csv", b"problem,answer\na\n", "in line 2 of .*a.csv' has 1 cells"),
         ("a.csv", b"problem,answer,answer\na,1,2\n", "has the column 'answer' twice"),
+        ("a.csv", b"problem,answer,,\na,1,2,3\n", "has the column '' twice"),
         ("a.csv", b'problem,answer\na,"1"2\n', "is not CSV: .* in line 2"),
         ("a.csv", b"problem,answer\n", "it is empty"),
         ("a.jsonl", b"\n\n", "it is empty"),
@@ -196,6 +199,39 @@ def test_broken_files_are_named(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"No rows could be read from .*{message}"):
         load_own(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "begin", "end"), [("a.json", '[{"a": 1', "}]"), ("a.csv", "a", "")])
+def test_a_name_is_found_twice_among_many_in_a_moment(name, begin, end, tmp_path):
+    names = [f"k{number}" for number in range(100_000)] + ["k99999"]
+    path = write(tmp_path / name, begin + "".join(f', "{key}": 1' if end else f",{key}" for key in names) + end)
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="'k99999' twice"):
+        read_text_files([path], name.rpartition(".")[2])
+    assert time.monotonic() - begin < 10  # minutes where every name is compared with every other
+
+
+def test_objects_that_share_no_names_and_deep_ones_are_refused_in_a_moment(tmp_path):
+    begin = time.monotonic()
+    for answer in ('{{"k{0}": 1}}', '1, "k{0}": 1'):
+        lines = as_json([answer.format(number) for number in range(20_000)])
+        path = write(tmp_path / "d/a.jsonl", "\n".join(lines))
+        for source in (path, path.parent):
+            with pytest.raises(ValueError, match="No rows could be read .*20000 objects have 2000. different names"):
+                load_own(source)
+    write(path, as_json(['{"a":' * 60 + "1" + "}" * 60])[0])
+    with pytest.raises(ValueError, match="No rows could be read .*(nested too deeply|Recursion level)"):
+        load_own(path.parent)
+    assert time.monotonic() - begin < 20  # minutes where the table is made
+
+
+def test_files_in_an_archive_are_read(tmp_path):
+    write(tmp_path / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: train.zip\n---\n")
+    write(tmp_path / "notes.json", "{}")
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("a.jsonl", "\n".join(as_json(['"007"', "1e-5"])))
+        archive.writestr("b.jsonl", as_json(["1", "2", "12345678901234567890123"])[2])
+    assert load_own(tmp_path)["answer"][:] == ["007", "1e-5", "12345678901234567890123"]
 
 
 def test_numbers_of_other_columns_are_numbers_if_nothing_is_lost(tmp_path):

@@ -22,7 +22,15 @@ from transformers import LlamaConfig, MambaConfig, Qwen2Config, TrainerCallback
 from trl import GRPOTrainer
 
 from rlvr_trl import DARSTrainer, PassAtKCallback, PassAtKTrainer, RLVRTrainer
-from rlvr_trl.advantages import AGRAE, CombinedPassAtK, GroupRelative, PassAtK, RolloutGroups, Scheduled
+from rlvr_trl.advantages import (
+    AGRAE,
+    AdaptivePassAtK,
+    CombinedPassAtK,
+    GroupRelative,
+    PassAtK,
+    RolloutGroups,
+    Scheduled,
+)
 from rlvr_trl.distributed import PROCESSES_STARTED, warn_of_lone_process
 from rlvr_trl.evaluation import Sample, evaluate, evaluate_engine, rescore
 from rlvr_trl.evaluation.display import result_tables
@@ -69,11 +77,16 @@ def test_pass_at_k_of_whole_groups_warns_on_every_path(cpu_settings, mazes, toke
 
 
 def test_a_stage_of_a_schedule_without_a_signal_warns(cpu_settings, mazes, tokenizer):
-    with warned("PassAtK(k=4*, a part of Scheduled(*nothing is trained while it is in use"):
+    with warned("PassAtK(k=4*, a part of Scheduled(*nothing is trained where it is in use"):
         build(PassAtKTrainer, cpu_settings | {"k_schedule": {0: 4, 0.5: 1}}, mazes, tokenizer)
     nested = AGRAE(Scheduled([(0, GroupRelative()), (0.5, PassAtK(4)), (0.8, PassAtK(3, "full_sampling"))]))
     with warned("PassAtK(k=4*a part of AGRAE(", "PassAtK(k=3*at least 6"):
         build(RLVRTrainer, cpu_settings, mazes, tokenizer, advantages=nested)
+
+
+def test_prompts_that_get_pass_at_k_of_whole_groups_warn(cpu_settings, mazes, tokenizer):
+    with warned("PassAtK(k=4*, a part of AdaptivePassAtK(k=4)*nothing is trained where it is in use"):
+        build(RLVRTrainer, cpu_settings, mazes, tokenizer, advantages=AdaptivePassAtK(4))
 
 
 def test_with_extra_completions_only_prompts_without_them_train_nothing(cpu_settings, mazes, tokenizer):

@@ -14,6 +14,9 @@ from .reading import FORMATS, as_dataset, found_on_hub
 from .templates import Template
 
 
+# What cannot be the folder of a benchmark: other files and parts of a run, and names that Windows keeps for itself
+_TAKEN = r"overall|results\.json(\.tmp)?|pass_at_k\.(png|svg)|(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+
 MAZE_SIZES = range(7, 22, 2)
 MAZES_PER_SIZE = 100
 MAZE_SEED = 2508_10751  # unlike the small seeds that training sets are made with
@@ -110,13 +113,16 @@ def benchmark_name(name: str) -> str:
     The name of a benchmark: for a published one as in `BENCHMARKS`, also if it was written with dashes.
 
     Raises:
-        ValueError: it cannot be the name of a folder on every system, or is that of all benchmarks together.
+        ValueError: it cannot be the name of a folder on every system, is that of all benchmarks together, or of a file
+            that a run writes.
     """
     if (published := name.replace("-", "_")) in BENCHMARKS:
         return published
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) or name.endswith(".") or name == "overall":
+    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) and not name.endswith(".")
+    if not is_name or re.fullmatch(_TAKEN, name, re.IGNORECASE):
         raise ValueError(
-            f"A benchmark needs a name of letters, digits, '_', '-' and '.', other than 'overall', got {name!r}."
+            f"A benchmark needs a name of letters, digits, '_', '-' and '.', other than 'overall', the files of a run "
+            f"and what Windows keeps for itself, got {name!r}."
         )
     return name
 

@@ -79,7 +79,8 @@ def _read_config(name: str, config: str | None, split: str) -> Dataset | list[di
         of_part = part.partition("[")[0]
         if of_part not in files:
             raise ValueError(f"{name} has no split {of_part!r}. Its splits: {', '.join(map(str, files))}.")
-        found = read_text_files(DownloadManager(name).download_and_extract(list(files[of_part])), kind, delimiter)
+        downloaded = DownloadManager(name).download_and_extract(list(files[of_part]))  # an archive is a folder now
+        found = read_text_files(DownloadManager(name).iter_files(downloaded), kind, delimiter)
         (span,) = ReadInstruction.from_spec(part).to_absolute({of_part: len(found)})
         rows += found[slice(span.from_, span.to)]
     return rows

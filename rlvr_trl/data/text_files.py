@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 import pyarrow as pa
 from datasets import Dataset
 
+from ..checks import first_repeated
+
 
 class _Number(str):
     """A number in a JSON file, as it is written."""
@@ -50,12 +52,17 @@ def dataset_of(rows: list[dict]) -> Dataset:
     the column is text, exactly as in the file. A column of CSV is always text.
 
     Raises:
-        ValueError: there are no rows, or a column holds values of several kinds; the message names both rows.
+        ValueError: there are no rows; a column holds values of several kinds, and the message names both rows; objects
+            share next to no names, so that the table would be as large as the square of the file; or they are nested
+            too deeply.
     """
     if not rows:
         raise ValueError("it is empty")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+    names = _names(rows)
+    try:
+        return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _decoded(path: Path) -> str:
@@ -102,8 +109,7 @@ def _refuse_constant(word: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"an object has {next(name for name in names if names.count(name) > 1)!r} twice.")
+        raise ValueError(f"an object has {first_repeated(name for name, _ in pairs)!r} twice.")
     return found
 
 
@@ -112,7 +118,7 @@ def _csv_rows(text: str, path: str | Path, delimiter: str) -> list[dict]:
     limit = csv.field_size_limit(sys.maxsize)  # of the whole process, and 131072 characters by default
     try:
         header = next(reader, [])
-        if twice := next((name for name in header if header.count(name) > 1), None):
+        if (twice := first_repeated(header)) is not None:
             raise ValueError(f"'{path}' has the column {twice!r} twice.")
         rows = []
         for cells in reader:
@@ -161,8 +167,14 @@ def _typed(values: list) -> list:
     return [write(value) if isinstance(value, _Number) else value for value in values]
 
 
-def _names(objects: Iterable[dict]) -> dict[str, None]:
-    return dict.fromkeys(name for one in objects for name in one)
+def _names(objects: list[dict]) -> dict[str, None]:
+    names = dict.fromkeys(name for one in objects for name in one)
+    if len(names) * len(objects) > 100 * sum(map(len, objects)) + 1_000_000:
+        raise ValueError(
+            f"{len(objects)} objects have {len(names)} different names, and nearly each has others; a table needs the "
+            f"same names in all. Make lists of names and values of them."
+        )
+    return names
 
 
 def _is_written(kind: type, text: str) -> bool:

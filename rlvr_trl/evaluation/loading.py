@@ -96,8 +96,8 @@ def load_engine(
         device (`torch.device` or `str`): device of the model of `"transformers"`.
 
     Raises:
-        ValueError: there is no such model or adapter, the engine cannot use the adapter, or the problems have images
-            and the model takes none.
+        ValueError: there is no such model or adapter, an adapter alone names no base model, the engine cannot use the
+            adapter, or the problems have images and the model takes none.
     """
     from . import engines
 
@@ -162,7 +162,12 @@ def _base_and_adapter(model: str, revision: str | None, adapter: str | None) -> 
     if adapter is not None:
         raise ValueError(f"{model!r} is itself an adapter: to use --adapter {adapter}, name its base model instead.")
     config = json.loads(Path(config_file).read_text(encoding="utf-8"))
-    return config["base_model_name_or_path"], config.get("revision"), _local_folder(model, revision)
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ValueError(
+            f"The adapter {model!r} does not say what its base model is: name both, BASE --adapter {model}."
+        )
+    return base, config.get("revision"), _local_folder(model, revision)
 
 
 def _local_folder(name: str, revision: str | None) -> str:

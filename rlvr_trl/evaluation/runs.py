@@ -130,7 +130,7 @@ def evaluate_engine(
             "problems": digest_of(problems),
             "num_duplicates": num_duplicates,
             "num_beyond_context": None if survey is None else survey.num_beyond_context,
-            "reward": name_of(reward_func),
+            "reward": _recorded_name(reward_func),
             "correctness_threshold": correctness_threshold,
             "versions": _versions(),
         }
@@ -208,13 +208,22 @@ def rescore(
         problems = folder.read_problems()
         completions = Completions.from_samples(folder.read_samples(), len(problems), settings["num_samples"])
         reward_func = reward_func or _reward_named(settings["reward"])
-        settings["reward"] = name_of(reward_func)
+        settings["reward"] = _recorded_name(reward_func)
         if correctness_threshold is not None:
             settings["correctness_threshold"] = correctness_threshold
         scores = score(reward_func, problems, completions, settings["num_samples"])
         result = _make_result(problems, completions, scores, settings)
         _write_result(result, folder)
     return result
+
+
+def _recorded_name(reward_func: Callable) -> str:
+    """The name of a reward function, with its module if a function of `rlvr_trl.rewards` has the same name."""
+    from .. import rewards
+
+    name = name_of(reward_func)
+    is_other = name in rewards.__all__ and getattr(rewards, name) is not reward_func
+    return f"{getattr(reward_func, '__module__', None)}.{name}" if is_other else name
 
 
 def _reward_named(name: str) -> Callable:

@@ -43,6 +43,11 @@ class RewardWrapper:
         """Modules that the wrapped function needs, see [`packages_of`]."""
         return packages_of(self.reward_func)
 
+    @property
+    def needs_whole_groups(self) -> bool:
+        """Whether a call must hold all completions of a prompt, see [`check_whole_groups`]."""
+        return needs_whole_groups(self.reward_func)
+
     # A property, because TRL looks at `__call__` to tell whether the rewards must be awaited.
     @property
     def __call__(self) -> Callable:
@@ -117,9 +122,10 @@ class LengthReward(RewardWrapper):
     all, if there are fewer) have at most `min_tokens` on average, only one is correct, or all are equally long.
 
     Completions belong together when their prompts are equal *and they are in the same call*. TRL calls reward
-    functions on every process with the rows of that process, so a group should not be spread over processes: let
-    `num_generations` divide the rows of a process. Extra completions, sampled in a later stage for hard prompts, are
-    compared with one another, and duplicates of a prompt in a batch form one group.
+    functions on every process with the rows of that process, so a group must not be spread over processes: trainers of
+    this package refuse a batch in which `num_generations` does not divide the rows of a process. Extra completions,
+    sampled in a later stage for hard prompts, are compared with one another, and duplicates of a prompt in a batch
+    form one group.
 
     Args:
         reward_func (`callable`):
@@ -140,6 +146,10 @@ class LengthReward(RewardWrapper):
             if not isinstance(value, Real) or not value >= 0:
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         self.min_tokens, self.decay = min_tokens, decay
+
+    @property
+    def needs_whole_groups(self) -> bool:
+        return True
 
     def change(
         self, rewards: list[float | None], *, prompts: Sequence, completion_ids: Sequence, **kwargs
@@ -195,6 +205,7 @@ class WeightedReward:
                 raise ValueError(f"The weight of {function!r} must be a number, got {weight!r}.")
         self.weights = dict(weights)
         self.packages = tuple(package for function in weights for package in packages_of(function))
+        self.needs_whole_groups = any(map(needs_whole_groups, weights))
         self.__name__ = name or "_and_".join(map(function_name, weights))
 
     def __call__(self, **kwargs) -> list[float | None]:
@@ -220,6 +231,11 @@ def packages_of(function: Callable) -> tuple[str, ...]:
     return tuple(getattr(function, "packages", ()))
 
 
+def _functions_of(reward_funcs: Any) -> list[Callable]:
+    given = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+    return [one for one in given if callable(one)]
+
+
 def check_reward_packages(reward_funcs: Any) -> None:
     """
     Refuses reward functions whose packages are not installed, before anything is sampled.
@@ -230,9 +246,35 @@ def check_reward_packages(reward_funcs: Any) -> None:
     Raises:
         `ImportError`: names the function and what to install.
     """
-    for function in reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]:
-        if callable(function):
-            check_installed(function_name(function), *packages_of(function))
+    for function in _functions_of(reward_funcs):
+        check_installed(function_name(function), *packages_of(function))
+
+
+def needs_whole_groups(function: Callable) -> bool:
+    """Whether a reward function compares the completions of a prompt: its attribute of this name, if it has one."""
+    return getattr(_unwrapped(function), "needs_whole_groups", False)
+
+
+def check_whole_groups(reward_funcs: Any, num_rows: int, num_generations: int) -> None:
+    """
+    Refuses reward functions that compare the completions of a prompt where these are on several processes.
+
+    Args:
+        reward_funcs: as in [`check_reward_packages`].
+        num_rows (`int`): completions of a batch on each process.
+        num_generations (`int`): completions of a prompt.
+
+    Raises:
+        `ValueError`: `num_generations` does not divide `num_rows`.
+    """
+    for function in _functions_of(reward_funcs):
+        if needs_whole_groups(function) and num_rows % num_generations:
+            raise ValueError(
+                f"The reward function '{function_name(function)}' compares the completions of a prompt, but each "
+                f"process has {num_rows} completions of a batch, which `num_generations`={num_generations} does not "
+                f"divide: the completions of some prompts are on two processes. Take a multiple of it, by the size of "
+                f"the batch or the number of processes."
+            )
 
 
 def function_name(function: Callable) -> str:

@@ -17,7 +17,7 @@ from ..advantages.nesting import drops_rows
 from ..checks import check_installed
 from ..distributed import end_together, warn_of_lone_process
 from ..hub.push import PushesToHub
-from ..rewards.wrappers import check_reward_packages
+from ..rewards.wrappers import check_reward_packages, check_whole_groups
 from ..rollouts import RolloutAllocator
 from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
@@ -99,7 +99,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     Raises:
         `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
         or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
-        with ragged batches. Then: `correctness_reward` names no reward function.
+        with ragged batches, a reward that compares the completions of a prompt would see a part of them. Then:
+        `correctness_reward` names no reward function.
         `TypeError`: `args` is not of the trainer's configuration class; `advantages` or `rollouts` cannot be called.
         `ImportError`: TRL, or another library, lacks something that this package relies on, or a package is missing
         that a reward function or vLLM needs.
@@ -155,6 +156,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         check_datasets(args, train_dataset, eval_dataset)
 
         check_reward_packages(reward_funcs)
+        check_whole_groups(reward_funcs, args._rows_per_batch // args.world_size, args._group_size)
         if args.use_vllm:
             check_installed("use_vllm=True", "vllm")
             if args.vllm_mode == "colocate":

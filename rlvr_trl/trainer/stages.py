@@ -6,14 +6,15 @@ Extra completions go through TRL's own generation, with one generation per row, 
 
 Every process generates the same number of rows, as vLLM's server mode and tensor parallelism need. The last process
 may need filler for that, which is generated, scored and dropped. In the first stage, whose groups TRL wants whole,
-filler is the last prompt again, as often as the data loader has added it (`WithFiller`). A process that has nothing
+filler is the first prompts of the batch again, as the data loader has added them (`WithFiller`): rewards that compare
+the completions of a prompt see those of one process, and there no prompt meets its filler. A process that has nothing
 else keeps one row of it, masked out, to make the same passes as the others.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, cycle, islice
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +33,7 @@ from .rollout import GenerationRecord
 
 class WithFiller(Sampler[int]):
     """
-    What `sampler` yields, with `num_filler` repetitions of the last row after every `num_rows`, which are a batch.
+    What `sampler` yields, and after every `num_rows`, which are a batch, the first `num_filler` of these rows again.
 
     TRL's sampler and accelerate would take the filler of a batch from the next one, or from the first.
     """
@@ -41,10 +42,13 @@ class WithFiller(Sampler[int]):
         self.sampler, self.num_rows, self.num_filler = sampler, num_rows, num_filler
 
     def __iter__(self) -> Iterator[int]:
-        for count, row in enumerate(self.sampler, start=1):
+        batch = []
+        for row in self.sampler:
             yield row
-            if count % self.num_rows == 0:
-                yield from [row] * self.num_filler
+            batch.append(row)
+            if len(batch) == self.num_rows:
+                yield from islice(cycle(batch), self.num_filler)
+                batch = []
 
     def __len__(self) -> int:
         num_rows = len(self.sampler)  # pyrefly: ignore[bad-argument-type]  # torch does not say that samplers have one
@@ -55,7 +59,7 @@ def stream_with_filler(prompts: IterableDataset, num_prompts: int, num_filler: i
     """The same for a stream of prompts, before TRL repeats each of them; an incomplete last batch is left out."""
 
     def fill(batch: dict[str, list]) -> dict[str, list]:
-        return {name: values + values[-1:] * num_filler for name, values in batch.items()}
+        return {name: values + list(islice(cycle(values), num_filler)) for name, values in batch.items()}
 
     return prompts.map(fill, batched=True, batch_size=num_prompts, drop_last_batch=True)
 

@@ -4,7 +4,7 @@ import warnings
 
 from datasets import Dataset, DatasetDict
 
-from ..advantages import AdvantageEstimator, Scheduled
+from ..advantages import AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import RolloutAllocator
 from .passes import LOSS_TYPES
@@ -77,7 +77,7 @@ def warn_of_no_signal(
         else:
             found += "" if allocator is None else f" and `max_generations`={largest}"
             effect = "every advantage is always 0 and nothing is trained"
-        effect += "" if silent is estimator else " while it is in use"
+        effect += "" if silent is estimator else " where it is in use"
         warnings.warn(
             f"{name} has a signal in groups of at least {needed} completions only, but {found}: {effect}. "
             f"Raise `num_generations` to {needed} or more, or lower `k`.",
@@ -86,11 +86,11 @@ def warn_of_no_signal(
 
 
 def _without_signal(estimator: AdvantageEstimator, num_generations: int) -> list[AdvantageEstimator]:
-    """`estimator` if all its advantages are 0, otherwise its stages, and those of its base, of which that is true."""
+    """`estimator` if all its advantages are 0, else those of its parts that take turns, or of its base, alike."""
     if min_group_size_with_signal(estimator) > num_generations:
         return [estimator]
     parts = getattr(estimator, "parts", ())
-    take_turns = isinstance(estimator, Scheduled) or len(parts) == 1
+    take_turns = isinstance(estimator, (Scheduled, AdaptivePassAtK)) or len(parts) == 1
     return [silent for part in parts for silent in _without_signal(part, num_generations)] if take_turns else []
 
 
@@ -275,7 +275,7 @@ def _describe_updates(args, prompts: int) -> str:
         return f"{args.num_iterations} for every {batches} batches, {batches * prompts} prompts"
     return (
         f"{steps}: {_plural(updates, 'update')} of {args.generation_batch_size // updates} completions, as many as "
-        f"{prompts / updates:g} prompts have"
+        f"{prompts / updates:g} {'prompt has' if prompts == updates else 'prompts have'}"
     )
 
 
