@@ -140,7 +140,10 @@ class Shell:
             return
         command = arguments[0] if arguments else ""
         if command == "train":
-            assert rlvr_trl.cli.main([*arguments, *ON_CPU_SETTINGS, "--dry-run"]) == 0
+            words = [word for word in arguments if word != "--dry-run"]
+            changed = [place for place, word in enumerate(words) if "=" in word and not word.startswith("-")]
+            place = changed[-1] + 1 if changed else len(words)  # changes stand side by side
+            assert rlvr_trl.cli.main([*words[:place], *ON_CPU_SETTINGS, *words[place:], "--dry-run"]) == 0
         if command == "eval":
             self.reader.provide_model(args.model)
             for benchmark in args.benchmarks:
@@ -170,7 +173,7 @@ class Shell:
             if small is None:
                 _end_when_parsed(patch)
             names = runpy.run_path(path, run_name="__main__" if "make_parser" not in _source(path) else path)
-            if "make_parser" in names:
+            if "make_parser" in names and "--help" not in arguments:
                 self.training(names["make_parser"], names["main"], arguments)
 
     def training(self, make_parser: Callable[[], TrlParser], main: Callable[..., Any], arguments: list[str]) -> None:

@@ -139,11 +139,20 @@ def test_mode_and_gradient_checkpointing_are_restored(model, tokenizer):
     assert sample(model, tokenizer).token_ids == expected.token_ids
     assert [module.training for module in model.modules()] == modes and not all(modes)
     assert model.is_gradient_checkpointing and model.config.use_cache is False
-    larger = tiny_tokenizer()
-    larger.add_tokens(["£"])  # an id that the model does not have
-    with pytest.raises(IndexError):
-        sample(model, larger, ["1£"])
+
+    def breaks(module, inputs):
+        raise RuntimeError("a broken layer")
+
+    with model.model.layers[0].register_forward_pre_hook(breaks), pytest.raises(RuntimeError, match="a broken layer"):
+        sample(model, tokenizer)
     assert [module.training for module in model.modules()] == modes
+
+
+def test_tokens_that_the_model_does_not_have(model):
+    larger = tiny_tokenizer()
+    larger.add_tokens(["£"])
+    with pytest.raises(ValueError, match="Prompt 0 has token 42, but the model has 42 rows of embeddings"):
+        sample(model, larger, ["1£"])
 
 
 def test_adapter_is_sampled_and_its_base_model_restored(model, tokenizer):
