@@ -43,7 +43,7 @@ CANNOT = {
     r": rlvr-trl COMMAND": "COMMAND stands for any command",
     r": accelerate launch --multi_gpu --num_processes N": "N stands for any number",
     r": accelerate launch … -m rlvr_trl train …": "… stands for any settings",
-    r"gpu\.md: python benchmarks/gpu/report\.py|README\.md: python benchmarks/gpu/report\.py": "needs results of a GPU",
+    r"(gpu|README)\.md: python benchmarks/gpu/report\.py": "needs results of a GPU",
     r": accelerate launch --num_processes$": "names an option",
     r": (python|accelerate launch .*) train\.py": "the reader's own script; the quickstart shows it, and that is run",
     r": trl vllm-serve": "needs vLLM; tests/with_vllm starts it",
