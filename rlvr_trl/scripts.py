@@ -142,7 +142,13 @@ def load_eval_set(script_args: SourceScriptArguments) -> Dataset | None:
     name = script_args.eval_benchmark
     if name is None:
         return None
-    return load_benchmark(name, script_args.eval_path, template=script_args.prompt_template)
+    try:
+        return load_benchmark(name, script_args.eval_path, template=script_args.prompt_template)
+    except ValueError as error:
+        raise ValueError(
+            f"`eval_benchmark`={name!r} cannot be loaded: {error} `eval_path` names a copy of it, and "
+            f"`eval_benchmark` null measures nothing during training."
+        ) from error
 
 
 def make_trainer(
