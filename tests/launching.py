@@ -18,7 +18,8 @@ SCRIPTS = Path(__file__).parent / "scripts"
 def environment() -> dict[str, str]:
     """The environment of a script: one thread, and the package and the test modules of this tree."""
     tests = Path(__file__).parent
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    folders = [tests.parent, tests, SCRIPTS / "start"]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
 def free_port() -> int:
