@@ -211,7 +211,13 @@ def test_an_installed_recipe_on_two_processes(installed, text, small, tmp_path):
     """`accelerate launch -m rlvr_trl train --recipe …`, with a reward of the user's own, in the current folder."""
     names = [name[2:] for name in small[::2]]
     changes = [f"{name}={value}" for name, value in zip(names, small[1::2], strict=True) if name != "dataset_path"]
-    changes += ["num_generations=8", "prompts_per_batch=4", "output_dir=run", f"dataset_path={text[1]}", f"eval_path={text[1]}"]
+    changes += [
+        "num_generations=8",
+        "prompts_per_batch=4",
+        "output_dir=run",
+        f"dataset_path={text[1]}",
+        f"eval_path={text[1]}",
+    ]
     (tmp_path / "my_rewards.py").write_text(
         "def says_one(completions, **kwargs):\n"
         "    return [float('1' in completion[-1]['content']) for completion in completions]\n"
