@@ -14,7 +14,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_own, load_source
 from .rewards.named_rewards import REWARDS, build_reward
-from .rewards.wrappers import RewardWrapper, function_name
+from .rewards.wrappers import RewardWrapper, function_name, required_columns
 from .trainer import RLVRConfig, RLVRTrainer
 from .trainer.checkpoint import last_complete_checkpoint
 from .trainer.pass_at_k_callback import PassAtKCallback
@@ -209,10 +209,6 @@ def make_trainer(
     return trainer
 
 
-# What TRL gives to a reward function besides the columns of the dataset.
-_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-
-
 def check_reward_columns(reward_funcs: Sequence[Callable], dataset: Dataset) -> None:
     """
     Refuses a dataset without the columns that reward functions take.
@@ -227,14 +223,7 @@ def check_reward_columns(reward_funcs: Sequence[Callable], dataset: Dataset) -> 
         innermost = function
         while isinstance(innermost, RewardWrapper):
             innermost = innermost.reward_func
-        parameters = inspect.signature(innermost).parameters
-        needed = [
-            name
-            for name, one in parameters.items()
-            if one.default is one.empty
-            and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
-            and name not in _GIVEN
-        ]
+        parameters, needed = inspect.signature(innermost).parameters, required_columns(innermost)
         if {"answer", "solution"} <= parameters.keys() - {*needed}:
             needed.append("answer or solution")
         missing = [names for names in needed if not set(names.split(" or ")) & {*columns}]

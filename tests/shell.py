@@ -29,12 +29,7 @@ from rlvr_trl import RLVRConfig
 
 
 ON_CPU = ["--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false", "--report_to", "none"]
-ON_CPU_SETTINGS = [
-    "use_cpu=true",
-    "bf16=false",
-    "gradient_checkpointing=false",
-    "report_to=none",
-]  # of `rlvr-trl train`
+ON_CPU_SETTINGS = [f"{option[2:]}={value}" for option, value in zip(ON_CPU[::2], ON_CPU[1::2], strict=True)]
 # Longest and most, where a command is run; what comes later on a command line counts
 SMALL = {
     "eval": ["--num-samples", "4", "--max-new-tokens", "2"],

@@ -238,8 +238,7 @@ def _show_results(run_dir: str) -> None:
 
 
 def _run_score(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
+    from ..terminal import print_tables
     from .display import result_tables
     from .runs import rescore
     from .scoring import find_reward
@@ -257,8 +256,7 @@ def _run_score(args: argparse.Namespace) -> None:
     if summary.exists() and folder.resolve().name in read_json(summary).get("benchmarks", {}):
         _show_results(str(run))  # the results of the run include those of this benchmark
         return
-    for table in result_tables({"benchmarks": {folder.resolve().name: result.to_dict()}}):
-        Console().print(table)
+    print_tables(*result_tables({"benchmarks": {folder.resolve().name: result.to_dict()}}))
 
 
 def _run_compare(args: argparse.Namespace) -> None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..registry import did_you_mean, import_by_path
+from ..rewards.wrappers import GIVEN, required_columns
 from .problems import Problem
 from .samples import Completions
 
 
-GIVEN = ("prompts", "completions", "completion_ids", "log_extra", "log_metric", "trainer_state")
 RESERVED = {"prompt", "completion", "completion_ids"}  # columns that TRL does not pass on
 NEED_REFERENCES = ("math_reward", "choice_reward")
 
@@ -104,7 +104,7 @@ def check_reward(reward_func: Callable, columns: Iterable[str]) -> None:
     except (TypeError, ValueError):  # of a function in C
         return
     given = [*GIVEN, *(column for column in columns if column not in RESERVED)]
-    missing = [one.name for one in parameters if _is_required(one) and one.name not in given]
+    missing = [column for column in required_columns(reward_func) if column not in given]
     if missing:
         raise ValueError(f"The reward function '{name}' needs the column {missing[0]!r}, found {columns}.")
     if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
@@ -113,11 +113,6 @@ def check_reward(reward_func: Callable, columns: Iterable[str]) -> None:
         raise ValueError(
             f"The reward function '{name}' must take **kwargs: it is called as by TRL, also with {others}."
         )
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    is_one = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return is_one and parameter.default is inspect.Parameter.empty
 
 
 def _check_length(reward_func: Callable, what: str, values, needed: int) -> None:

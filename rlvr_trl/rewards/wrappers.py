@@ -223,6 +223,24 @@ def _unwrapped(function: Callable) -> Callable:
     return function
 
 
+# What TRL gives to a reward function besides the columns of the dataset
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+
+
+def required_columns(function: Callable) -> list[str]:
+    """
+    The columns without which a reward function cannot be called: its parameters without a default, less [`GIVEN`].
+
+    Raises:
+        `TypeError` or `ValueError`: The function has no signature, as some in C.
+    """
+    return [
+        name
+        for name, one in inspect.signature(function).parameters.items()
+        if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL) and name not in GIVEN
+    ]
+
+
 def packages_of(function: Callable) -> tuple[str, ...]:
     """Modules that a reward function needs and that are not always installed: its attribute `packages`, or TRL's."""
     function = _unwrapped(function)
