@@ -215,7 +215,7 @@ def test_greedy_samples_are_told_to_be_equal(tmp_path):
     "reward, message",
     [
         (lambda completions, level, **kwargs: [], "needs the column 'level', found .'prompt', 'answer'."),
-        (lambda prompts, completions: [], r"must take \*\*kwargs: .* also with completion_ids, log_extra, .*, answer"),
+        (lambda prompts, completions: [], r"must take \*\*kwargs: .* also with completion_ids, .*, answer"),
     ],
 )
 def test_rewards_that_cannot_be_called_are_refused_before_sampling(reward, message):
