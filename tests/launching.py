@@ -1,18 +1,32 @@
-"""Starts a script on several gloo processes, for tests of what only several processes can show."""
+"""
+Starts scripts in processes of their own, on one or on several gloo processes.
+
+To import torch, transformers and TRL takes a process 5 s. So a script is run in a fork of a server that has imported
+them, unless its test is about how it is started.
+"""
 
 import contextlib
+import faulthandler
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
 
 SCRIPTS = Path(__file__).parent / "scripts"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["preloaded"])
 
 
 def environment() -> dict[str, str]:
@@ -31,7 +45,92 @@ def free_port() -> int:
             return port
 
 
-def launch(
+# --- forks ---
+
+
+class Forked:
+    """
+    `python tests/scripts/<script> <arguments>` in a fork of a process that has imported what scripts import.
+
+    Variables that are read on import, such as `HF_ENDPOINT`, are too late in `env`. Functions of `atexit` are not run.
+    """
+
+    def __init__(self, script: str | Path, *arguments: str, env: dict[str, str] | None = None):
+        self._folder = tempfile.TemporaryDirectory()
+        command = (str(SCRIPTS / script), *arguments)
+        _start_server()
+        arguments = (command, environment() | (env or {}), self._folder.name)
+        self._process = FORKS.Process(target=_as_main, args=arguments)
+        self._process.start()
+
+    def wait(self, timeout: float) -> SimpleNamespace:
+        """Waits for the end. Returns `returncode`, `stdout` and `stderr`. One that hangs is ended: the test fails."""
+        self._process.join(timeout)
+        hangs = self._process.is_alive()
+        if hangs:
+            os.kill(self._process.pid, signal.SIGABRT)  # at which it prints its stacks
+            self._process.join(10)
+            self._process.kill()
+            self._process.join()
+        files = (Path(self._folder.name, name) for name in ("stdout", "stderr"))
+        stdout, stderr = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+        self._folder.cleanup()
+        assert not hangs, f"It did not end within {timeout} s. Its output:\n{stdout[-10_000:]}\n{stderr[-10_000:]}"
+        return SimpleNamespace(returncode=self._process.exitcode, stdout=stdout, stderr=stderr)
+
+
+def _start_server() -> None:
+    """Starts the server if there is none yet. It finds what it imports on PYTHONPATH alone."""
+    usual = dict(os.environ)
+    os.environ.update(environment())
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(usual)
+
+
+def _as_main(command: tuple[str, ...], env: dict[str, str], folder: str) -> None:
+    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    faulthandler.enable()
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = list(command)
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """The variables by which processes on this machine find each other, as torchrun sets them."""
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def run_script(script: str | Path, *arguments: str, timeout: float = 120) -> SimpleNamespace:
+    """Runs a script on one process. Returns `returncode`, `stdout` and `stderr`."""
+    return Forked(script, *arguments).wait(timeout)
+
+
+def on_processes(script: str, *arguments: str, processes: int, timeout: float = 180) -> list[SimpleNamespace]:
+    """Runs a script on several processes, without a launcher that would end all when one fails."""
+    started = [Forked(script, *arguments, env=env) for env in ranks(processes)]
+    deadline = time.monotonic() + timeout
+    return [process.wait(max(1, deadline - time.monotonic())) for process in started]
+
+
+def launch(script: str, *arguments: str, processes: int, timeout: float = 180) -> str:
+    """Runs a script that must succeed on several processes. Returns what they printed."""
+    ended = on_processes(script, *arguments, processes=processes, timeout=timeout)
+    outputs = "\n".join(process.stdout + process.stderr for process in ended)
+    assert not any(process.returncode for process in ended), f"{script} failed:\n{outputs[-8000:]}"
+    return outputs
+
+
+# --- launchers ---
+
+
+def launch_with(
     script: str,
     *arguments: str,
     processes: int,

@@ -4,12 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from launching import SCRIPTS, environment, free_port, launch
+from launching import launch_with, on_processes, run_script
 
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 
@@ -24,8 +22,13 @@ SECONDS = 30  # docs/distributed.md says so: from the failure to the end of ever
 def fail(tmp_path):
     """Runs tests/scripts/fails.py on two processes. Returns what each of them says when it ends, and all output."""
 
-    def run(how: str, *arguments: str) -> tuple[list[str], str]:
-        output = launch("fails.py", str(tmp_path), how, *arguments, processes=2, fails=True)
+    def run(how: str, *arguments: str, launcher: bool = False) -> tuple[list[str], str]:
+        if launcher:
+            output = launch_with("fails.py", str(tmp_path), how, *arguments, processes=2, fails=True)
+        else:
+            ended = on_processes("fails.py", str(tmp_path), how, *arguments, processes=2)
+            output = "".join(process.stdout + process.stderr for process in ended)
+            assert all(process.returncode == 1 for process in ended), output
         seconds = time.time() - float((tmp_path / "failed_at").read_text())
         print(f"{how}: all processes and the launcher ended after {seconds:.1f} s")
         assert seconds < SECONDS, output
@@ -38,7 +41,7 @@ def fail(tmp_path):
 
 
 def test_a_reward_function_that_raises_on_one_process(fail):
-    said, _ = fail("reward", "--on", "1")
+    said, _ = fail("reward", "--on", "1", launcher=True)
     cause = (
         "process 1 failed with RuntimeError: The reward function 'moves' raised ZeroDivisionError: division by zero"
     )
@@ -78,26 +81,19 @@ def test_any_other_error_on_one_process(fail):
 
 
 def test_a_killed_process(fail):
-    said, output = fail("kill", "--on", "1")
+    said, output = fail("kill", "--on", "1", launcher=True)
     assert re.search(r"rank +: 1 .*\n.*exitcode +: -9 .*SIGKILL", output)  # the launcher
     assert re.match(r"process 0 failed with .*([Cc]onnection|peer)", said[0]), output
 
 
 def test_a_killed_process_without_a_launcher_that_ends_the_others(tmp_path):
     """As on another machine, where a launcher knows nothing of it."""
-    env = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, str(SCRIPTS / "fails.py"), str(tmp_path), "kill", "--on", "0"]
-    processes = [
-        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    with ThreadPoolExecutor() as threads:
-        outputs = list(threads.map(lambda process: process.communicate(timeout=150)[1], processes))
+    killed, other = on_processes("fails.py", str(tmp_path), "kill", "--on", "0", processes=2)
     seconds = time.time() - float((tmp_path / "failed_at").read_text())
     print(f"killed without a launcher: the other ended after {seconds:.1f} s")
     assert seconds < SECONDS
-    assert processes[0].returncode == -9 and processes[1].returncode == 1
-    assert "Process 1 ends, because" in outputs[1]
+    assert killed.returncode == -9 and other.returncode == 1
+    assert "Process 1 ends, because" in other.stderr
 
 
 def test_a_full_disk(fail, tmp_path):
@@ -119,14 +115,11 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_is_really_full(small_disk, tmp_path):
-    command = [sys.executable, str(SCRIPTS / "train_dars.py"), str(small_disk)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = run_script("train_dars.py", str(small_disk))
     assert done.returncode == 1
     (missing,) = re.findall(r"RuntimeError: (checkpoint-\d+) could not be written.* [01] MiB were free", done.stderr)
     assert not (small_disk / missing).exists() and not (small_disk / "_incomplete").exists()
     last = last_complete_checkpoint(small_disk)
     copy = shutil.copytree(last, tmp_path / "run" / os.path.basename(last))
-    resumed = subprocess.run(
-        [*command[:2], str(tmp_path / "run"), "--resume", str(copy)], env=environment(), timeout=120
-    )
-    assert resumed.returncode == 0
+    resumed = run_script("train_dars.py", str(tmp_path / "run"), "--resume", str(copy))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]

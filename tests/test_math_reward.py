@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import launch
+from launching import launch_with
 
 
 pytest.importorskip("math_verify")
@@ -366,7 +366,7 @@ def test_in_a_child_process(reward, method):
 
 
 def test_under_accelerate_launch(tmp_path):
-    launch("math_rewards.py", str(tmp_path), processes=2, config=LAUNCH_CONFIG)
+    launch_with("math_rewards.py", str(tmp_path), processes=2, config=LAUNCH_CONFIG)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["rewards"] == [1.0, 1.0, 1.0, 0.0] and second["rewards"] == [0.0, 1.0, 1.0, 0.0]
     assert set(first["metrics"].values()) == {0.0} and "math_reward/timed_out" in first["metrics"]

@@ -1,12 +1,10 @@
 """Exact resume: a run that is stopped or killed anywhere and resumed ends with the weights of one that was not."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from launching import SCRIPTS, environment, launch
+from launching import launch, run_script
 from train_dars import make_trainer
 
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
@@ -54,21 +52,16 @@ def test_the_cap_of_dars_is_annealed_and_saved(whole):
     assert progress == [0.0, 0.8]  # of the batches sampled before steps 1 and 9
 
 
-def run_script(*arguments):
-    command = [sys.executable, str(SCRIPTS / "train_dars.py"), *arguments]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-
-
 @pytest.mark.parametrize(("step", "moment"), [(5, "optimizer"), (6, "trainer_state")])
 def test_killed_while_saving(whole, tmp_path, step, moment):
     _, expected, _ = whole
     folder = tmp_path / "killed"
-    killed = run_script(str(folder), "--kill-step", str(step), "--kill-before", moment)
+    killed = run_script("train_dars.py", str(folder), "--kill-step", str(step), "--kill-before", moment)
     assert killed.returncode == -9, killed.stderr[-2000:]
     assert (folder / "_incomplete" / f"checkpoint-{step}" / "model.safetensors").exists()
     checkpoints = list(folder.glob("checkpoint-*"))
     assert len(checkpoints) == step - 1 and all(map(is_complete, checkpoints))
-    resumed = run_script(str(folder), "--resume", "last")
+    resumed = run_script("train_dars.py", str(folder), "--resume", "last")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert not (folder / "_incomplete").exists()
     assert_equal(torch.load(folder / "final.pt", weights_only=True)["weights"], expected)
@@ -77,14 +70,10 @@ def test_killed_while_saving(whole, tmp_path, step, moment):
 def test_killed_between_checkpoints(whole, tmp_path):
     _, expected, _ = whole
     folder = tmp_path / "killed"
-    command = [sys.executable, str(SCRIPTS / "train_dars.py"), str(folder)]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        for line in process.stdout:
-            if b"'epoch': '0.75'" in line:  # the log of step 3 comes before its checkpoint
-                process.kill()
-                break
-    assert process.returncode == -9
-    assert run_script(str(folder), "--resume", "last").returncode == 0
+    killed = run_script("train_dars.py", str(folder), "--kill-step", "3", "--kill-before", "checkpoint")
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    assert sorted(path.name for path in folder.glob("*checkpoint*")) == ["checkpoint-1", "checkpoint-2"]
+    assert run_script("train_dars.py", str(folder), "--resume", "last").returncode == 0
     assert_equal(torch.load(folder / "final.pt", weights_only=True)["weights"], expected)
 
 

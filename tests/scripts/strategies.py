@@ -25,9 +25,9 @@ from rlvr_trl.testbed import build_model, build_tokenizer
 EXTRA = ((0, 0, 5, 4), (0, 0, 0, 0), (1, 0, 0, 5))
 # No reference model, which TRL would shard in its own way; so rows without advantage need no backward pass
 NATIVE = {"beta": 0.0, "save_strategy": "no"}
-# Three batches of 9 completions and up to 5 more, one an epoch: process 1 of 2 has the last prompt, and filler. An
+# Two batches of 9 completions and up to 5 more, one an epoch: process 1 of 2 has the last prompt, and filler. An
 # update is one prompt, so that a process has none in some
-UPDATES = {"prompts_per_batch": 3, "num_generations": 3, "prompts_per_update": 1, "max_steps": 9, "save_steps": 4}
+UPDATES = {"prompts_per_batch": 3, "num_generations": 3, "prompts_per_update": 1, "max_steps": 6, "save_steps": 4}
 UPDATES["num_mazes"] = 5
 
 

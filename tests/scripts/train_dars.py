@@ -13,9 +13,13 @@ from rlvr_trl.testbed import build_tokenizer
 
 
 class Killed(DARSTrainer):
-    """Dies by SIGKILL while it writes a checkpoint: before the optimizer's state, or before the trainer's."""
+    """Dies by SIGKILL before it writes a checkpoint, or in it: before the optimizer's state, or the trainer's."""
 
     kill_step, kill_before = None, None
+
+    def _save_checkpoint(self, model, trial):
+        self._die("checkpoint")
+        super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir):
         self._die("optimizer")
@@ -46,7 +50,7 @@ def main():
     parser.add_argument("output_dir")
     parser.add_argument("--resume", help="a checkpoint, or 'last'")
     parser.add_argument("--kill-step", type=int)
-    parser.add_argument("--kill-before", choices=["optimizer", "trainer_state"])
+    parser.add_argument("--kill-before", choices=["checkpoint", "optimizer", "trainer_state"])
     args = parser.parse_args()
     Killed.kill_step, Killed.kill_before = args.kill_step, args.kill_before
     trainer = make_trainer(args.output_dir, Killed)
