@@ -1,5 +1,8 @@
 """A tiny maze model built from a config, and a GRPO configuration for the CPU. No test uses the Hub."""
 
+import functools
+import gc
+import importlib.metadata
 import os
 
 
@@ -42,6 +45,14 @@ def cpu_settings(tmp_path):
         "save_strategy": "no",
         **ON_CPU,
     }
+
+
+def pytest_collection_finish():
+    # Two thirds of the time of tiny training: a full collection at its end, which would go through all that was
+    # imported, and the metadata of DeepSpeed and peft, which accelerate parses whenever it unwraps a model
+    gc.collect()
+    gc.freeze()
+    importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 
 
 def pytest_collection_modifyitems(items):
