@@ -134,7 +134,7 @@ class RecordsGeneration(GRPOTrainer):
         """The context of one call of `generate`, on the module that TRL calls it on."""
         if not self.args.share_prompt_prefill:
             return nullcontext()
-        return shared_prefill(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
+        return shared_prefill(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
