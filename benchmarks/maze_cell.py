@@ -45,6 +45,7 @@ from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
 LOG_POINTS = 20  # entries in the log of a cell, roughly
+TOKEN_BUDGET = 2**16  # four times the default: a model this small takes a fifth less time with large batches
 
 
 # --- mazes: all cells of a scale have the same test set, and no other set shares a maze with it ---
@@ -231,7 +232,7 @@ def tests(cell: Cell, model, tokenizer) -> dict:
 
 def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> EvaluationResult:
     options = {"num_samples": samples, "max_new_tokens": MAX_COMPLETION_LENGTH, "seed": seed, "progress": False}
-    return evaluate(model, tokenizer, mazes, maze_reward, **options)
+    return evaluate(model, tokenizer, mazes, maze_reward, token_budget=TOKEN_BUDGET, **options)
 
 
 def measured(result: EvaluationResult) -> dict:

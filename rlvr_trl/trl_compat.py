@@ -303,6 +303,7 @@ TRANSLATED = "transformers loads a checkpoint with the key mapping of `from_pret
 EVALUATION = "TRL samples completions for a caller, without training on them"
 IMAGES = "TRL keeps the images of a batch as one entry per row"
 PUBLIC = "the library makes it public"
+ONE_PREFILL = "`generate` of transformers reads a prompt once for several rows"
 SERVER_ENDS = "TRL's requests to the server end when it dies"
 OWN_BAR = "TRL lets a caller choose `use_tqdm` of vLLM"
 AS_THEY_END = "evaluation takes completions as they end, to save them before the longest is done"
@@ -357,8 +358,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="_generate_single_turn",
         leading=("prompt_ids", "images", "multimodal_fields", "num_generations"),
         returns=2,
-        why="overridden: `max_rows_per_generation`, and the progress bar",
-        until="TRL limits how many rows `generate` gets at once",
+        why="overridden: `max_rows_per_generation`, `share_prompt_prefill`, and the progress bar",
+        until="TRL limits how many rows `generate` gets at once, and reads each prompt once",
     ),
     Function(
         owner=GRPO,
@@ -656,6 +657,20 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         name="_VALID_DICT_FIELDS",
         why="fields that may be given as JSON on the command line",
         until=PUBLIC,
+    ),
+    # prompts that are read once
+    Part(
+        owner="transformers:GenerationMixin",
+        name="_supports_default_dynamic_cache",
+        why="whether what a model has read can be copied to other rows",
+        until=ONE_PREFILL,
+    ),
+    Function(
+        owner="transformers:DynamicCache",
+        name="reorder_cache",
+        leading=("beam_idx",),
+        why="copies what was read of a prompt to all its rows",
+        until=ONE_PREFILL,
     ),
     # small functions
     Function(

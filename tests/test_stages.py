@@ -349,6 +349,27 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         (DARSConfig, {"max_extra_rollouts": -1}, "-1"),
         (RLVRConfig, {"max_rows_per_generation": 0}, "at least 1, got 0"),
         (RLVRConfig, {"max_rows_per_generation": 8, "use_vllm": True}, "no effect with `use_vllm`"),
+        (RLVRConfig, {"share_prompt_prefill": True, "use_vllm": True}, "`share_prompt_prefill`=True has no effect"),
+        (
+            RLVRConfig,
+            {"share_prompt_prefill": True, "use_transformers_continuous_batching": True},
+            "`share_prompt_prefill`=True has no effect with `use_transformers_continuous_batching`",
+        ),
+        (
+            RLVRConfig,
+            {"share_prompt_prefill": True, "cache_implementation": "static"},
+            "needs `cache_implementation` to be None or 'dynamic', got 'static'",
+        ),
+        (
+            RLVRConfig,
+            {"share_prompt_prefill": True, "generation_kwargs": {"use_cache": False}},
+            "needs `use_cache` to be True or None, got False",
+        ),
+        (
+            RLVRConfig,
+            {"share_prompt_prefill": True, "generation_kwargs": {"prefill_chunk_size": 4}},
+            "needs `prefill_chunk_size` to be None, got 4",
+        ),
         (DARSConfig, {"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "=3 must divide"),
         (DARSConfig, {"max_tokens_per_micro_batch": 4}, "`max_tokens_per_micro_batch`=4 must be above"),
         (RLVRConfig, {"rollouts": "darts"}, "Valid names: dars, reinforce_ada"),

@@ -103,7 +103,9 @@ def make_method_trainer(
     Args:
         settings: settings of the configuration that replace those of the recipe and the method.
     """
-    recipe = method.recipe | settings
+    # TRL's own configuration has no such setting
+    faster = {} if method.config is GRPOConfig else {"share_prompt_prefill": True}
+    recipe = faster | method.recipe | settings
     batches = len(mazes) // method.prompts_per_batch
     return method.trainer(
         AutoModelForCausalLM.from_pretrained(base),

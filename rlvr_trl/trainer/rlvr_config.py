@@ -57,6 +57,11 @@ class RLVRConfig(GRPOConfig):
             Most completions that transformers generates at once on each process. By default all of the batch, as in
             TRL; with thousands of prompts their cache may not fit in memory. Refused with vLLM and continuous
             batching, which do their own scheduling.
+        share_prompt_prefill (`bool`, *optional*, defaults to `False`):
+            Read a prompt once for all its completions that transformers generates at once, and not once for each.
+            Faster with long prompts and many completions; the same completions but for rounding and dropout, so not to
+            the last bit. For models of text with a dynamic cache. Refused with vLLM, which caches prefixes itself,
+            with continuous batching, and with another cache.
     """
 
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
@@ -111,6 +116,10 @@ class RLVRConfig(GRPOConfig):
     )
     max_rows_per_generation: int | None = field(
         default=None, metadata={"help": "Completions that transformers generates at once on each process, at most."}
+    )
+    share_prompt_prefill: bool = field(
+        default=False,
+        metadata={"help": "Read a prompt once for all its completions that transformers generates at once."},
     )
 
     def __post_init__(self):

@@ -40,6 +40,7 @@ from .validation import (
     check_group_size,
     check_passes,
     check_prompt_source,
+    check_shared_prefill,
     describe_batch,
     passes_per_batch,
     prompts_per_batch,
@@ -183,6 +184,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 environment_factory=environment_factory,
             )
         check_attributes(self)
+        check_shared_prefill(args, self.model)
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]

@@ -1,5 +1,6 @@
 """One call of TRL's generation and scoring, and the record of what it made."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..evaluation.engines.prompts import begins_with_two_bos
+from ..shared_prefill import shared_prefill
 from ..trl_compat import borrow, check_generated, unsplit_pixel_values_by_grid
 from .batch_layout import IMAGE_FIELDS, loss_mask
 from .batch_watch import BatchWatch
@@ -122,10 +124,17 @@ class RecordsGeneration(GRPOTrainer):
         with self._generation_progress.watch_transformers([len(batch) for batch in batches]) as next_batch:
             for batch in batches:
                 next_batch()
-                completion_ids += super()._generate_single_turn(
-                    batch, images, multimodal_fields, num_generations, *args, **kwargs
-                )[0]
+                with self._prefill():
+                    completion_ids += super()._generate_single_turn(
+                        batch, images, multimodal_fields, num_generations, *args, **kwargs
+                    )[0]
         return completion_ids, None  # transformers returns no log-probabilities
+
+    def _prefill(self) -> AbstractContextManager[None]:
+        """The context of one call of `generate`, on the module that TRL calls it on."""
+        if not self.args.share_prompt_prefill:
+            return nullcontext()
+        return shared_prefill(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -7,7 +7,16 @@ from datasets import Dataset, DatasetDict
 from ..advantages import AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import RolloutAllocator
+from ..shared_prefill import why_prefill_is_not_shared
 from .passes import LOSS_TYPES
+
+
+# Options of `generate` with which prompts can be read once for many completions: the values they may have
+GENERATION_WITH_SHARED_PREFILL = {
+    "cache_implementation": (None, "dynamic"),
+    "use_cache": (True, None),
+    "prefill_chunk_size": (None,),
+}
 
 
 def check_arguments(trainer: str, config_class: type, args, **given) -> None:
@@ -191,19 +200,45 @@ def check_passes(args) -> None:
 
 def check_generation(args) -> None:
     """
-    Refuses a limit on rows generated at once where it would have no effect.
+    Refuses settings of transformers' `generate` where they would have no effect or cannot work.
 
     Raises:
-        `ValueError`: The limit is below 1, or another engine than transformers' `generate` samples.
+        `ValueError`: The limit on rows generated at once is below 1, another engine samples, or prompts are to be read
+        once into a cache that cannot be copied.
     """
-    limit = args.max_rows_per_generation
-    if limit is None:
-        return
-    if limit < 1:
+    limit, share = args.max_rows_per_generation, args.share_prompt_prefill
+    if limit is not None and limit < 1:
         raise ValueError(f"`max_rows_per_generation` must be at least 1, got {limit}.")
+    given = [f"`max_rows_per_generation`={limit}"] if limit is not None else []
+    given += ["`share_prompt_prefill`=True"] if share else []
     for engine in ("use_vllm", "use_transformers_continuous_batching"):
-        if getattr(args, engine):
-            raise ValueError(f"`max_rows_per_generation`={limit} has no effect with `{engine}`. Remove it.")
+        if given and getattr(args, engine):
+            raise ValueError(f"{given[0]} has no effect with `{engine}`. Remove it.")
+    options = {"cache_implementation": args.cache_implementation}
+    options |= args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
+    for name, allowed in GENERATION_WITH_SHARED_PREFILL.items():
+        if share and options.get(name, allowed[0]) not in allowed:
+            raise ValueError(
+                f"`share_prompt_prefill`=True needs `{name}` to be {' or '.join(map(repr, allowed))}, got "
+                f"{options[name]!r}."
+            )
+
+
+def check_shared_prefill(args, model) -> None:
+    """
+    Refuses to read the prompts of a model once for many completions where that cannot work.
+
+    Raises:
+        `ValueError`: Names the model's class, or the cache that its own generation config asks for.
+    """
+    if not args.share_prompt_prefill:
+        return
+    why = why_prefill_is_not_shared(model)
+    own = model.generation_config.cache_implementation
+    if why is None and own not in GENERATION_WITH_SHARED_PREFILL["cache_implementation"]:
+        why = f"the model's generation config sets cache_implementation={own!r}"
+    if why is not None:
+        raise ValueError(f"`share_prompt_prefill`=True cannot be used, because {why}. Remove it.")
 
 
 def check_breadth(args) -> None:

@@ -30,6 +30,22 @@ def test_optimizer_phase_has_the_gradient_of_stock_trl(tmp_path):
     assert all(len(row["seconds"]) == 1 for row in ours)
 
 
+def test_prompts_read_once_give_the_same_tokens(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "benchmarks/prefill.py", "--quick", "--output", str(tmp_path / "figures.json")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "token check: passed" in done.stdout and "ratio evaluation, once:" in done.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["maze"]["completions"] == 2560 and figures["evaluation"]["completions"] == 256
+    assert figures["training"]["losses"]["RLVRTrainer"] == figures["training"]["losses"]["stock TRL"]
+
+
 def test_coverage_of_intervals_is_measured_and_on_the_page(tmp_path):
     def coverage(*arguments):
         return subprocess.run(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ...attention import without_cudnn_attention
+from ...shared_prefill import shared_prefill, why_prefill_is_not_shared
 from ..samples import Sample, SamplingSettings
 from .prompts import (
     PromptSurvey,
@@ -52,6 +53,9 @@ class TransformersEngine:
     sample. At every step, Gumbel noise is added to the logits after temperature, top-k and top-p, and the token with
     the largest sum is taken. So neither the budget nor the other requests change what is drawn, except through the
     rounding of a batched forward pass, and a prompt that occurs twice gets the same samples twice.
+
+    A prompt is read once for all its samples in a batch, unless the model takes images, is an encoder-decoder model,
+    has an adapter of virtual tokens or a cache that is no [`~transformers.DynamicCache`].
 
     Args:
         model ([`~transformers.PreTrainedModel`] or PEFT model): the model.
@@ -152,7 +156,8 @@ class TransformersEngine:
     def _generate(self, batch, inputs, keys: list[int], settings, config: GenerationConfig) -> list[Sample]:
         width = inputs["input_ids"].shape[1]
         sampler = _GumbelSampler(torch.tensor(keys, device=self.model.device), settings)
-        with _for_generation(self.model, config), without_cudnn_attention():
+        once = shared_prefill(self.model) if why_prefill_is_not_shared(self.model) is None else nullcontext()
+        with _for_generation(self.model, config), without_cudnn_attention(), once:
             output = self.model.generate(
                 **inputs, generation_config=config, logits_processor=LogitsProcessorList([sampler])
             )
