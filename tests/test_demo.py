@@ -19,7 +19,7 @@ from rlvr_trl.testbed.methods import METHODS
 pytestmark = pytest.mark.slow
 
 
-TINY = DemoSettings(warmup_mazes=200, warmup_steps=80, steps=3, test_mazes=6, samples=8)
+TINY = DemoSettings(warmup_problems=200, warmup_steps=80, steps=3, test_problems=6, samples=8)
 
 
 def result_with(num_correct, num_samples=64):
