@@ -118,7 +118,7 @@ def run_demo(
 
     rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
     conclusion = describe_results(results)
-    _write_report(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
+    _write_report(folder, settings, warmed_up, results, logs, rollouts, conclusion, time.perf_counter() - start)
     plot_pass_at_k(
         {label(name): result for name, result in results.items()},
         folder / "pass_at_k.png",
@@ -185,7 +185,7 @@ def evaluate_checkpoint(
     )
 
 
-def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
+def _write_report(folder, settings, warmed_up, results, logs, rollouts, conclusion, seconds) -> None:
     report = {
         "settings": asdict(settings),
         "seconds": round(seconds, 1),
@@ -196,6 +196,8 @@ def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds
         },
         "logs": logs,
     }
+    if warmed_up is not None:
+        report["warm_up"] = asdict(warmed_up)
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

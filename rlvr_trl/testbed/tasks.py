@@ -46,7 +46,7 @@ class Task:
         answers (`Callable`):
             `answers(problem)` is a function that maps a `random.Random` to a random right answer.
         reward (`Callable`):
-            The reward function, which gives 1 to right answers and 0 to all else.
+            The reward function, which gives 1 to right answers and 0 to all else, and logs `extracted_answer`.
         symbols (`str`):
             The characters that problems and answers are made of.
         max_completion_length (`int`):

@@ -136,21 +136,23 @@ class StopAtTarget(TrainerCallback):
         self.target, self.pass_at_1, self.every = target, pass_at_1, every
         self.steps, self.decay_steps = steps, decay_steps
         self.reached: int | None = None  # the step
+        self.rate = 0.0  # the learning rate at that step, from which it falls
         self.checks: list[tuple[int, float]] = []
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.reached is not None:
             left = 1 - (state.global_step - self.reached) / self.decay_steps
             for group in kwargs["optimizer"].param_groups:
-                group["lr"] = args.learning_rate * left
+                group["lr"] = self.rate * left
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.reached is not None:
-            control.should_training_stop = state.global_step == self.reached + self.decay_steps
+            if state.global_step == self.reached + self.decay_steps:
+                control.should_training_stop = True
         elif state.global_step % self.every == 0:
             self.checks.append((state.global_step, self.pass_at_1()))
             if self.checks[-1][1] >= self.target:
-                self.reached = state.global_step
+                self.reached, self.rate = state.global_step, kwargs["optimizer"].param_groups[0]["lr"]
             elif state.global_step + self.every > self.steps:
                 best = max(value for _, value in self.checks)
                 raise ValueError(
@@ -273,7 +275,7 @@ def imitate(
         learning_rate=learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": decay_steps},
-        warmup_steps=min(30, steps // 10),
+        warmup_steps=min(30, steps // 10) if stop is None else 30,
         seed=seed,
         bf16=False,
         use_cpu=not torch.cuda.is_available(),
