@@ -191,7 +191,7 @@ def warm_up_to(
     validation: Dataset,
     steps: int,
     decay_steps: int = 25,
-    check_every: int = 25,
+    check_every: int = 10,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
@@ -215,7 +215,7 @@ def warm_up_to(
             Most optimizer steps before `target` is reached.
         decay_steps (`int`, *optional*, defaults to `25`):
             Optimizer steps in which the learning rate falls to 0.
-        check_every (`int`, *optional*, defaults to `25`):
+        check_every (`int`, *optional*, defaults to `10`):
             Optimizer steps from one check to the next.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the demonstrations, their order, and the samples of the checks.
