@@ -34,13 +34,13 @@ from rlvr_trl.evaluation import EvaluationResult, evaluate
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_model, build_tokenizer, warm_up
 from rlvr_trl.testbed.methods import (
-    MAX_COMPLETION_LENGTH,
     NUM_GENERATIONS,
     PROMPTS_PER_STEP,
     make_method_trainer,
     rollouts_per_prompt,
 )
 from rlvr_trl.testbed.progress_bar import show_figures_in_bar
+from rlvr_trl.testbed.tasks import MAZE
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
 
 
@@ -189,7 +189,7 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
     saved = {
         "label": method.label,
         "settings": json.loads(json.dumps(method.settings, default=str)),
-        "rewards": [reward.__name__ for reward in method.rewards],
+        "rewards": [reward.__name__ for reward in method.rewards_on(MAZE)],
         "learning_rate": rate,
         "batches": batches,
         "updates": updates,
@@ -231,7 +231,7 @@ def tests(cell: Cell, model, tokenizer) -> dict:
 
 
 def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> EvaluationResult:
-    options = {"num_samples": samples, "max_new_tokens": MAX_COMPLETION_LENGTH, "seed": seed, "progress": False}
+    options = {"num_samples": samples, "max_new_tokens": MAZE.max_completion_length, "seed": seed, "progress": False}
     return evaluate(model, tokenizer, mazes, maze_reward, token_budget=TOKEN_BUDGET, **options)
 
 

@@ -28,7 +28,7 @@ BASES = {
 }
 
 
-def rlvr(label: str, advantages: str | dict | None = None, rewards: tuple = (maze_reward,), **settings) -> Method:
+def rlvr(label: str, advantages: str | dict | None = None, rewards: tuple | None = None, **settings) -> Method:
     settings = settings if advantages is None else {"advantages": advantages} | settings
     return Method(label, RLVRTrainer, RLVRConfig, settings, rewards)
 

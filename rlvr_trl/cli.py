@@ -28,11 +28,14 @@ def _add_demo(commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="train GRPO, Pass@k and DARS on mazes, on a CPU, and compare their pass@k",
-        description="Builds a tiny model, warms it up on mazes, trains stock GRPO, Pass@k Training "
-        "and DARS from it, and compares their pass@k on held-out mazes. About 5 minutes on 2 CPU cores.",
+        description="Builds a tiny model, warms it up on mazes or another task, trains stock GRPO, Pass@k Training "
+        "and DARS from it, and compares their pass@k on held-out problems. About 5 minutes on 2 CPU cores.",
     )
+    demo.add_argument("--task", default="maze", metavar="NAME", help="maze (default), sudoku, sums or countdown")
     demo.add_argument("--quick", action="store_true", help="a smaller run of about a minute")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the mazes, the model and the training (default: 0)")
+    demo.add_argument(
+        "--seed", type=int, default=0, help="seed of the problems, the model and the training (default: 0)"
+    )
     demo.add_argument("--output-dir", default="rlvr-demo", help="folder for results and models (default: rlvr-demo)")
     demo.add_argument(
         "--methods",
@@ -44,10 +47,10 @@ def _add_demo(commands) -> None:
 
 
 def _run_demo(args: argparse.Namespace) -> None:
-    from .testbed.demo import QUICK, DemoSettings, run_demo
+    from .testbed.demo import demo_settings, run_demo
     from .testbed.methods import DEFAULT_METHODS
 
-    settings = DemoSettings(seed=args.seed, **(QUICK if args.quick else {}))
+    settings = demo_settings(args.task, args.quick, args.seed)
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
 
 

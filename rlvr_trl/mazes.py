@@ -6,6 +6,7 @@ end. An answer is a string over U, D, L and R (up, down, left, right) that walks
 arXiv 2508.10751. Cells are `(row, column)` pairs counted from the upper left corner.
 """
 
+import random
 from collections import deque
 from collections.abc import Sequence
 
@@ -98,6 +99,48 @@ def is_solution(maze: str, moves: str) -> bool:
         if cell is None:
             return False
     return cell == end
+
+
+class RandomWalks:
+    """
+    Walks from S to E that are right but not all short: `RandomWalks(maze)(rng)` is the moves of one.
+
+    With probability `random_move_probability` a step is drawn uniformly from the legal moves, otherwise from those
+    that begin a shortest path to E. The walk stops on E. A walk of more than `max_moves` moves is drawn again.
+
+    Raises:
+        ValueError: If the text is not a maze or has no path of at most `max_moves` moves, or if the probability is
+            outside [0, 1].
+    """
+
+    def __init__(self, maze: str, random_move_probability: float = 0.25, max_moves: int = 9):
+        if not 0 <= random_move_probability <= 1:
+            raise ValueError(f"random_move_probability must be in [0, 1], found {random_move_probability}")
+        self.random_move_probability, self.max_moves = random_move_probability, max_moves
+        rows, self.start, end = parse_maze(maze)
+        distance = {cell: len(path) for cell, path in shortest_paths(rows, end).items()}
+        if distance.get(self.start, max_moves + 1) > max_moves:
+            found = distance.get(self.start, "no")
+            raise ValueError(f"a walk has at most {max_moves} moves, found {found} moves from S to E in {maze!r}")
+        self.choices = {}  # for each cell but E: the legal moves and those that shorten the way, each with its target
+        for cell in distance.keys() - {end}:
+            legal = [(move, target) for move in MOVES if (target := step(rows, cell, move)) is not None]
+            shortest = [(move, target) for move, target in legal if distance[target] < distance[cell]]
+            self.choices[cell] = legal, shortest
+
+    def __call__(self, rng: random.Random) -> str:
+        while len(moves := self._walk(rng)) > self.max_moves:
+            pass
+        return moves
+
+    def _walk(self, rng: random.Random) -> str:
+        """One walk to E, cut off once it is too long."""
+        cell, moves = self.start, ""
+        while cell in self.choices and len(moves) <= self.max_moves:
+            legal, shortest = self.choices[cell]
+            move, cell = rng.choice(legal if rng.random() < self.random_move_probability else shortest)
+            moves += move
+        return moves
 
 
 def _find(rows: list[str], symbol: str) -> Cell:

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tiny_task import LETTERS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import Completions, EvaluationResult, Problem, pass_at_k
-from rlvr_trl.testbed.demo import DemoSettings, describe_results, make_table, run_demo
+from rlvr_trl.testbed import TASKS
+from rlvr_trl.testbed.demo import DemoSettings, demo_settings, describe_results, make_table, run_demo
 from rlvr_trl.testbed.methods import METHODS
 
 
 pytestmark = pytest.mark.slow
 
 
-TINY = DemoSettings(warmup_mazes=200, warmup_steps=80, steps=3, test_mazes=6, samples=8)
+TINY = DemoSettings(warmup_problems=200, warmup_steps=80, steps=3, test_problems=6, samples=8)
 
 
 def result_with(num_correct, num_samples=64):
@@ -77,6 +79,39 @@ def test_an_earlier_demo_is_replaced_and_nothing_else(demo, tmp_path):
     assert list(json.loads((folder / "results.json").read_text())["methods"]) == ["base", "grpo"]
 
 
+@pytest.mark.parametrize(("name", "target", "warmup_steps"), [("sudoku", None, 5), ("letters", 0.2, 100)])
+def test_another_task(name, target, warmup_steps, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(TASKS, "letters", LETTERS)
+    settings = DemoSettings(name, 100, warmup_steps, target, steps=1, test_problems=4, samples=4)
+    results = run_demo(tmp_path / "out", ["grpo"], settings, disable_tqdm=True)
+    report = json.loads((tmp_path / "out/results.json").read_text())
+    assert report["settings"]["task"] == name and list(report["methods"]) == ["base", "grpo"]
+    assert set(results["grpo"].problems[0].row) == {"prompt", name}
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "out/grpo").get_vocab() == TASKS[name].build_tokenizer().get_vocab()
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    noun = TASKS[name].noun
+    assert f"Drawing {noun}:" in printed and f"4 held-out {noun}, 4 samples each" in printed
+    assert f"on the test {noun}." in printed and "maze" not in printed
+    assert ("warm_up" in report) == (target is not None)
+    if target is not None:
+        reached = report["warm_up"]
+        assert reached["checks"][-1][1] >= target > max([0, *(value for _, value in reached["checks"][:-1])])
+        assert f"pass@1 of {reached['pass_at_1']:.3f} on other {noun} after {reached['steps']} steps" in printed
+
+
+def test_settings_of_the_tasks():
+    assert demo_settings("maze") == DemoSettings() == DemoSettings("maze", 6000, 400, None, 300, 200, 64, 0)
+    assert demo_settings("maze", quick=True, seed=3) == DemoSettings("maze", 3000, 300, None, 60, 100, 64, 3)
+    for name, task in TASKS.items():
+        for quick in (True, False):
+            settings = demo_settings(name, quick)
+            assert settings.task == name and settings.target == task.target
+            num_problems = settings.warmup_problems + 16 * settings.steps + settings.test_problems + 100
+            assert num_problems < {"sums": 16_145, "countdown": 10_446}.get(name, 20_000)  # as many as there are
+
+
 def test_the_sentence_follows_the_intervals():
     rng = np.random.default_rng(0)
     base = rng.integers(5, 15, size=100)
@@ -124,6 +159,9 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
         "Unknown method 'grpoo'. Did you mean 'grpo'? Valid methods: grpo, pass_at_k, dars, a_grae, grpo_n, nsr"
         in error
     )
+    assert main(["demo", "--task", "sudoko", "--output-dir", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert "Unknown task 'sudoko'. Did you mean 'sudoku'? Valid tasks: maze, sudoku, sums, countdown." in error
     assert not (tmp_path / "new").exists()
     with pytest.raises(SystemExit):
         main(["--help"])

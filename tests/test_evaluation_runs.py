@@ -395,7 +395,7 @@ def test_columns_that_cannot_be_saved_are_named(tmp_path):
 
 # Each process is forked from one that has these, so that ten starts cost one import. The folder of the tests is not on
 # its path yet.
-IMPORTED_ONCE = ["rlvr_trl.evaluation.runs", "rlvr_trl.evaluation.engines", "rlvr_trl.testbed.maze_model", "datasets"]
+IMPORTED_ONCE = ["rlvr_trl.evaluation.runs", "rlvr_trl.evaluation.engines", "rlvr_trl.testbed.model", "datasets"]
 
 
 def wait_for_lines(path, count, process):

@@ -1,14 +1,16 @@
-"""The maze model: its tokenizer survives a folder, its demonstrations are right, its warm-up learns."""
+"""The tiny model: its tokenizer survives a folder, demonstrations are right, the warm-up learns and ends in time."""
 
 import numpy as np
 import pytest
 import torch
+from tiny_task import LETTERS
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, set_seed
 
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.mazes import is_solution, parse_maze, shortest_path, shortest_paths, step
 from rlvr_trl.rewards import maze_reward
-from rlvr_trl.testbed import build_model, build_tokenizer, demonstrations, warm_up
+from rlvr_trl.testbed import TASKS, build_model, build_tokenizer, demonstrations, warm_up, warm_up_to
+from rlvr_trl.testbed.warmup import StopAtTarget
 
 
 TEXT = "S.*.\n*..*\n.**.\n...E\n<answer>RDRUDL</answer>"
@@ -52,6 +54,22 @@ def test_tokenizer_survives_a_folder_with_its_model(loader, tmp_path):
         assert (loaded.padding_side, loaded.model_max_length) == ("left", tokenizer.model_max_length)
         build_model(tokenizer).save_pretrained(tmp_path / str(generation + 1))
         loaded.save_pretrained(tmp_path / str(generation + 1))
+
+
+@pytest.mark.parametrize("name", ["sudoku", "sums", "countdown"])
+def test_tokenizers_of_the_other_tasks_survive_too(name, tmp_path):
+    task = TASKS[name]
+    tokenizer = task.build_tokenizer()
+    build_model(tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab() and len(loaded) == len(task.symbols) + 5
+    for row in task.demonstrations(task.draw(20)[name], 20):
+        text = row["prompt"] + row["completion"]
+        ids = loaded(text)["input_ids"]
+        assert ids == tokenizer(text)["input_ids"] and loaded.unk_token_id not in ids
+        assert len(ids) == len(row["prompt"]) + len(row["answer"]) + 2  # one a symbol, and the tags
+        assert loaded.decode([*ids, loaded.eos_token_id], skip_special_tokens=True) == text
 
 
 def test_model_size_and_configs():
@@ -163,3 +181,75 @@ def test_loss_ignores_the_prompt(mazes, tmp_path):
     expected = -log_probs[range(19, ids.shape[1] - 1), completion].mean().item()
     losses = warm_up(model, tokenizer, mazes["maze"], output_dir=tmp_path, steps=1, batch_size=1, disable_tqdm=True)
     assert losses[0] == pytest.approx(expected, abs=1e-3)
+
+
+# --- to a target ---
+
+
+def warm_up_letters(folder, **settings):
+    tokenizer = LETTERS.build_tokenizer()
+    model = build_model(tokenizer)
+    validation = LETTERS.draw(20)
+    settings = {
+        "target": 0.2,
+        "steps": 200,
+        "check_every": 4,
+        "decay_steps": 5,
+        "batch_size": 16,
+        "learning_rate": 5e-3,
+    } | settings
+    problems = LETTERS.draw(100, exclude=validation)["letters"]
+    reached = warm_up_to(
+        model,
+        tokenizer,
+        problems,
+        task=LETTERS,
+        validation=validation,
+        output_dir=folder,
+        disable_tqdm=True,
+        **settings,
+    )
+    return model.state_dict(), reached
+
+
+def test_warm_up_ends_some_steps_after_the_target(tmp_path, monkeypatch):
+    rates = []
+    on_step_begin = StopAtTarget.on_step_begin
+
+    def recorded(self, args, state, control, **kwargs):
+        on_step_begin(self, args, state, control, **kwargs)
+        rates.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+    weights, reached = warm_up_letters(tmp_path / "first")
+    steps, values = zip(*reached.checks, strict=True)
+    assert list(steps) == list(range(4, steps[-1] + 1, 4)) and reached.steps == steps[-1] + 5
+    assert values[-1] >= 0.2 > max(values[:-1]) and 0.2 < reached.pass_at_1 < 0.8
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "first").state_dict()
+    assert all(torch.equal(weights[name], saved[name]) for name in weights)
+
+    monkeypatch.setattr(StopAtTarget, "on_step_begin", recorded)
+    again, same = warm_up_letters(tmp_path / "second", steps=100)  # whatever the most steps are
+    assert same == reached and all(torch.equal(weights[name], again[name]) for name in weights)
+    assert len(rates) == reached.steps
+    risen = [5e-3 * min(step / 30, 1) for step in range(steps[-1] + 1)]
+    assert rates == pytest.approx(risen + [risen[-1] * share for share in (0.8, 0.6, 0.4, 0.2)])
+
+
+def test_a_target_that_is_not_reached_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"must reach `target`=0.99 within `steps`=10, but was at most 0.\d+. Raise"):
+        warm_up_letters(tmp_path, target=0.99, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": 0}, "`target` must be between 0 and 1, got 0"),
+        ({"target": 1.0}, "`target` must be between 0 and 1, got 1.0"),
+        ({"steps": 3}, "`steps` must be at least `check_every`=4, got 3"),
+        ({"check_every": 0}, "`check_every` must be an integer of at least 1, got 0"),
+        ({"decay_steps": 0}, "`decay_steps` must be an integer of at least 1, got 0"),
+    ],
+)
+def test_impossible_targets(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        warm_up_letters(tmp_path, **settings)

@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from rlvr_trl.evaluation import compare, evaluate
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_tokenizer, demonstrations
-from rlvr_trl.testbed.methods import MAX_COMPLETION_LENGTH, make_method_trainer, rollouts_per_prompt
+from rlvr_trl.testbed.methods import make_method_trainer, rollouts_per_prompt
 from rlvr_trl.testbed.progress_bar import show_figures_in_bar
-from rlvr_trl.testbed.warmup import imitate, tokenize_walks
+from rlvr_trl.testbed.tasks import MAZE
+from rlvr_trl.testbed.warmup import imitate, tokenize_demonstrations
 
 
 METHODS = ("grpo", "pass_at_8", "dars_hw")
@@ -75,7 +76,7 @@ class Walks(torch.utils.data.Dataset):
 
 
 def some_walks(mazes: list[str], count: int, seed: int) -> list[dict]:
-    return tokenize_walks(demonstrations(mazes, count, seed=seed), build_tokenizer()).to_list()
+    return tokenize_demonstrations(demonstrations(mazes, count, seed=seed), build_tokenizer()).to_list()
 
 
 def walks_in_processes(pool, mazes: list[str], count: int, processes: int):
@@ -180,7 +181,7 @@ def train(name: str, base: Path, folder: Path, mazes, scale: dict, seconds: floa
 
 
 def tested(model, tokenizer: AutoTokenizer, test, scale: dict):
-    options = {"max_new_tokens": MAX_COMPLETION_LENGTH, "seed": 0, "progress": False}
+    options = {"max_new_tokens": MAZE.max_completion_length, "seed": 0, "progress": False}
     options |= {"num_samples": scale["samples"], "token_budget": scale["token_budget"]}
     return evaluate(model, tokenizer, test, maze_reward, **options)
 

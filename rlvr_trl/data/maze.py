@@ -82,7 +82,7 @@ def make_maze_dataset(
     _check_maze_settings(num_mazes, sizes, border, wall_probability, min_path_length, max_path_length, prompt_style)
     rng = np.random.default_rng(seed)
     draw = partial(_draw_maze, rng, border=border, wall_probability=wall_probability)
-    taken = _maze_texts(exclude)
+    taken = excluded_texts("maze", exclude, parse_maze)
 
     rows = []
     for _ in range(num_mazes):
@@ -181,19 +181,19 @@ def _longest_conceivable_path(inner: int, wall_probability: float) -> int:
     return inner**2 - blocks - 1
 
 
-def _maze_texts(exclude) -> set[str]:
-    """The mazes to exclude. Each is checked: a prompt given by mistake would exclude nothing, in silence."""
+def excluded_texts(column: str, exclude: Iterable[str] | Dataset | None, check: Callable[[str], object]) -> set[str]:
+    """The problems to exclude. Each is checked: a prompt given by mistake would exclude nothing, in silence."""
     if exclude is None:
         return set()
     if isinstance(exclude, Dataset):
-        if "maze" not in exclude.column_names:
-            raise ValueError(f"exclude must have a `maze` column, found the columns {exclude.column_names}")
-        exclude = exclude["maze"]
+        if column not in exclude.column_names:
+            raise ValueError(f"exclude must have a `{column}` column, found the columns {exclude.column_names}")
+        exclude = exclude[column]
     if isinstance(exclude, str):
-        raise ValueError("exclude must be an iterable of maze texts or a Dataset, found a single string")
+        raise ValueError(f"exclude must be an iterable of {column} texts or a Dataset, found a single string")
     texts = list(exclude)
     for text in texts:
-        parse_maze(text)
+        check(text)
     return set(texts)
 
 

@@ -13,6 +13,7 @@ _HOMES = {
     "choice": ("choice_reward",),
     "math": ("MathReward", "math_reward"),
     "maze": ("maze_reward",),
+    "puzzle": ("countdown_reward", "sudoku_reward", "sums_reward"),
     "wrappers": ("LengthReward", "NoisyReward", "WeightedReward"),
 }
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .choice import choice_reward
     from .math import MathReward, math_reward
     from .maze import maze_reward
+    from .puzzle import countdown_reward, sudoku_reward, sums_reward
     from .wrappers import LengthReward, NoisyReward, WeightedReward
 else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
@@ -32,6 +34,9 @@ __all__ = [
     "WeightedReward",
     "boxed_format_reward",
     "choice_reward",
+    "countdown_reward",
     "math_reward",
     "maze_reward",
+    "sudoku_reward",
+    "sums_reward",
 ]

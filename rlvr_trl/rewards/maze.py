@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ..answer_text import THINKING_TAGS, after_thinking, completion_text, extract_tagged_answer
 from ..mazes import MOVES, is_solution
+from .puzzle import score_answers
 
 
 def maze_reward(
@@ -52,14 +53,8 @@ def maze_reward(
     [1.0, 0.0]
     ```
     """
-    if len(maze) != len(completions):
-        raise ValueError(f"maze must have one entry for each of the {len(completions)} completions, found {len(maze)}")
     answers = [extract_moves(completion_text(c), thinking_tags, starts_thinking) for c in completions]
-    # A maze is checked even where there is no answer: a broken dataset should not look like a weak model.
-    rewards = [float(is_solution(text, moves or "")) for text, moves in zip(maze, answers, strict=True)]
-    if log_extra is not None:
-        log_extra("extracted_answer", answers)
-    return rewards
+    return score_answers("maze", maze, answers, is_solution, log_extra)
 
 
 def extract_moves(

@@ -18,6 +18,7 @@ from .boxed import boxed_format_reward
 from .choice import choice_reward
 from .math import math_reward
 from .maze import maze_reward
+from .puzzle import countdown_reward, sudoku_reward, sums_reward
 from .wrappers import LengthReward, NoisyReward
 
 
@@ -25,6 +26,9 @@ from .wrappers import LengthReward, NoisyReward
 REWARDS: dict[str, Callable[..., Callable]] = {
     "math_reward": lambda: math_reward,
     "maze_reward": lambda: maze_reward,
+    "sudoku_reward": lambda: sudoku_reward,
+    "sums_reward": lambda: sums_reward,
+    "countdown_reward": lambda: countdown_reward,
     "choice_reward": lambda: choice_reward,
     "boxed_format_reward": lambda: boxed_format_reward,
     "noisy_reward": NoisyReward,

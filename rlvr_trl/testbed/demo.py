@@ -3,24 +3,25 @@
 import json
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from datasets import Dataset
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from ..data import make_maze_dataset
 from ..data.reading import as_dataset
 from ..evaluation import EvaluationResult, compare, evaluate, plot_pass_at_k
 from ..registry import did_you_mean
-from ..rewards import maze_reward
 from ..terminal import literal, print_tables
-from .maze_model import build_model, build_tokenizer
-from .methods import MAX_COMPLETION_LENGTH, METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
-from .warmup import warm_up
+from .methods import METHODS, PROMPTS_PER_STEP, rollouts_per_prompt, train
+from .model import build_model
+from .tasks import MAZE, TASKS, Task
+from .warmup import WarmUp, warm_up, warm_up_to
 
 
 BASE = "base"
@@ -30,24 +31,42 @@ SETTINGS_FILE = "demo.json"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The size of the demo; the defaults are the full one."""
+    """The task and the size of the demo; the defaults are the full one on mazes."""
 
-    warmup_mazes: int = 6000
-    warmup_steps: int = 400
+    task: str = MAZE.name
+    warmup_problems: int = MAZE.warmup_problems
+    warmup_steps: int = MAZE.warmup_steps
+    target: float | None = MAZE.target
     steps: int = 300
-    test_mazes: int = 200
+    test_problems: int = 200
     samples: int = 64
     seed: int = 0
 
 
-QUICK = {"warmup_mazes": 3000, "warmup_steps": 300, "steps": 60, "test_mazes": 100}
+VALIDATION_PROBLEMS = 100  # by which a warm-up to a target is ended
+
+
+def demo_settings(task: str, quick: bool = False, seed: int = 0) -> DemoSettings:
+    """
+    The settings of the demo on a task.
+
+    Raises:
+        `ValueError`: There is no such task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, TASKS)} Valid tasks: {', '.join(TASKS)}.")
+    chosen = TASKS[task]
+    settings = DemoSettings(task, chosen.warmup_problems, chosen.warmup_steps, chosen.target, seed=seed)
+    if quick and chosen.target is None:
+        settings = replace(settings, warmup_problems=3000, warmup_steps=300)
+    return replace(settings, steps=60, test_problems=100) if quick else settings
 
 
 def run_demo(
     output_dir: str | Path, methods: list[str], settings: DemoSettings, disable_tqdm: bool = False
 ) -> dict[str, EvaluationResult]:
     """
-    Warms up a base model, trains each method from it, evaluates all on held-out mazes, and reports.
+    Warms up a base model, trains each method from it, evaluates all on held-out problems, and reports.
 
     Writes into `output_dir`: `results.json`, `pass_at_k.png`, and a folder with model and tokenizer for the base and
     each method.
@@ -58,7 +77,7 @@ def run_demo(
         methods (`list[str]`):
             Names in `METHODS`, each once.
         settings ([`DemoSettings`]):
-            The size of the demo.
+            The task and the size of the demo.
         disable_tqdm (`bool`, *optional*, defaults to `False`):
             Whether to hide the progress bars.
 
@@ -69,54 +88,60 @@ def run_demo(
         `ValueError`: A method is unknown or named twice, or `output_dir` holds anything other than a demo.
     """
     _check_methods(methods)
+    task = TASKS[settings.task]
     folder = _claim_folder(Path(output_dir), settings)
     console, start = Console(), time.perf_counter()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.disable_progress_bar()  # of loading weights; the demo has its own
 
-    console.print("Drawing mazes: a held-out test set first, then others to train on.")
-    test = make_maze_dataset(settings.test_mazes, prompt_style="bare", seed=settings.seed)
-    num_train = settings.warmup_mazes + settings.steps * PROMPTS_PER_STEP
-    pool = make_maze_dataset(num_train, prompt_style="bare", seed=settings.seed + 1, exclude=test)
-    warmup_mazes = as_dataset(pool.select(range(settings.warmup_mazes)))
-    rl_mazes = as_dataset(pool.select(range(settings.warmup_mazes, num_train)))
+    console.print(f"Drawing {task.noun}: a held-out test set first, then others to train on.")
+    test = task.draw(settings.test_problems, seed=settings.seed)
+    num_train = settings.warmup_problems + settings.steps * PROMPTS_PER_STEP
+    num_validation = 0 if settings.target is None else VALIDATION_PROBLEMS
+    pool = task.draw(num_train + num_validation, seed=settings.seed + 1, exclude=test)
+    training = as_dataset(pool.select(range(settings.warmup_problems, num_train)))
 
-    tokenizer = build_tokenizer()
-    warm_up(
-        build_model(tokenizer, seed=settings.seed),
-        tokenizer,
-        warmup_mazes["maze"],
-        steps=settings.warmup_steps,
-        seed=settings.seed,
-        output_dir=folder / BASE,
-        disable_tqdm=disable_tqdm,
-    )
-    logs = {
-        name: train(
-            METHODS[name], folder / BASE, folder / name, rl_mazes, seed=settings.seed, disable_tqdm=disable_tqdm
+    warmed_up = _warm_up(task, pool, settings, folder / BASE, disable_tqdm)
+    if warmed_up is not None:
+        console.print(
+            f"The base model has a pass@1 of {warmed_up.pass_at_1:.3f} on other {task.noun} after {warmed_up.steps} "
+            "steps."
         )
-        for name in methods
-    }
+    options = {"seed": settings.seed, "task": task, "disable_tqdm": disable_tqdm}
+    logs = {name: train(METHODS[name], folder / BASE, folder / name, training, **options) for name in methods}
     results = {}
     for name in [BASE, *methods]:
-        console.print(f"Evaluating {label(name)} on the test mazes.")
+        console.print(f"Evaluating {label(name)} on the test {task.noun}.")
         results[name] = evaluate_checkpoint(
-            folder / name, test, settings.samples, settings.seed, progress=not disable_tqdm
+            folder / name, test, settings.samples, settings.seed, progress=not disable_tqdm, task=task
         )
 
     rollouts = {name: rollouts_per_prompt(METHODS[name], logs[name]) for name in methods}
     conclusion = describe_results(results)
-    _write_report(folder, settings, results, logs, rollouts, conclusion, time.perf_counter() - start)
+    _write_report(folder, settings, warmed_up, results, logs, rollouts, conclusion, time.perf_counter() - start)
     plot_pass_at_k(
         {label(name): result for name, result in results.items()},
         folder / "pass_at_k.png",
-        title="Held-out mazes: pass@k after training",
+        title=f"Held-out {task.noun}: pass@k after training",
     )
-    print_tables(make_table(results, rollouts))
+    print_tables(make_table(results, rollouts, task.noun))
     console.print(conclusion)
     seconds = time.perf_counter() - start
     console.print(f"Wrote {literal(str(folder))}/results.json, pass_at_k.png and the models in {seconds:.0f} s.")
     return results
+
+
+def _warm_up(task: Task, pool: Dataset, settings: DemoSettings, folder: Path, disable_tqdm: bool) -> WarmUp | None:
+    """Warms up on the first problems of the pool: for some steps, or to a target on the last ones."""
+    tokenizer = task.build_tokenizer()
+    model, problems = build_model(tokenizer, seed=settings.seed), pool[: settings.warmup_problems][task.name]
+    options: dict[str, Any] = {"output_dir": folder, "task": task, "steps": settings.warmup_steps}
+    options |= {"seed": settings.seed, "disable_tqdm": disable_tqdm}
+    if settings.target is None:
+        warm_up(model, tokenizer, problems, **options)
+        return None
+    validation = as_dataset(pool.select(range(len(pool) - VALIDATION_PROBLEMS, len(pool))))
+    return warm_up_to(model, tokenizer, problems, target=settings.target, validation=validation, **options)
 
 
 def label(name: str) -> str:
@@ -144,21 +169,23 @@ def _claim_folder(folder: Path, settings: DemoSettings) -> Path:
     return folder
 
 
-def evaluate_checkpoint(folder: Path, test, samples: int, seed: int, progress: bool) -> EvaluationResult:
-    """Loads a trained model from its folder, as any user would, and evaluates it on the test mazes."""
+def evaluate_checkpoint(
+    folder: Path, test, samples: int, seed: int, progress: bool, task: Task = MAZE
+) -> EvaluationResult:
+    """Loads a trained model from its folder, as any user would, and evaluates it on the test problems."""
     return evaluate(
         AutoModelForCausalLM.from_pretrained(folder),
         AutoTokenizer.from_pretrained(folder),
         test,
-        maze_reward,
+        task.reward,
         num_samples=samples,
-        max_new_tokens=MAX_COMPLETION_LENGTH,
+        max_new_tokens=task.max_completion_length,
         seed=seed,
         progress=progress,
     )
 
 
-def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds) -> None:
+def _write_report(folder, settings, warmed_up, results, logs, rollouts, conclusion, seconds) -> None:
     report = {
         "settings": asdict(settings),
         "seconds": round(seconds, 1),
@@ -169,14 +196,16 @@ def _write_report(folder, settings, results, logs, rollouts, conclusion, seconds
         },
         "logs": logs,
     }
+    if warmed_up is not None:
+        report["warm_up"] = asdict(warmed_up)
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float]) -> Table:
-    """Each method's pass@k with half the width of its 95 % interval over mazes, entropies, and rollouts per prompt."""
+def make_table(results: dict[str, EvaluationResult], rollouts: dict[str, float], noun: str = MAZE.noun) -> Table:
+    """Each method's pass@k with half the width of its 95 % interval, entropies, and rollouts per prompt."""
     ks = _shown_ks(results)
     some = next(iter(results.values()))
-    title = f"{len(some.prompts)} held-out mazes, {some.settings['num_samples']} samples each"
+    title = f"{len(some.prompts)} held-out {noun}, {some.settings['num_samples']} samples each"
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("", width=9)  # in two lines, as the cells are; all columns together take 60
     for k in ks:

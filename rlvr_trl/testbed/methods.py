@@ -1,4 +1,4 @@
-"""Training on the maze testbed: one recipe, and what each method changes in it."""
+"""Training on the testbed: one recipe, and what each method changes in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
-from ..rewards import maze_reward
 from ..trainer import (
     AGRAEConfig,
     AGRAETrainer,
@@ -24,18 +23,17 @@ from ..trainer import (
     RLVRTrainer,
 )
 from .progress_bar import show_figures_in_bar
+from .tasks import MAZE, Task
 
 
 NUM_GENERATIONS = 16
 PROMPTS_PER_STEP = 16
-MAX_COMPLETION_LENGTH = 12
 
 # The loss and the higher upper clip are those of DAPO (arXiv 2503.14476). The learning rate falls to 0: otherwise the
 # tiny model oscillates.
 RECIPE = {
     "per_device_train_batch_size": PROMPTS_PER_STEP * NUM_GENERATIONS,
     "num_generations": NUM_GENERATIONS,
-    "max_completion_length": MAX_COMPLETION_LENGTH,
     "learning_rate": 2e-4,
     "lr_scheduler_type": "linear",
     "adam_beta2": 0.99,
@@ -53,18 +51,21 @@ RECIPE = {
 
 @dataclass(frozen=True)
 class Method:
-    """A trainer, its configuration class, the settings it adds to the recipe, and its rewards."""
+    """A trainer, its configuration class, the settings it adds to the recipe, and its rewards; None: the task's."""
 
     label: str
     trainer: Callable
     config: Callable
     settings: dict[str, Any]
-    rewards: tuple[Callable, ...] = (maze_reward,)
+    rewards: tuple[Callable, ...] | None = None
 
     @property
     def recipe(self) -> dict[str, Any]:
         """All settings it is trained with."""
         return RECIPE | self.settings
+
+    def rewards_on(self, task: Task) -> tuple[Callable, ...]:
+        return (task.reward,) if self.rewards is None else self.rewards
 
     @property
     def prompts_per_batch(self) -> int:
@@ -95,21 +96,22 @@ def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
 
 
 def make_method_trainer(
-    method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, **settings
+    method: Method, base: Path, output_dir: Path, problems: Dataset, *, seed: int, task: Task = MAZE, **settings
 ) -> Trainer:
     """
-    The trainer of a method for the model in folder `base`, with as many steps as it takes to see every maze once.
+    The trainer of a method for the model in folder `base`, with as many steps as it takes to see every problem once.
 
     Args:
-        settings: settings of the configuration that replace those of the recipe and the method.
+        settings: settings of the configuration that replace those of the recipe, the task and the method.
     """
-    # TRL's own configuration has no such setting
-    faster = {} if method.config is GRPOConfig else {"share_prompt_prefill": True}
-    recipe = faster | method.recipe | settings
-    batches = len(mazes) // method.prompts_per_batch
+    recipe = {"max_completion_length": task.max_completion_length} | method.recipe
+    if method.config is not GRPOConfig:  # TRL's own configuration has no such setting
+        recipe["share_prompt_prefill"] = True
+    recipe |= settings
+    batches = len(problems) // method.prompts_per_batch
     return method.trainer(
         AutoModelForCausalLM.from_pretrained(base),
-        list(method.rewards),
+        list(method.rewards_on(task)),
         method.config(
             str(output_dir),
             **recipe,
@@ -117,24 +119,31 @@ def make_method_trainer(
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
         ),
-        mazes,
+        problems,
         processing_class=AutoTokenizer.from_pretrained(base),
     )
 
 
 def train(
-    method: Method, base: Path, output_dir: Path, mazes: Dataset, *, seed: int, disable_tqdm: bool = False
+    method: Method,
+    base: Path,
+    output_dir: Path,
+    problems: Dataset,
+    *,
+    seed: int,
+    task: Task = MAZE,
+    disable_tqdm: bool = False,
 ) -> list[dict]:
     """
-    Trains the model in folder `base` on every maze once and saves it, with its tokenizer, in `output_dir`.
+    Trains the model in folder `base` on every problem once and saves it, with its tokenizer, in `output_dir`.
 
     Returns:
         `list[dict]`: the trainer's log.
 
     Raises:
-        `ValueError`: There are fewer mazes than one step needs.
+        `ValueError`: There are fewer problems than one step needs.
     """
-    trainer = make_method_trainer(method, base, output_dir, mazes, seed=seed, disable_tqdm=disable_tqdm)
+    trainer = make_method_trainer(method, base, output_dir, problems, seed=seed, task=task, disable_tqdm=disable_tqdm)
     show_figures_in_bar(trainer, method.label, {"reward": "reward", "entropy": "entropy"})
     trainer.train()
     trainer.save_model()

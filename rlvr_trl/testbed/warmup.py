@@ -1,7 +1,9 @@
-"""Supervised warm-up: the model of `maze_model` learns to answer often enough for reinforcement learning to begin."""
+"""Supervised warm-up: the tiny model learns to answer often enough for reinforcement learning to begin."""
 
-import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -11,17 +13,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
-from ..answer_text import CLOSING_TAG, OPENING_TAG
-from ..data.maze import make_prompt
-from ..mazes import MOVES, parse_maze, shortest_paths, step
+from ..checks import check_integer
+from ..evaluation import evaluate
+from ..mazes import RandomWalks
 from .progress_bar import show_figures_in_bar
-
-
-# `<answer>`, the moves, `</answer>` and the end token fit the 12 tokens that a completion may have.
-MAX_MOVES = 9
+from .tasks import MAZE, Task
 
 
 def demonstrations(mazes: Iterable[str], count: int, random_move_probability: float = 0.25, seed: int = 0) -> Dataset:
@@ -30,7 +30,7 @@ def demonstrations(mazes: Iterable[str], count: int, random_move_probability: fl
 
     With probability `random_move_probability` a step of the walk is drawn uniformly from the legal moves, otherwise
     from those that begin a shortest path to E. The walk stops on E. A walk of more than 9 moves is drawn again, on the
-    same maze.
+    same maze. [`Task.demonstrations`] does the same for any task.
 
     Args:
         mazes (iterable of `str`):
@@ -49,38 +49,25 @@ def demonstrations(mazes: Iterable[str], count: int, random_move_probability: fl
     Raises:
         ValueError: If there are no mazes, the probability is outside [0, 1], or a maze has no path of at most 9 moves.
     """
-    if not 0 <= random_move_probability <= 1:
-        raise ValueError(f"random_move_probability must be in [0, 1], found {random_move_probability}")
-    guides = [_guide(maze) for maze in mazes]
-    if not guides:
-        raise ValueError("mazes must hold at least one maze, found none")
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        maze, start, choices = rng.choice(guides)
-        moves = _walk(rng, start, choices, random_move_probability)
-        while len(moves) > MAX_MOVES:
-            moves = _walk(rng, start, choices, random_move_probability)
-        completion = f"{OPENING_TAG}{moves}{CLOSING_TAG}"
-        rows.append({"prompt": make_prompt(maze, "bare"), "completion": completion, "maze": maze, "moves": moves})
-    return Dataset.from_list(rows)
+    walks = partial(RandomWalks, random_move_probability=random_move_probability)
+    return replace(MAZE, answers=walks).demonstrations(mazes, count, seed).rename_column("answer", "moves")
 
 
 def warm_up(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    mazes: Iterable[str],
+    problems: Iterable[str],
     *,
     output_dir: str | Path,
+    task: Task = MAZE,
     steps: int = 400,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
-    random_move_probability: float = 0.25,
     seed: int = 0,
     disable_tqdm: bool = False,
 ) -> list[float]:
     """
-    Trains the model in place on [`demonstrations`], each of them once, and saves it with its tokenizer.
+    Trains the model in place on demonstrations of a task, each of them once, and saves it with its tokenizer.
 
     The loss counts the completion only. The learning rate rises over the first 30 steps (a tenth of the steps, if that
     is less) and falls to 0 over the last 30 %.
@@ -90,18 +77,18 @@ def warm_up(
             The model, trained in place; it is on a GPU afterwards if there is one.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer of the model.
-        mazes (iterable of `str`):
-            Texts of the mazes to demonstrate. Test mazes do not belong here.
+        problems (iterable of `str`):
+            Texts of the mazes, or other problems, to demonstrate. Those of a test set do not belong here.
         output_dir (`str` or `Path`):
             Folder for the trained model and the tokenizer.
+        task ([`Task`], *optional*):
+            The task; mazes by default.
         steps (`int`, *optional*, defaults to `400`):
             Optimizer steps. After many more, the model leaves reinforcement learning little to find.
         batch_size (`int`, *optional*, defaults to `64`):
             Demonstrations per step.
         learning_rate (`float`, *optional*, defaults to `2e-3`):
             Peak learning rate of AdamW.
-        random_move_probability (`float`, *optional*, defaults to `0.25`):
-            See [`demonstrations`].
         seed (`int`, *optional*, defaults to `0`):
             Seed of the demonstrations and their order.
         disable_tqdm (`bool`, *optional*, defaults to `False`):
@@ -111,11 +98,10 @@ def warm_up(
         `list[float]`: the loss per completion token, in nats: the means over consecutive twentieths of the steps, or
         of single steps if there are fewer than 40.
     """
-    walks = demonstrations(mazes, steps * batch_size, random_move_probability, seed)
     return imitate(
         model,
         tokenizer,
-        tokenize_walks(walks, tokenizer),
+        tokenize_demonstrations(task.demonstrations(problems, steps * batch_size, seed), tokenizer),
         output_dir=output_dir,
         steps=steps,
         batch_size=batch_size,
@@ -123,6 +109,148 @@ def warm_up(
         seed=seed,
         disable_tqdm=disable_tqdm,
     )
+
+
+class EndlessDemonstrations(torch.utils.data.IterableDataset):
+    """Demonstrations as rows of tokens, made a batch at a time, because no one knows how many training will take."""
+
+    def __init__(self, rows: Iterator[dict[str, str]], tokenizer: PreTrainedTokenizerBase, batch_size: int):
+        self.rows, self.tokenizer, self.batch_size = rows, tokenizer, batch_size
+
+    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+        while True:
+            rows = list(islice(self.rows, self.batch_size))
+            yield from _tokenized([row["prompt"] for row in rows], [row["completion"] for row in rows], self.tokenizer)
+
+
+class StopAtTarget(TrainerCallback):
+    """
+    Checks pass@1 while the learning rate is constant. Once it has reached the target, the rate falls to 0 and training
+    ends.
+
+    Raises:
+        ValueError: If the target is not reached within `steps`.
+    """
+
+    def __init__(self, target: float, pass_at_1: Callable[[], float], every: int, steps: int, decay_steps: int):
+        self.target, self.pass_at_1, self.every = target, pass_at_1, every
+        self.steps, self.decay_steps = steps, decay_steps
+        self.reached: int | None = None  # the step
+        self.rate = 0.0  # the learning rate at that step, from which it falls
+        self.checks: list[tuple[int, float]] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.reached is not None:
+            left = 1 - (state.global_step - self.reached) / self.decay_steps
+            for group in kwargs["optimizer"].param_groups:
+                group["lr"] = self.rate * left
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.reached is not None:
+            if state.global_step == self.reached + self.decay_steps:
+                control.should_training_stop = True
+        elif state.global_step % self.every == 0:
+            self.checks.append((state.global_step, self.pass_at_1()))
+            if self.checks[-1][1] >= self.target:
+                self.reached, self.rate = state.global_step, kwargs["optimizer"].param_groups[0]["lr"]
+            elif state.global_step + self.every > self.steps:
+                best = max(value for _, value in self.checks)
+                raise ValueError(
+                    f"pass@1 on validation problems must reach `target`={self.target} within `steps`={self.steps}, "
+                    f"but was at most {best:.3f}. Raise `steps`, or lower `target`."
+                )
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """
+    What [`warm_up_to`] did.
+
+    Attributes:
+        pass_at_1 (`float`):
+            pass@1 on the validation problems at the end.
+        steps (`int`):
+            Optimizer steps in all, those with a falling learning rate included.
+        checks (`list[tuple[int, float]]`):
+            Step and pass@1 of each check before the learning rate fell.
+    """
+
+    pass_at_1: float
+    steps: int
+    checks: list[tuple[int, float]]
+
+
+def warm_up_to(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Iterable[str],
+    *,
+    output_dir: str | Path,
+    task: Task,
+    target: float,
+    validation: Dataset,
+    steps: int,
+    decay_steps: int = 25,
+    check_every: int = 10,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    disable_tqdm: bool = False,
+) -> WarmUp:
+    """
+    Trains as [`warm_up`] does, but until the model solves a share of validation problems instead of for some steps.
+
+    Models differ much in when they begin to answer right, and then learn within a few hundred steps, so models of
+    different seeds are alike at the same pass@1 and not at the same step. The learning rate rises over 30 steps and
+    stays constant until a check finds `target`; then it falls to 0 over `decay_steps`, in which pass@1 rises further.
+    A check takes 8 samples of every validation problem.
+
+    Args:
+        model, tokenizer, problems, output_dir, task, batch_size, learning_rate, disable_tqdm: as in [`warm_up`].
+        target (`float`):
+            The pass@1 at which the learning rate begins to fall, in (0, 1).
+        validation ([`~datasets.Dataset`]):
+            Problems of the task that are not among `problems`, as [`Task.draw`] returns them.
+        steps (`int`):
+            Most optimizer steps before `target` is reached.
+        decay_steps (`int`, *optional*, defaults to `25`):
+            Optimizer steps in which the learning rate falls to 0.
+        check_every (`int`, *optional*, defaults to `10`):
+            Optimizer steps from one check to the next.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the demonstrations, their order, and the samples of the checks.
+
+    Returns:
+        [`WarmUp`]: what was reached, and when.
+
+    Raises:
+        ValueError: If a setting is out of range, or if `target` is not reached within `steps`.
+    """
+    check_integer("decay_steps", decay_steps, at_least=1)
+    check_integer("check_every", check_every, at_least=1)
+    if not 0 < target < 1:
+        raise ValueError(f"`target` must be between 0 and 1, got {target!r}.")
+    if steps < check_every:
+        raise ValueError(f"`steps` must be at least `check_every`={check_every}, got {steps!r}.")
+
+    def pass_at_1() -> float:
+        options = {"num_samples": 8, "max_new_tokens": task.max_completion_length, "seed": seed, "progress": False}
+        return evaluate(model, tokenizer, validation, task.reward, **options).pass_at_k[1]
+
+    stop = StopAtTarget(target, pass_at_1, check_every, steps, decay_steps)
+    imitate(
+        model,
+        tokenizer,
+        EndlessDemonstrations(task.endless_demonstrations(problems, seed), tokenizer, batch_size),
+        output_dir=output_dir,
+        steps=steps + decay_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        disable_tqdm=disable_tqdm,
+        stop=stop,
+    )
+    return WarmUp(pass_at_1(), stop.checks[-1][0] + decay_steps, stop.checks)
 
 
 def imitate(
@@ -136,16 +264,18 @@ def imitate(
     learning_rate: float,
     seed: int,
     disable_tqdm: bool,
+    stop: StopAtTarget | None = None,
 ) -> list[float]:
-    """The training of [`warm_up`] on what [`tokenize_walks`] returned, which may come from several processes."""
+    """The training of [`warm_up`] on what [`tokenize_demonstrations`] made, which may come from several processes."""
+    decay_steps = int(0.3 * steps) if stop is None else stop.decay_steps
     args = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": int(0.3 * steps)},
-        warmup_steps=min(30, steps // 10),
+        lr_scheduler_kwargs={"num_decay_steps": decay_steps},
+        warmup_steps=min(30, steps // 10) if stop is None else 30,
         seed=seed,
         bf16=False,
         use_cpu=not torch.cuda.is_available(),
@@ -157,44 +287,27 @@ def imitate(
     collator = DataCollatorForSeq2Seq(tokenizer)
     trainer = Trainer(model, args, collator, train_dataset=examples, processing_class=tokenizer)
     show_figures_in_bar(trainer, "warm-up", {"loss": "loss"})
+    if stop is not None:
+        trainer.add_callback(stop)
     trainer.train()
     trainer.save_model()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _guide(maze: str) -> tuple[str, tuple, dict]:
-    """The maze, its start, and for each cell but E the legal moves and the shortest ones, each with its target."""
-    rows, start, end = parse_maze(maze)
-    distance = {cell: len(path) for cell, path in shortest_paths(rows, end).items()}
-    if distance.get(start, MAX_MOVES + 1) > MAX_MOVES:
-        found = distance.get(start, "no")
-        raise ValueError(f"a demonstration has at most {MAX_MOVES} moves, found {found} moves from S to E in {maze!r}")
-    choices = {}
-    for cell in distance.keys() - {end}:
-        legal = [(move, target) for move in MOVES if (target := step(rows, cell, move)) is not None]
-        choices[cell] = legal, [(move, target) for move, target in legal if distance[target] < distance[cell]]
-    return maze, start, choices
-
-
-def _walk(rng: random.Random, cell: tuple, choices: dict, random_move_probability: float) -> str:
-    """One walk to E, cut off once it is too long."""
-    moves = ""
-    while cell in choices and len(moves) <= MAX_MOVES:
-        legal, shortest = choices[cell]
-        move, cell = rng.choice(legal if rng.random() < random_move_probability else shortest)
-        moves += move
-    return moves
-
-
-def tokenize_walks(walks: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+def tokenize_demonstrations(demonstrations: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Token ids of prompt, completion and end token; the labels of the prompt are -100, which the loss ignores."""
-    prompts = tokenizer(list(walks["prompt"]))["input_ids"]
-    completions = tokenizer(list(walks["completion"]))["input_ids"]
-    rows = [
+    return Dataset.from_list(_tokenized(demonstrations["prompt"], demonstrations["completion"], tokenizer))
+
+
+def _tokenized(
+    prompts: Iterable[str], completions: Iterable[str], tokenizer: PreTrainedTokenizerBase
+) -> list[dict[str, list[int]]]:
+    prompt_ids = tokenizer(list(prompts))["input_ids"]
+    completion_ids = tokenizer(list(completions))["input_ids"]
+    return [
         {
             "input_ids": prompt + completion + [tokenizer.eos_token_id],
             "labels": [-100] * len(prompt) + completion + [tokenizer.eos_token_id],
         }
-        for prompt, completion in zip(prompts, completions, strict=True)
+        for prompt, completion in zip(prompt_ids, completion_ids, strict=True)
     ]
-    return Dataset.from_list(rows)

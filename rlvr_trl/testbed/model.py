@@ -1,18 +1,20 @@
-"""A language model small enough to learn 4x4 mazes on a CPU, and a tokenizer that knows only their symbols."""
+"""A language model small enough to learn 4x4 mazes on a CPU, and a tokenizer that knows only the symbols of a task."""
 
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
-SYMBOLS = "\n*.SEUDLR"
+MAZE_SYMBOLS = "\n*.SEUDLR"
 TAGS = ("<answer>", "</answer>")
 MAX_POSITIONS = 512
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_tokenizer(symbols: str = MAZE_SYMBOLS) -> Qwen2Tokenizer:
     """
-    Builds the tokenizer: 14 tokens, one for each symbol of a maze, each move and each answer tag, and 3 special ones.
+    Builds a tokenizer with one token for each symbol, one for each answer tag, and 3 special ones.
+
+    The default symbols are those of a maze and its moves, 14 tokens in all; a [`Task`] builds its own tokenizer.
 
     In a folder that holds a Qwen2 model, `AutoTokenizer` overrides the class in the saved tokenizer config with
     [`~transformers.Qwen2Tokenizer`], which keeps only the vocabulary, the merges and the added tokens of
@@ -23,10 +25,14 @@ def build_tokenizer() -> Qwen2Tokenizer:
     There is no chat template, and no token for other characters: they are dropped, as by every byte-level BPE that
     lacks some bytes. Use the prompt style `"bare"` of [`~rlvr_trl.data.make_maze_dataset`].
 
+    Args:
+        symbols (`str`, *optional*):
+            The characters that prompts and answers are made of: newlines and printable ASCII without the space.
+
     Returns:
         [`~transformers.Qwen2Tokenizer`]: a tokenizer that pads on the left, as generation needs.
     """
-    vocabulary = [PAD, EOS, UNKNOWN, *("Ċ" if symbol == "\n" else symbol for symbol in SYMBOLS)]  # Ċ: byte 10
+    vocabulary = [PAD, EOS, UNKNOWN, *("Ċ" if symbol == "\n" else symbol for symbol in symbols)]  # Ċ: byte 10
     tokenizer = Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(vocabulary)},
         merges=[],
