@@ -104,7 +104,7 @@ def make_method_trainer(
     Args:
         settings: settings of the configuration that replace those of the recipe, the task and the method.
     """
-    recipe = {"max_completion_length": task.max_completion_length} | method.recipe
+    recipe: dict[str, Any] = {"max_completion_length": task.max_completion_length} | method.recipe
     if method.config is not GRPOConfig:  # TRL's own configuration has no such setting
         recipe["share_prompt_prefill"] = True
     recipe |= settings
