@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -35,8 +37,11 @@ def launch(
     script: str,
     *arguments: str,
     processes: int,
+    machines: int = 1,
     config: Path | None = None,
     env: dict[str, str] | None = None,
+    prefixes: Sequence[Sequence[str]] | None = None,
+    address: str = "127.0.0.1",
     fails: bool = False,
     timeout: float = 180,
 ) -> str:
@@ -48,33 +53,59 @@ def launch(
     hangs is ended, and the test fails with the stacks of all its processes.
 
     Args:
-        fails (`bool`): whether the run is meant to fail.
+        processes (`int`): of all machines.
+        machines (`int`): launchers that know nothing of each other, as on so many machines.
+        prefixes (`Sequence[Sequence[str]]`, *optional*): what stands before the command on each machine.
+        address (`str`): of the first machine.
+        fails (`bool`): whether the run is meant to fail, on the machines that are left at least.
     """
     port = free_port()
-    launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    if config is not None:
+    launchers = [
+        subprocess.Popen(
+            [
+                *(prefixes[machine] if prefixes else ()),
+                *launch_command(processes, machines, machine, config, address, port),
+                *(str(SCRIPTS / script), *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment() | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
+            start_new_session=True,
+        )
+        for machine in range(machines)
+    ]
+    with ThreadPoolExecutor() as threads:  # one each, or a full pipe would stop its process
+        waiting = [threads.submit(launcher.communicate, timeout=timeout) for launcher in launchers]
+    late = [done for done in waiting if isinstance(done.exception(), subprocess.TimeoutExpired)]
+    if late:
+        output = "".join(map(end_with_stacks, launchers))
+        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-20_000:]}")
+    output = "".join(done.result()[0] for done in waiting)
+    ends = [launcher.returncode for launcher in launchers]
+    assert all((end != 0) == fails for end in ends), f"{script} ended with {ends}:\n{output[-4000:]}"
+    return output
+
+
+def launch_command(
+    processes: int, machines: int, machine: int, config: Path | None, address: str, port: int
+) -> list[str]:
+    """What is typed on one machine: torchrun, or `accelerate launch` with `config`."""
+    if config is None:
+        launcher = ["torch.distributed.run", f"--nproc_per_node={processes // machines}", f"--master_port={port}"]
+        if machines > 1:
+            launcher += [f"--nnodes={machines}", f"--node_rank={machine}", f"--master_addr={address}"]
+    else:
         launcher = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={processes}"]
         launcher.append(f"--main_process_port={port}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launcher, str(SCRIPTS / script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment() | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        output = end_with_stacks(process)
-        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-20_000:]}") from None
-    assert (process.returncode != 0) == fails, f"{script} ended with {process.returncode}:\n{output[-4000:]}"
-    return output
+        if machines > 1:
+            launcher += [f"--num_machines={machines}", f"--machine_rank={machine}", f"--main_process_ip={address}"]
+    return [sys.executable, "-m", *launcher]
 
 
 def end_with_stacks(process: subprocess.Popen) -> str:
     """Ends a launcher and the processes it started, which print their stacks. Returns all output."""
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     for child in children:
         if child.is_running():
             child.send_signal(signal.SIGABRT)  # at which PYTHONFAULTHANDLER prints the stacks

@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from launching import SCRIPTS, environment, free_port, launch
+from launching import SCRIPTS, environment, launch
 
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 
@@ -81,23 +80,6 @@ def test_a_killed_process(fail):
     said, output = fail("kill", "--on", "1")
     assert re.search(r"rank +: 1 .*\n.*exitcode +: -9 .*SIGKILL", output)  # the launcher
     assert re.match(r"process 0 failed with .*([Cc]onnection|peer)", said[0]), output
-
-
-def test_a_killed_process_without_a_launcher_that_ends_the_others(tmp_path):
-    """As on another machine, where a launcher knows nothing of it."""
-    env = environment() | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, str(SCRIPTS / "fails.py"), str(tmp_path), "kill", "--on", "0"]
-    processes = [
-        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    with ThreadPoolExecutor() as threads:
-        outputs = list(threads.map(lambda process: process.communicate(timeout=150)[1], processes))
-    seconds = time.time() - float((tmp_path / "failed_at").read_text())
-    print(f"killed without a launcher: the other ended after {seconds:.1f} s")
-    assert seconds < SECONDS
-    assert processes[0].returncode == -9 and processes[1].returncode == 1
-    assert "Process 1 ends, because" in outputs[1]
 
 
 def test_a_full_disk(fail, tmp_path):
