@@ -6,7 +6,6 @@ the command line, and both processes have the local rank 0.
 """
 
 import importlib.util
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -209,8 +208,3 @@ def test_cpu_config_trains_on_one_process(folder, one):
     found = torch.load(folder / "cpu-0.pt")
     assert (found["distributed_type"], found["processes"]) == ("NO", 1)
     assert distance(found["weights"], one["weights"]) < TOLERANCE
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples/slurm").glob("*.sh")), ids=lambda path: path.name)
-def test_slurm_scripts_are_bash(path):
-    subprocess.run(["bash", "-n", str(path)], check=True)

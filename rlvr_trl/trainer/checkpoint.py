@@ -137,17 +137,25 @@ class ResumableState(GRPOTrainer):
             `RuntimeError`: A checkpoint could not be written. An error of any process is raised on all.
             `FloatingPointError`: A loss or a weight is not finite.
         """
-        with end_together(self.accelerator):  # one process may find a folder that another one does not
-            if resume_from_checkpoint is True:
-                resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
-            elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):
-                raise ValueError(
-                    f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
-                    f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
-                )
-            if resume_from_checkpoint:
-                self._check_strategy(resume_from_checkpoint)
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+        with end_together(self.accelerator):
+            # one machine may lack what another one has
+            with Processes(PartialState()).agreed("looking for the checkpoint to resume from"):
+                checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            return super().train(checkpoint, *args, **kwargs)
+
+    def _find_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | bool | None:
+        """The checkpoint that is meant, if it is complete and of this strategy; False or None if none is."""
+        if not resume_from_checkpoint:
+            return resume_from_checkpoint
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
+        elif not is_complete(resume_from_checkpoint):
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
+                f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
+            )
+        self._check_strategy(resume_from_checkpoint)
+        return resume_from_checkpoint
 
     def _check_strategy(self, checkpoint: str) -> None:
         """Refuses a checkpoint of another strategy, whose optimizer states transformers would silently skip."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -48,9 +49,8 @@ def main():
     mazes = make_maze_dataset(8, prompt_style="bare", seed=5)
     trainer = build(RLVRTrainer, settings, mazes, build_tokenizer(), lambda completions, **_: [0.0] * len(completions))
     if rank == "0":  # a checkpoint that the other machine does not see
-        os.makedirs(f"{own}/checkpoint-1")
-        with open(f"{own}/checkpoint-1/trainer_state.json", "w", encoding="utf-8") as file:
-            file.write('{"global_step": 1}')
+        os.makedirs(f"{folder}/0/checkpoint-1")
+        Path(folder, "0/checkpoint-1/trainer_state.json").write_text('{"global_step": 1}', encoding="utf-8")
     trainer.train(resume_from_checkpoint=f"{own}/checkpoint-1")
 
 
