@@ -22,7 +22,7 @@ import threading
 
 SILENCE = 60  # seconds without an answer of its kernel, after which a machine is gone
 WELCOME, GOODBYE = b"+", b"."
-HELLO = 512  # bytes that a process introduces itself with, at most
+HELLO = 512  # bytes that a process introduces itself with, at most: the password, its number and its machine
 PATIENCE = 5.0  # seconds to connect, or to say hello
 
 
@@ -46,7 +46,8 @@ class Lifelines:
                 self._door = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
             else:
                 self._door = socket.create_server(("", 0))
-            store.set("door", f"{self._door.getsockname()[1]} {self._password}")
+            host = os.environ.get("MASTER_ADDR", socket.gethostname())
+            store.set("door", f"{host} {self._door.getsockname()[1]} {self._password}")
 
     def connect(self) -> bool:
         """
@@ -57,10 +58,10 @@ class Lifelines:
         """
         if not self._store.check(["door"]):
             return False
-        port, password = self._store.get("door").decode().split()
-        host = os.environ["MASTER_ADDR"]
+        host, port, password = self._store.get("door").decode().split()
+        host = os.environ.get("MASTER_ADDR", host)  # as this machine knows it
         line = socket.create_connection((host, int(port)), timeout=PATIENCE)
-        line.sendall(f"{password} {self._index} {socket.gethostname()}"[:HELLO].encode())
+        line.sendall(f"{password} {self._index} {socket.gethostname()}\n".encode())
         self._watch(line, f"process 0 ({host})")
         return True
 
@@ -88,9 +89,10 @@ class Lifelines:
         """Leaves in peace."""
         for key in list(self._selector.get_map().values()):
             line, _ = key.data
-            if line in self._accepted:
-                with contextlib.suppress(OSError):
-                    line.send(GOODBYE)
+            with contextlib.suppress(OSError):
+                line.settimeout(0)
+                line.send(GOODBYE)
+                line.recv(1)  # a connection closed with something unread is reset, and looks like one that broke
             line.close()
         self._selector.close()
         if self._door is not None:
@@ -106,15 +108,16 @@ class Lifelines:
                 return
             line.settimeout(PATIENCE)
             try:
-                password, index, host = line.recv(HELLO).decode().split(" ", 2)
-                if not hmac.compare_digest(password, self._password):
-                    raise ValueError("another program")
+                hello, end, more = line.recv(HELLO).partition(b"\n")
+                password, index, host = hello.split(b" ")
+                if not hmac.compare_digest(password, self._password.encode()) or not end or more == GOODBYE:
+                    raise ValueError("another program, or a process that has left meanwhile")
                 line.sendall(WELCOME)
-            except (OSError, ValueError, TypeError):  # of a password that is no ASCII
+            except (OSError, ValueError):
                 line.close()
                 continue
             self._accepted.append(line)
-            self._watch(line, f"process {index} ({host})")
+            self._watch(line, f"process {index.decode()} ({host.decode()})")
 
     def _watch(self, line: socket.socket, who: str) -> None:
         line.settimeout(None)
@@ -137,12 +140,20 @@ def wait_for_loss(store, process_index: int, ended: threading.Event, poll: float
         process_index (`int`): this process.
         ended (`threading.Event`): set when this process ends.
         poll (`float`): seconds between two looks.
+
+    Raises:
+        `OSError`: The first process cannot be reached, though the store can.
     """
     lines = Lifelines(store, process_index)
     try:
         connected = process_index == 0
         while not ended.wait(poll):
-            connected = connected or lines.connect()
+            try:
+                connected = connected or lines.connect()
+            except OSError:
+                if ended.wait(PATIENCE):
+                    return None  # the first process has left, and so does this one
+                raise
             lost = lines.lost()
             if lost is not None:
                 return lost

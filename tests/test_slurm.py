@@ -7,7 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from slurm_stand_in import JOB, install
 from test_recipes import ON_CPU
 from tiny_text_model import only_answers, save_problems, save_text_model
@@ -62,13 +64,18 @@ def test_several_nodes(job, tmp_path):
     env, arguments = job
     env |= {"GPUS": "1", "ACCELERATE_CONFIG": config_for_cpus("multi_node", tmp_path)}
     more = ["--rollouts", '{"name": "dars", "max_generations": 8}', "--save_strategy", "steps", "--save_steps", "2"]
+    more += ["--eval_benchmark", "math500", "--eval_path", str(tmp_path / "problems.jsonl")]
+    more += ["--eval_num_samples", "2", "--eval_every", "1", "--learning_rate", "1e-3"]
     done = submit("multi_node.sh", tmp_path, env, *arguments, *more)
-    logs = [(tmp_path / f"rlvr-{JOB}-train-{node}.log").read_text() for node in range(2)]
+    logs = [(tmp_path / f"rlvr-{JOB}-train-{node}.log").read_text(encoding="utf-8") for node in range(2)]
     assert done.returncode == 0, done.stderr + "\n".join(logs)
-    first = "Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each"
-    assert [first in log for log in logs] == [True, False]  # the first node speaks for all
-    checkpoint = tmp_path / f"runs/{JOB}/checkpoint-2"
-    assert {path.name for path in checkpoint.glob("rlvr_state_*")} == {"rlvr_state_0.pt", "rlvr_state_1.pt"}
+    run = tmp_path / f"runs/{JOB}"
+    for line in ("Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each", "Model saved to"):
+        assert [line in log for log in logs] == [True, False]  # the first node speaks for all
+    assert logs[0].count("eval_pass@2") == 3  # before the first step and after each
+    assert {path.name for path in run.glob("checkpoint-2/rlvr_state_*")} == {"rlvr_state_0.pt", "rlvr_state_1.pt"}
+    before, after = (load_file(folder / "model.safetensors") for folder in (Path(env["MODEL"]), run))
+    assert any(not torch.equal(after[name], weight) for name, weight in before.items())
     started = server_of(tmp_path)
     assert started["SLURMD_NODENAME"] == "127.0.0.3"
     assert started["arguments"][:2] == ["serve", env["MODEL"]]

@@ -6,6 +6,7 @@ a folder. One test gives each machine a network of its own, which needs root.
 """
 
 import contextlib
+import random
 import re
 import shutil
 import socket
@@ -118,7 +119,7 @@ class Peers:
         self.threads = [threading.Thread(target=self._wait, args=(index,)) for index in range(count)]
 
     def _wait(self, index: int) -> None:
-        self.said[index] = lifelines.wait_for_loss(self.store, index, self.ended[index], poll=0.05)
+        self.said[index] = lifelines.wait_for_loss(self.store, index, self.ended[index], poll=0.01)
 
     def end(self, *indices: int) -> None:
         for index in indices:
@@ -139,7 +140,7 @@ def peers(monkeypatch):
 
 def say(store, text: str) -> socket.socket:
     store.wait(["door"])
-    line = socket.create_connection(("localhost", int(store.get("door").split()[0])))
+    line = socket.create_connection(("localhost", int(store.get("door").split()[1])))
     line.sendall(text.encode())
     return line
 
@@ -154,14 +155,23 @@ def test_processes_that_leave_one_after_the_other_are_not_lost(peers):
     assert peers.said == {0: None, 1: None, 2: None}
 
 
-def test_processes_that_leave_at_once_are_not_lost(peers):
-    peers.end(0, 1, 2)
-    assert peers.said == {0: None, 1: None, 2: None}
+def test_processes_that_leave_at_any_time_are_not_lost(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    for run in range(50):
+        peers = Peers(3)
+        for thread in peers.threads:
+            thread.start()
+        time.sleep(0.002 * (run % 25))
+        for index in random.Random(run).sample(range(3), 3):
+            peers.ended[index].set()
+            time.sleep(0.001 * (run % 3))
+        peers.end(0, 1, 2)
+        assert peers.said == {0: None, 1: None, 2: None}, run
 
 
 def test_a_process_that_is_gone_is_named(peers):
     peers.store.wait(["door"])
-    line = say(peers.store, f"{peers.store.get('door').decode().split()[1]} 7 node17")
+    line = say(peers.store, f"{peers.store.get('door').decode().split()[2]} 7 node17\n")
     assert line.recv(1) == lifelines.WELCOME
     line.close()
     peers.threads[0].join(timeout=10)
@@ -169,7 +179,7 @@ def test_a_process_that_is_gone_is_named(peers):
     peers.end(1, 2)
 
 
-@pytest.mark.parametrize("hello", ["", "GET / HTTP/1.1\r\n", "pässword 1 node1", f"{'0' * 32} 1 node1", "1" * 2000])
+@pytest.mark.parametrize("hello", ["", "pässword 1 node1\n", f"{'0' * 32} 1 node1\n", "1" * 2000])
 def test_another_program_at_the_door_is_turned_away(peers, hello):
     line = say(peers.store, hello)
     if not hello:
