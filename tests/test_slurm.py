@@ -70,7 +70,8 @@ def test_several_nodes(job, tmp_path):
     logs = [(tmp_path / f"rlvr-{JOB}-train-{node}.log").read_text(encoding="utf-8") for node in range(2)]
     assert done.returncode == 0, done.stderr + "\n".join(logs)
     run = tmp_path / f"runs/{JOB}"
-    for line in ("Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each", "Model saved to"):
+    batch = "Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each"
+    for line in (batch, "Model saved to"):
         assert [line in log for log in logs] == [True, False]  # the first node speaks for all
     assert logs[0].count("eval_pass@2") == 3  # before the first step and after each
     assert {path.name for path in run.glob("checkpoint-2/rlvr_state_*")} == {"rlvr_state_0.pt", "rlvr_state_1.pt"}

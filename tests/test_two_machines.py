@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import launch
+from launching import free_port, launch
 
 from rlvr_trl import lifelines
+from rlvr_trl.distributed import _watch_lifelines
 from rlvr_trl.trainer.checkpoint import last_complete_checkpoint
 
 
@@ -190,3 +191,14 @@ def test_another_program_at_the_door_is_turned_away(peers, hello):
     time.sleep(0.3)
     peers.end(0, 1, 2)
     assert peers.said == {0: None, 1: None, 2: None}
+
+
+def test_a_process_that_cannot_connect_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(lifelines, "PATIENCE", 0.1)
+    store = torch.distributed.HashStore()
+    store.set("door", f"localhost {free_port()} password")
+    with pytest.warns(UserWarning, match="Process 1 has no connection to the first process.*refused"):
+        _watch_lifelines(store, threading.Event(), 1)
