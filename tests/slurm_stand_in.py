@@ -8,7 +8,9 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,8 +21,17 @@ from launching import environment
 
 
 HERE = Path(__file__).parent
-JOB = 4217
 NODES = "127.0.0.[1-3]"  # all of them are this machine
+
+
+def free_job() -> int:
+    """A number of which the scripts make ports that are free."""
+    while True:
+        job = random.SystemRandom().randrange(1000)
+        with contextlib.suppress(OSError), socket.socket() as server, socket.socket() as first:
+            server.bind(("", 8000 + job))
+            first.bind(("", 29500 + job))
+            return job
 
 
 def install(folder: Path, *, nodes: str = NODES, programs: tuple[str, ...] = ("srun", "scontrol", "vllm")) -> dict:
@@ -32,7 +43,7 @@ def install(folder: Path, *, nodes: str = NODES, programs: tuple[str, ...] = ("s
         program.chmod(0o755)
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}"
     (folder / "bin/activate").write_text(f'PATH="{path}:$PATH"\n')
-    job = {"SLURM_JOB_ID": str(JOB), "SLURM_JOB_NODELIST": nodes, "SLURM_CPUS_PER_TASK": "2"}
+    job = {"SLURM_JOB_ID": str(free_job()), "SLURM_JOB_NODELIST": nodes, "SLURM_CPUS_PER_TASK": "2"}
     return environment() | {"VENV": str(folder)} | job
 
 

@@ -201,10 +201,3 @@ def test_accelerate_reads_its_configs(path):
 def test_all_configs_are_there():
     names = "cpu single_gpu multi_gpu fsdp2 deepspeed_zero2 deepspeed_zero3"
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*names.split(), *ONE_MACHINE}
-
-
-def test_cpu_config_trains_on_one_process(folder, one):
-    launch("strategies.py", str(folder), "cpu", processes=1, config=CONFIGS / "cpu.yaml")
-    found = torch.load(folder / "cpu-0.pt")
-    assert (found["distributed_type"], found["processes"]) == ("NO", 1)
-    assert distance(found["weights"], one["weights"]) < TOLERANCE

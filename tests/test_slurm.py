@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from slurm_stand_in import JOB, install
+from slurm_stand_in import install
 from test_recipes import ON_CPU
 from tiny_text_model import only_answers, save_problems, save_text_model
 
@@ -29,13 +29,6 @@ def submit(script: str, folder: Path, env: dict[str, str], *arguments: str) -> s
     """Runs the script of a job in `folder`."""
     command = ["bash", str(SLURM / script), *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-
-
-def config_for_cpus(name: str, folder: Path) -> str:
-    config = yaml.safe_load((ROOT / f"accelerate_configs/{name}.yaml").read_text(encoding="utf-8"))
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config | {"mixed_precision": "no"}))
-    return str(path)
 
 
 def server_of(folder: Path) -> dict:
@@ -62,14 +55,18 @@ def job(tmp_path):
 
 def test_several_nodes(job, tmp_path):
     env, arguments = job
-    env |= {"GPUS": "1", "ACCELERATE_CONFIG": config_for_cpus("multi_node", tmp_path)}
+    config = yaml.safe_load((ROOT / "accelerate_configs/multi_node.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "multi_node.yaml").write_text(yaml.safe_dump(config | {"mixed_precision": "no"}))
+    env |= {"GPUS": "1", "ACCELERATE_CONFIG": str(tmp_path / "multi_node.yaml")}
     more = ["--rollouts", '{"name": "dars", "max_generations": 8}', "--save_strategy", "steps", "--save_steps", "2"]
     more += ["--eval_benchmark", "math500", "--eval_path", str(tmp_path / "problems.jsonl")]
     more += ["--eval_num_samples", "2", "--eval_every", "1", "--learning_rate", "1e-3"]
     done = submit("multi_node.sh", tmp_path, env, *arguments, *more)
-    logs = [(tmp_path / f"rlvr-{JOB}-train-{node}.log").read_text(encoding="utf-8") for node in range(2)]
+    logs = [
+        (tmp_path / f"rlvr-{env['SLURM_JOB_ID']}-train-{node}.log").read_text(encoding="utf-8") for node in range(2)
+    ]
     assert done.returncode == 0, done.stderr + "\n".join(logs)
-    run = tmp_path / f"runs/{JOB}"
+    run = tmp_path / f"runs/{env['SLURM_JOB_ID']}"
     batch = "Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each"
     for line in (batch, "Model saved to"):
         assert [line in log for log in logs] == [True, False]  # the first node speaks for all
@@ -81,21 +78,21 @@ def test_several_nodes(job, tmp_path):
     assert started["SLURMD_NODENAME"] == "127.0.0.3"
     assert started["arguments"][:2] == ["serve", env["MODEL"]]
     assert started["arguments"][2:-6] == [
-        *("--host", "0.0.0.0", "--port", str(8000 + JOB % 1000)),
+        *("--host", "0.0.0.0", "--port", str(8000 + int(env["SLURM_JOB_ID"]))),
         *("--tensor-parallel-size", "1", "--data-parallel-size", "1"),
     ]
 
 
 def test_one_node(job, tmp_path):
     env, arguments = job
-    env |= {"GPUS": "3", "ACCELERATE_CONFIG": config_for_cpus("multi_gpu", tmp_path)}
+    env |= {"GPUS": "3", "ACCELERATE_CONFIG": str(ROOT / "accelerate_configs/cpu.yaml")}
     done = submit("one_node.sh", tmp_path, env, *arguments, "--output_dir", str(tmp_path / "run"), "--max_steps", "1")
     assert done.returncode == 0, done.stderr
     assert "16 completions on 1 process" in done.stdout, done.stdout
     started = server_of(tmp_path)
     assert started["CUDA_VISIBLE_DEVICES"] == "1,2"
     assert started["arguments"][2:-6] == [
-        *("--host", "127.0.0.1", "--port", str(8000 + JOB % 1000)),
+        *("--host", "127.0.0.1", "--port", str(8000 + int(env["SLURM_JOB_ID"]))),
         *("--tensor-parallel-size", "1", "--data-parallel-size", "2"),
     ]
 
@@ -113,13 +110,13 @@ def test_a_node_that_fails_ends_the_job(tmp_path):
     done = submit("multi_node.sh", tmp_path, env, "--advantages", '{"name": "pass_at_k", "k": 4}')
     assert done.returncode == 3
     server_of(tmp_path)
-    given = (tmp_path / f"rlvr-{JOB}-train-1.log").read_text()
-    assert given.startswith(
+    offset = int(env["SLURM_JOB_ID"])
+    assert (tmp_path / f"rlvr-{offset}-train-1.log").read_text() == (
         f"launch --config_file of my own.yaml --num_machines 2 --num_processes 16 --machine_rank 1 "
-        f"--main_process_ip 127.0.0.1 --main_process_port {29500 + JOB % 1000} examples/train_math.py "
-    )
-    assert given.endswith(
-        '--vllm_server_host 127.0.0.3 --vllm_server_port 8217 --advantages {"name": "pass_at_k", "k": 4}\n'
+        f"--main_process_ip 127.0.0.1 --main_process_port {29500 + offset} "
+        f"examples/train_math.py --model_name_or_path Qwen/Qwen2.5-Math-7B --output_dir runs/{offset} "
+        f"--use_vllm true --vllm_mode server --vllm_server_host 127.0.0.3 --vllm_server_port {8000 + offset} "
+        f'--vllm_group_port {51216 + offset} --advantages {{"name": "pass_at_k", "k": 4}}\n'
     )
 
 

@@ -8,8 +8,7 @@
 #
 # ACCELERATE_CONFIG chooses the strategy: multi_node.yaml (DDP), multi_node_fsdp2.yaml or
 # multi_node_deepspeed_zero3.yaml of accelerate_configs/. OUTPUT must be on a file system that all nodes share:
-# checkpoints are written by all processes. Port 51216 of the first node must be open for the weights (see
-# --vllm_group_port).
+# checkpoints are written by all processes.
 
 #SBATCH --job-name=rlvr
 #SBATCH --nodes=3
@@ -46,7 +45,9 @@ fi
 server=${nodes[training]}
 trainers=$(IFS=,; echo "${nodes[*]:0:training}")
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # which `srun` does not take over from the job since SLURM 22.05
-export PORT=$((29500 + SLURM_JOB_ID % 1000)) SERVER_PORT=$((8000 + SLURM_JOB_ID % 1000))
+# Of the first node for the processes, of the last for requests, of the first for the weights that vLLM fetches
+offset=$((SLURM_JOB_ID % 1000))
+export PORT=$((29500 + offset)) SERVER_PORT=$((8000 + offset)) WEIGHTS_PORT=$((51216 + offset))
 
 # What TRL needs of a server: weights over NCCL, the endpoints that they are announced to, and the log-probabilities of
 # the distribution that was sampled from. Those endpoints ask for no password: nobody else may reach the node.
@@ -67,7 +68,8 @@ train='
         --num_machines "$MACHINES" --num_processes $((MACHINES * GPUS)) --machine_rank "$SLURM_PROCID" \
         --main_process_ip "$MASTER" --main_process_port "$PORT" \
         "$SCRIPT" --model_name_or_path "$MODEL" --output_dir "$OUTPUT" \
-        --use_vllm true --vllm_mode server --vllm_server_host "$SERVER" --vllm_server_port "$SERVER_PORT" "$@"
+        --use_vllm true --vllm_mode server --vllm_server_host "$SERVER" --vllm_server_port "$SERVER_PORT" \
+        --vllm_group_port "$WEIGHTS_PORT" "$@"
 '
 
 # --kill-on-bad-exit ends the processes of all nodes when those of one fail, also one that fails before it meets the

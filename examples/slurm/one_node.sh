@@ -27,7 +27,8 @@ SERVER_GPUS=${SERVER_GPUS:-2}        # of them, for vLLM
 source "${VENV:-.venv}/bin/activate"
 
 training=$((GPUS - SERVER_GPUS))
-port=$((8000 + SLURM_JOB_ID % 1000)) # jobs that share a node do not share a server
+# So that jobs can share a node
+port=$((8000 + SLURM_JOB_ID % 1000)) weights_port=$((51216 + SLURM_JOB_ID % 1000))
 
 # What TRL needs of a server: weights over NCCL, the endpoints that they are announced to, and the log-probabilities of
 # the distribution that was sampled from. Those endpoints ask for no password.
@@ -42,4 +43,4 @@ trap 'kill "$server" 2>/dev/null || true' EXIT  # however the training ends
 CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((training - 1))) \
     accelerate launch --config_file "$ACCELERATE_CONFIG" --num_processes "$training" \
     "$SCRIPT" --model_name_or_path "$MODEL" --use_vllm true --vllm_mode server \
-    --vllm_server_host 127.0.0.1 --vllm_server_port "$port" "$@"
+    --vllm_server_host 127.0.0.1 --vllm_server_port "$port" --vllm_group_port "$weights_port" "$@"

