@@ -5,7 +5,8 @@ default, forever with gloo under accelerate. Two kinds of errors are handled in 
 
 - If every process can be asked at the same place whether it has an error, all of them raise it ([`raise_together`]).
 - Any other error is left in the store that the process group was made with, before its process ends. A thread in every
-  other process looks there every second, and ends its process with that error ([`end_together`]).
+  other process looks there every second, and ends its process with that error ([`end_together`]). A process that is
+  killed, or whose machine is gone, leaves none: another thread sees its connection break (`lifelines.py`).
 """
 
 import contextlib
@@ -24,12 +25,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from .lifelines import wait_for_loss
+
 
 POLL = 1.0  # seconds between two looks into the store
 OWN_END = 3.0  # seconds that a process has to end with an error of its own, once another has failed
 FAREWELL = 10.0  # seconds that a failed process waits for the others to read its error, before a launcher kills them
 
 _runs = itertools.count()  # the same on every process: all enter `end_together` equally often
+_ending = threading.Lock()
 _store = None  # the store of the current `end_together`; None outside it, or with a single process
 
 
@@ -125,9 +129,12 @@ def end_together(accelerator):
         yield
         return
     _store = store = torch.distributed.PrefixStore(f"rlvr_trl/failures/{next(_runs)}", _get_default_store())
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(store, ended, accelerator.process_index), daemon=True)
-    watcher.start()
+    ended, index = threading.Event(), accelerator.process_index
+    watchers = [
+        threading.Thread(target=watch, args=(store, ended, index), daemon=True) for watch in (_watch, _watch_lifelines)
+    ]
+    for watcher in watchers:
+        watcher.start()
     try:
         yield
         accelerator.wait_for_everyone()
@@ -139,7 +146,8 @@ def end_together(accelerator):
     finally:
         _store = None
         ended.set()
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
 
 
 def exit_for_all(error: Exception, accelerator) -> None:
@@ -180,10 +188,43 @@ def _watch(store, ended: threading.Event, process_index: int) -> None:
             continue
         if ended.wait(OWN_END):
             return  # this process ends with an error of its own
-        _say(process_index, cause)
+        _end(process_index, cause, store)
+
+
+def _watch_lifelines(store, ended: threading.Event, process_index: int) -> None:
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    if local == torch.distributed.get_world_size():
+        return  # one launcher started all processes, and ends them all
+    try:
+        lost = wait_for_loss(store, process_index, ended, POLL)
+    except RuntimeError:
+        return  # the store is gone, which `_watch` tells
+    except OSError as error:
+        warnings.warn(
+            f"Process {process_index} has no connection to the first process beside those of torch: {error}. If a "
+            f"machine fails, this process may wait for it as long as `ddp_timeout` says.",
+            stacklevel=1,
+        )
+        return
+    if lost is None:
+        return
+    if process_index == 0:  # to which all are connected: it tells the others
         with contextlib.suppress(RuntimeError):
+            if not store.check(["cause"]):
+                store.set("cause", lost)
+    elif not ended.wait(OWN_END):
+        # without the store, which may be on the machine that is gone, and then does not answer
+        _end(process_index, lost, None)
+
+
+def _end(process_index: int, cause: str, store) -> None:
+    """Ends this process from a thread. Only the first call says why."""
+    _ending.acquire()
+    _say(process_index, cause)
+    with contextlib.suppress(RuntimeError):
+        if store is not None:
             store.add("seen", 1)
-        os._exit(1)
+    os._exit(1)
 
 
 class Processes:

@@ -246,14 +246,15 @@ def run_training(trainer: RLVRTrainer) -> None:
     """
     args = trainer.args
     assert args.output_dir is not None  # TrainingArguments has one by default
+    say = trainer.accelerator.on_main_process(print)  # `accelerator.print` speaks on every machine
     if not args.report_to:
-        trainer.accelerator.print("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
+        say("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
     trainer.save_model(args.output_dir)
-    trainer.accelerator.print(f"Model saved to {args.output_dir}.")
+    say(f"Model saved to {args.output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
-        trainer.accelerator.print(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
+        say(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
     if hasattr(trainer, "end"):  # transformers 5.18: finishes the trackers and the process group
         trainer.end()
 

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,11 +102,12 @@ def _as_main(command: tuple[str, ...], env: dict[str, str], folder: str) -> None
     runpy.run_path(command[0], run_name="__main__")
 
 
-def ranks(processes: int) -> list[dict[str, str]]:
-    """The variables by which processes on this machine find each other, as torchrun sets them."""
-    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+def ranks(processes: int, machines: int) -> list[dict[str, str]]:
+    """The variables by which processes find each other, as torchrun sets them on each of `machines`."""
+    on_machine = processes // machines
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(on_machine)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank % on_machine)} for rank in range(processes)]
 
 
 def run_script(script: str | Path, *arguments: str, timeout: float = 120) -> SimpleNamespace:
@@ -112,9 +115,11 @@ def run_script(script: str | Path, *arguments: str, timeout: float = 120) -> Sim
     return Forked(script, *arguments).wait(timeout)
 
 
-def on_processes(script: str, *arguments: str, processes: int, timeout: float = 180) -> list[SimpleNamespace]:
+def on_processes(
+    script: str, *arguments: str, processes: int, machines: int = 1, timeout: float = 180
+) -> list[SimpleNamespace]:
     """Runs a script on several processes, without a launcher that would end all when one fails."""
-    started = [Forked(script, *arguments, env=env) for env in ranks(processes)]
+    started = [Forked(script, *arguments, env=env) for env in ranks(processes, machines)]
     deadline = time.monotonic() + timeout
     return [process.wait(max(1, deadline - time.monotonic())) for process in started]
 
@@ -134,8 +139,11 @@ def launch_with(
     script: str,
     *arguments: str,
     processes: int,
+    machines: int = 1,
     config: Path | None = None,
     env: dict[str, str] | None = None,
+    prefixes: Sequence[Sequence[str]] | None = None,
+    address: str = "127.0.0.1",
     fails: bool = False,
     timeout: float = 180,
 ) -> str:
@@ -147,33 +155,57 @@ def launch_with(
     hangs is ended, and the test fails with the stacks of all its processes.
 
     Args:
-        fails (`bool`): whether the run is meant to fail.
+        processes (`int`): of all machines.
+        machines (`int`): launchers that know nothing of each other, as on so many machines. Needs `config`.
+        prefixes (`Sequence[Sequence[str]]`, *optional*): what stands before the command on each machine.
+        address (`str`): of the first machine.
+        fails (`bool`): whether the run is meant to fail, on the machines that are left at least.
     """
     port = free_port()
-    launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    if config is not None:
+    launchers = [
+        subprocess.Popen(
+            [
+                *(prefixes[machine] if prefixes else ()),
+                *launch_command(processes, machines, machine, config, address, port),
+                *(str(SCRIPTS / script), *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment() | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
+            start_new_session=True,
+        )
+        for machine in range(machines)
+    ]
+    with ThreadPoolExecutor() as threads:  # one each, or a full pipe would stop its process
+        waiting = [threads.submit(launcher.communicate, timeout=timeout) for launcher in launchers]
+    late = [done for done in waiting if isinstance(done.exception(), subprocess.TimeoutExpired)]
+    if late:
+        output = "".join(map(end_with_stacks, launchers))
+        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-20_000:]}")
+    output = "".join(done.result()[0] for done in waiting)
+    ends = [launcher.returncode for launcher in launchers]
+    assert all((end != 0) == fails for end in ends), f"{script} ended with {ends}:\n{output[-4000:]}"
+    return output
+
+
+def launch_command(
+    processes: int, machines: int, machine: int, config: Path | None, address: str, port: int
+) -> list[str]:
+    """What is typed on one machine: torchrun, or `accelerate launch` with `config`."""
+    if config is None:
+        launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    else:
         launcher = ["accelerate.commands.launch", f"--config_file={config}", f"--num_processes={processes}"]
         launcher.append(f"--main_process_port={port}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launcher, str(SCRIPTS / script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment() | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        output = end_with_stacks(process)
-        raise AssertionError(f"{script} did not end within {timeout} s. Its output:\n{output[-20_000:]}") from None
-    assert (process.returncode != 0) == fails, f"{script} ended with {process.returncode}:\n{output[-4000:]}"
-    return output
+        if machines > 1:
+            launcher += [f"--num_machines={machines}", f"--machine_rank={machine}", f"--main_process_ip={address}"]
+    return [sys.executable, "-m", *launcher]
 
 
 def end_with_stacks(process: subprocess.Popen) -> str:
     """Ends a launcher and the processes it started, which print their stacks. Returns all output."""
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     for child in children:
         if child.is_running():
             child.send_signal(signal.SIGABRT)  # at which PYTHONFAULTHANDLER prints the stacks

@@ -1,7 +1,11 @@
-"""DDP, FSDP2 and ZeRO on two processes, started with the files of accelerate_configs/, against one process."""
+"""
+DDP, FSDP2 and ZeRO on two processes, started with the files of accelerate_configs/, against one process.
+
+The files for several machines are started as on two: one launcher each, which know of each other what they are told on
+the command line, and both processes have the local rank 0.
+"""
 
 import importlib.util
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,11 +30,20 @@ needs_deepspeed = pytest.mark.skipif(
     reason="DeepSpeed is not installed: pip install deepspeed",
 )
 STRATEGIES = [
-    "multi_gpu",
-    "fsdp2",
+    "multi_node",
+    "multi_node_fsdp2",
     pytest.param("deepspeed_zero2", marks=needs_deepspeed),
-    pytest.param("deepspeed_zero3", marks=needs_deepspeed),
+    pytest.param("multi_node_deepspeed_zero3", marks=needs_deepspeed),
 ]
+
+
+# The files for several machines, and those for one that are the same but for these settings
+ONE_MACHINE = {
+    "multi_node": "multi_gpu",
+    "multi_node_fsdp2": "fsdp2",
+    "multi_node_deepspeed_zero3": "deepspeed_zero3",
+}
+OF_MACHINES = {"num_machines", "num_processes", "main_process_ip", "main_process_port"}
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +76,11 @@ def two(folder):
             config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
             config |= {"mixed_precision": "no", "use_cpu": config["distributed_type"] == "DEEPSPEED"}
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-            env = {"ACCELERATE_TORCH_DEVICE": "cpu"} if name == "fsdp2" else {}
+            env = {"ACCELERATE_TORCH_DEVICE": "cpu"} if config["distributed_type"] == "FSDP" else {}
+            machines, own = config["num_machines"], folder / f"{name}.yaml"
             launch_with(
-                "strategies.py", str(folder), name, processes=2, config=folder / f"{name}.yaml", env=env, timeout=300
+                *("strategies.py", str(folder), name),
+                **{"processes": 2, "machines": machines, "config": own, "env": env, "timeout": 300},
             )
             done[name] = [
                 [torch.load(folder / f"{name}{which}-{rank}.pt") for rank in range(2)]
@@ -86,15 +101,16 @@ def distance(weights, expected):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_each_strategy_is_what_it_claims_to_be(two, name):
     kind, wrapper, elements = {
-        "multi_gpu": ("MULTI_CPU", "DistributedDataParallel", ELEMENTS),
-        "fsdp2": ("FSDP", "FSDPQwen2ForCausalLM", ELEMENTS // 2),
+        "multi_node": ("MULTI_CPU", "DistributedDataParallel", ELEMENTS),
+        "multi_node_fsdp2": ("FSDP", "FSDPQwen2ForCausalLM", ELEMENTS // 2),
         "deepspeed_zero2": ("DEEPSPEED", "DeepSpeedEngine", ELEMENTS),
-        "deepspeed_zero3": ("DEEPSPEED", "DeepSpeedEngine", ELEMENTS // 2),
+        "multi_node_deepspeed_zero3": ("DEEPSPEED", "DeepSpeedEngine", ELEMENTS // 2),
     }[name]
     for rank in two(name)[0]:
         assert (rank["distributed_type"], rank["processes"], rank["wrapper"]) == (kind, 2, wrapper)
+        assert rank["on_machine"] == (1 if name.startswith("multi_node") else 2)
         assert rank["whole"] == ELEMENTS and rank["elements"] == elements
-        assert rank["placements"] == (["(Shard(dim=0),)"] if name == "fsdp2" else ["None"])
+        assert rank["placements"] == (["(Shard(dim=0),)"] if kind == "FSDP" else ["None"])
         if kind == "DEEPSPEED":
             assert rank["stage"] == int(name[-1]) and rank["optimizer"] == ELEMENTS // 2
 
@@ -136,8 +152,8 @@ def test_updates_of_single_prompts_with_filler_and_resumed_amid_a_batch(folder, 
 
 
 def test_ddp_resumed_on_one_process(folder, one, two):
-    two("multi_gpu")
-    train(str(folder), "alone", resume=str(folder / "multi_gpu/checkpoint-2"))
+    two("multi_node")
+    train(str(folder), "alone", resume=str(folder / "multi_node/checkpoint-2"))
     alone = torch.load(folder / "alone-0.pt")
     assert alone["losses"] == pytest.approx(one["losses"][2:], rel=TOLERANCE)
     assert distance(alone["weights"], one["weights"]) < TOLERANCE
@@ -170,25 +186,18 @@ def test_fsdp2_of_transformers_is_sharded_and_trains_as_one_process(folder):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_configs(path):
-    config = load_config_from_file(str(path))
+    config, several = load_config_from_file(str(path)), path.stem.startswith("multi_node")
     kinds = {"multi_gpu": "MULTI_GPU", "multi_node": "MULTI_GPU", "fsdp2": "FSDP", "cpu": "NO", "single_gpu": "NO"}
-    assert config.distributed_type == kinds.get(path.stem, "DEEPSPEED")
+    kind = path.stem.removeprefix("multi_node_")
+    assert config.distributed_type == kinds.get(kind, "DEEPSPEED")
     assert (config.num_processes > 1) == (path.stem not in ("cpu", "single_gpu"))
-    assert config.num_machines == (2 if path.stem == "multi_node" else 1)
+    assert config.num_machines == (2 if several else 1)
+    if several:  # so that a run of one says something of the other
+        pair = [yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in (path.stem, ONE_MACHINE[path.stem])]
+        assert {key for key in pair[0] if pair[0][key] != pair[1].get(key)} == OF_MACHINES
+        assert pair[1].keys() <= pair[0].keys()
 
 
 def test_all_configs_are_there():
-    names = "cpu single_gpu multi_gpu fsdp2 deepspeed_zero2 deepspeed_zero3 multi_node"
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(names.split())
-
-
-def test_cpu_config_trains_on_one_process(folder, one):
-    launch_with("strategies.py", str(folder), "cpu", processes=1, config=CONFIGS / "cpu.yaml")
-    found = torch.load(folder / "cpu-0.pt")
-    assert (found["distributed_type"], found["processes"]) == ("NO", 1)
-    assert distance(found["weights"], one["weights"]) < TOLERANCE
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples/slurm").glob("*.sh")), ids=lambda path: path.name)
-def test_slurm_scripts_are_bash(path):
-    subprocess.run(["bash", "-n", str(path)], check=True)
+    names = "cpu single_gpu multi_gpu fsdp2 deepspeed_zero2 deepspeed_zero3"
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*names.split(), *ONE_MACHINE}

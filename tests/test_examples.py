@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_stand_in import OWNER, running_hub
-from launching import environment, free_port, launch_with, run_script
+from launching import environment, free_port, run_script
 from test_recipes import EXAMPLES, ON_CPU, script_of
 from tiny_text_model import only_answers, save_problems, save_text_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -57,28 +57,6 @@ def run(script: Path | str, *arguments: str, env: dict[str, str] | None = None, 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
-
-
-def test_train_math_on_two_processes(small, text, tmp_path):
-    config = tmp_path / "accelerate.yaml"
-    settings = (ROOT / "accelerate_configs" / "multi_gpu.yaml").read_text()
-    config.write_text(settings.replace("mixed_precision: bf16", "mixed_precision: 'no'"))
-    extra = ["--rollouts", '{"name": "dars", "max_generations": 8}', "--prompts_per_batch", "4"]
-    extra += ["--eval_benchmark", "math500", "--eval_path", text[1], "--eval_num_samples", "2", "--eval_every", "1"]
-    output = launch_with(
-        str(EXAMPLES / "train_math.py"),
-        *small,
-        *extra,
-        "--output_dir",
-        str(tmp_path / "run"),
-        processes=2,
-        config=config,
-    )
-    assert "Batch: 4 prompts x 4 generations = 16 completions on 2 processes, 8 each" in output
-    assert output.count("eval_pass@2") == 3  # before the first step and after each
-    assert f"Model saved to {tmp_path / 'run'}." in output
-    before, after = weights(Path(text[0])), weights(tmp_path / "run")
-    assert any(not torch.equal(after[name], weight) for name, weight in before.items())
 
 
 def test_a_resumed_run_ends_like_one_that_was_not_stopped(small, tmp_path):

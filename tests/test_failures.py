@@ -86,16 +86,6 @@ def test_a_killed_process(fail):
     assert re.match(r"process 0 failed with .*([Cc]onnection|peer)", said[0]), output
 
 
-def test_a_killed_process_without_a_launcher_that_ends_the_others(tmp_path):
-    """As on another machine, where a launcher knows nothing of it."""
-    killed, other = on_processes("fails.py", str(tmp_path), "kill", "--on", "0", processes=2)
-    seconds = time.time() - float((tmp_path / "failed_at").read_text())
-    print(f"killed without a launcher: the other ended after {seconds:.1f} s")
-    assert seconds < SECONDS
-    assert killed.returncode == -9 and other.returncode == 1
-    assert "Process 1 ends, because" in other.stderr
-
-
 def test_a_full_disk(fail, tmp_path):
     said, _ = fail("disk", "--on", "0")
     cause = rf"process 0 failed with RuntimeError: checkpoint-3 could not be written to {tmp_path}: .*MiB were free"

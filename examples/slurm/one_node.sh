@@ -1,9 +1,10 @@
 #!/bin/bash
-# One node of 8 GPUs: 6 train, 2 generate with a vLLM server. Arguments go to the training script.
+# One node of 8 GPUs: 6 train, the last 2 generate with a vLLM server. Arguments go to the training script.
 #
-#   sbatch examples/slurm/one_node.sh --max_steps 500
+#   sbatch examples/slurm/one_node.sh --output_dir runs/first --max_steps 500
 #
-# Needs rlvr-trl with vLLM (pip install '.[vllm]' in a clone) in the environment below.
+# ACCELERATE_CONFIG chooses the strategy: another file of accelerate_configs/ for one machine. Needs rlvr-trl with vLLM
+# (pip install '.[vllm]' in a clone) in the environment VENV.
 
 #SBATCH --job-name=rlvr
 #SBATCH --nodes=1
@@ -15,18 +16,31 @@
 
 set -euo pipefail
 
+: "${SLURM_JOB_ID:?is not set: submit this script with sbatch}"
+
 MODEL=${MODEL:-Qwen/Qwen2.5-Math-1.5B}
 SCRIPT=${SCRIPT:-examples/train_math.py}
 ACCELERATE_CONFIG=${ACCELERATE_CONFIG:-accelerate_configs/fsdp2.yaml}
+GPUS=${GPUS:-8}
+SERVER_GPUS=${SERVER_GPUS:-2}        # of them, for vLLM
 
 source "${VENV:-.venv}/bin/activate"
 
-CUDA_VISIBLE_DEVICES=6,7 trl vllm-serve --model "$MODEL" --tensor_parallel_size 1 --data_parallel_size 2 \
-    --host 127.0.0.1 --port 8000 &
+training=$((GPUS - SERVER_GPUS))
+# So that jobs can share a node
+port=$((8000 + SLURM_JOB_ID % 1000)) weights_port=$((51216 + SLURM_JOB_ID % 1000))
+
+# What TRL needs of a server: weights over NCCL, the endpoints that they are announced to, and the log-probabilities of
+# the distribution that was sampled from. Those endpoints ask for no password.
+VLLM_SERVER_DEV_MODE=1 CUDA_VISIBLE_DEVICES=$(seq -s , "$training" $((GPUS - 1))) \
+    vllm serve "$MODEL" --host 127.0.0.1 --port "$port" \
+    --tensor-parallel-size 1 --data-parallel-size "$SERVER_GPUS" \
+    --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode processed_logprobs --max-logprobs -1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT  # however the training ends
 
 # The trainer waits for the server up to `vllm_server_timeout` seconds.
-CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 accelerate launch --config_file "$ACCELERATE_CONFIG" --num_processes 6 \
-    "$SCRIPT" --model_name_or_path "$MODEL" --use_vllm --vllm_mode server \
-    --vllm_server_host 127.0.0.1 --vllm_server_port 8000 "$@"
+CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((training - 1))) \
+    accelerate launch --config_file "$ACCELERATE_CONFIG" --num_processes "$training" \
+    "$SCRIPT" --model_name_or_path "$MODEL" --use_vllm true --vllm_mode server \
+    --vllm_server_host 127.0.0.1 --vllm_server_port "$port" --vllm_group_port "$weights_port" "$@"

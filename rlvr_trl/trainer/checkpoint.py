@@ -9,23 +9,27 @@ after the first epoch as if it had just begun. This state is saved here, in one 
       rlvr_state_<process>.pt
       trainer_state.json                             written last; a checkpoint without it is incomplete
 
-The output directory must be on a file system that all processes share.
+The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
 """
 
 import json
 import os
 import shutil
+import socket
+import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, send_to_device
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from ..distributed import end_together
+from ..distributed import Processes, end_together
 from ..rollouts import RolloutAllocator
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
 from .batch_watch import BatchWatch
@@ -35,6 +39,7 @@ from .rlvr_config import RLVRConfig
 
 
 TRAINER_STATE = "trainer_state.json"
+SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
 INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an underscore
 
 
@@ -68,6 +73,42 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str:
     raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.")
 
 
+def check_output_dir(args: RLVRConfig) -> None:
+    """
+    Refuses an `output_dir` that machines do not share, if checkpoints are to be written. All processes must call it.
+
+    Raises:
+        `ValueError`: A process does not see what the first one writes there, or several would write the same files.
+    """
+    processes = Processes(PartialState())
+    if processes.count == 1 or args.save_strategy == "no":
+        return
+    if sum(processes.gather([args.should_save])) > 1:
+        raise ValueError(
+            f"`save_on_each_node` is True, and with it several processes would write the same files into the folder "
+            f"that all share, {args.output_dir}. Set it to False: one checkpoint holds what all processes need."
+        )
+    folder, mark = Path(str(args.output_dir)), None
+    with processes.agreed("writing into `output_dir`"):
+        if processes.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            file, mark = tempfile.mkstemp(prefix="_shared_", dir=folder)
+            os.close(file)
+    own = folder / processes.broadcast(mark and os.path.basename(mark))
+    deadline = time.monotonic() + SEEN_WITHIN
+    while not own.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    blind = processes.gather([] if own.exists() else [f"{processes.index} ({socket.gethostname()})"])
+    if mark is not None:
+        os.remove(mark)
+    if blind:
+        raise ValueError(
+            f"`output_dir`={args.output_dir!r} is not one folder for all: a file that process 0 has written there is "
+            f"not seen within {SEEN_WITHIN} seconds by process {', '.join(blind)}. All processes write into the same "
+            f"checkpoint, so use a folder on a file system that all machines share, or `save_strategy='no'`."
+        )
+
+
 class ResumableState(GRPOTrainer):
     """The part of RLVRTrainer that saves and restores the state named above."""
 
@@ -96,17 +137,25 @@ class ResumableState(GRPOTrainer):
             `RuntimeError`: A checkpoint could not be written. An error of any process is raised on all.
             `FloatingPointError`: A loss or a weight is not finite.
         """
+        with end_together(self.accelerator):
+            # one machine may lack what another one has
+            with Processes(PartialState()).agreed("looking for the checkpoint to resume from"):
+                checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            return super().train(checkpoint, *args, **kwargs)
+
+    def _find_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | bool | None:
+        """The checkpoint that is meant, if it is complete and of this strategy; False or None if none is."""
+        if not resume_from_checkpoint:
+            return resume_from_checkpoint
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
-        elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):
+        elif not is_complete(resume_from_checkpoint):
             raise ValueError(
                 f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
                 f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
             )
-        if resume_from_checkpoint:
-            self._check_strategy(resume_from_checkpoint)
-        with end_together(self.accelerator):
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+        self._check_strategy(resume_from_checkpoint)
+        return resume_from_checkpoint
 
     def _check_strategy(self, checkpoint: str) -> None:
         """Refuses a checkpoint of another strategy, whose optimizer states transformers would silently skip."""

@@ -23,7 +23,7 @@ from ..trl_compat import borrow, check_attributes, check_private_parts, get_conf
 from . import metrics
 from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
-from .checkpoint import ResumableState
+from .checkpoint import ResumableState, check_output_dir
 from .generation_progress import GenerationProgress
 from .nonfinite import ChecksGradients
 from .notebook_progress import show_rewards_in_notebook
@@ -100,7 +100,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     Raises:
         `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
         or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
-        with ragged batches, a reward that compares the completions of a prompt would see a part of them. Then:
+        with ragged batches, a reward that compares the completions of a prompt would see a part of them, `output_dir`
+        is not shared by all processes though checkpoints go there. Then:
         `correctness_reward` names no reward function.
         `TypeError`: `args` is not of the trainer's configuration class; `advantages` or `rollouts` cannot be called.
         `ImportError`: TRL, or another library, lacks something that this package relies on, or a package is missing
@@ -166,6 +167,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         # TRL lets vLLM run as many sequences at once as fill this many forward passes
         passes = borrow(args, steps_per_generation=passes_per_batch(args))
         with passes, end_together(PartialState()):
+            check_output_dir(args)
             wait_for_server(args)
             super().__init__(
                 model=model,

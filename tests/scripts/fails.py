@@ -8,6 +8,7 @@ import argparse
 import os
 import resource
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -15,13 +16,17 @@ from pathlib import Path
 import torch
 from tiny_training import ON_CPU, build
 
-from rlvr_trl import RLVRTrainer
+from rlvr_trl import RLVRTrainer, lifelines
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_tokenizer
 
 
 RANK = int(os.environ.get("RANK", 0))
 STEP = 2  # optimizer steps done when it fails
+HOW = (
+    *("reward", "loss", "gradient", "batch", "weight", "disk", "elsewhere"),
+    *("kill", "machine", "cut"),  # the process; with its launcher; its machine is taken from the network
+)
 
 
 class Fails(RLVRTrainer):
@@ -75,26 +80,45 @@ def begin(trainer) -> None:
     Path(trainer.args.output_dir, "failed_at").write_text(str(time.time()))
 
 
+def fail_in_reward(how: str) -> None:
+    if how == "reward":
+        raise ZeroDivisionError("division by zero")
+    if how == "cut":
+        subprocess.run(["ip", "link", "set", os.environ["GLOO_SOCKET_IFNAME"], "down"], check=True)
+        return
+    if how == "machine":
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(seconds: float) -> None:
+    """Stops this process and its launcher, as a machine that is suspended."""
+    both = f"{os.getpid()} {os.getppid()}"
+    subprocess.Popen(["sh", "-c", f"kill -STOP {both}; sleep {seconds}; kill -CONT {both}"])
+    time.sleep(1)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
-    parser.add_argument("how", choices=["reward", "loss", "gradient", "batch", "weight", "kill", "disk", "elsewhere"])
+    parser.add_argument("how", choices=HOW)
     parser.add_argument("--on", type=int, default=1, help="the process that fails")
     parser.add_argument("--trim", action="store_true", help="trains in passes of its own, and not in TRL's")
+    parser.add_argument("--silence", type=int, default=lifelines.SILENCE, help="seconds until a machine is gone")
+    parser.add_argument("--stops", type=int, help="seconds for which the process is stopped in its second step")
     args = parser.parse_args()
+    lifelines.SILENCE = args.silence
     Fails.how, Fails.on = args.how, args.on
     if args.how == "kill":
         # the launcher's signal may come before the lost connection is noticed, so obey it a second later
         signal.signal(signal.SIGTERM, lambda *_: threading.Timer(1, os._exit, [1]).start())
 
     def moves(completions, trainer_state, **kwargs):
-        if trainer_state.global_step == STEP and args.on == RANK:
-            if args.how == "reward":
-                begin(trainer)
-                return 1 / 0
-            if args.how == "kill":
-                begin(trainer)
-                os.kill(os.getpid(), signal.SIGKILL)
+        if args.stops and trainer_state.global_step == 1 and args.on == RANK:
+            stop(args.stops)
+        if args.how in ("reward", "kill", "machine", "cut") and trainer_state.global_step == STEP and args.on == RANK:
+            begin(trainer)
+            fail_in_reward(args.how)
         return [len(set(completion) & set("UDLR")) / 4 for completion in completions]
 
     settings = {

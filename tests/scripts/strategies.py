@@ -124,6 +124,7 @@ def what_is_sharded(trainer) -> dict:
     found = {
         "distributed_type": trainer.accelerator.distributed_type.value,
         "processes": trainer.accelerator.num_processes,
+        "on_machine": int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         "elements": own,
         "whole": sum(getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters()),
         "placements": sorted({str(getattr(weight, "placements", None)) for weight in model.parameters()}),

@@ -1,8 +1,6 @@
 """What the scripts of tests import, for the server that their processes are forked from."""
 
-import functools
 import gc
-import importlib.metadata
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -14,7 +12,6 @@ from rlvr_trl.evaluation import evaluate  # noqa: F401
 from rlvr_trl.testbed import build_model  # noqa: F401
 
 
-importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)  # as in conftest.py
 torch.set_num_threads(1)
 extract_model_from_parallel(torch.nn.Linear(1, 1))  # which imports DeepSpeed, if it is there
 gc.freeze()
