@@ -34,7 +34,8 @@ from rlvr_trl.evaluation import evaluate
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.shared_prefill import shared_prefill
 from rlvr_trl.testbed import build_model, build_tokenizer
-from rlvr_trl.testbed.methods import MAX_COMPLETION_LENGTH, METHODS, Method, make_method_trainer
+from rlvr_trl.testbed.methods import METHODS, Method, make_method_trainer
+from rlvr_trl.testbed.tasks import MAZE
 
 
 PROMPTS = GENERATIONS = 16
@@ -143,7 +144,7 @@ def measure_evaluation(num_mazes: int, repeats: int) -> dict:
     model = build_model(tokenizer)
 
     def run(seed: int) -> list[list[int]]:
-        options = {"num_samples": 64, "max_new_tokens": MAX_COMPLETION_LENGTH, "seed": seed, "progress": False}
+        options = {"num_samples": 64, "max_new_tokens": MAZE.max_completion_length, "seed": seed, "progress": False}
         return evaluate(model, tokenizer, mazes, maze_reward, **options).completions.token_ids
 
     def every_row(seed: int) -> list[list[int]]:
@@ -176,9 +177,9 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     repeats, maze = options.repeats, build_model(build_tokenizer())
     measured = {
-        "maze, float64": measure_generation(maze, maze_rows(), MAX_COMPLETION_LENGTH, repeats, torch.float64),
-        "maze": measure_generation(maze, maze_rows(), MAX_COMPLETION_LENGTH, 10 * repeats, torch.float32),
-        "maze, bfloat16": measure_generation(maze, maze_rows(), MAX_COMPLETION_LENGTH, repeats, torch.bfloat16),
+        "maze, float64": measure_generation(maze, maze_rows(), MAZE.max_completion_length, repeats, torch.float64),
+        "maze": measure_generation(maze, maze_rows(), MAZE.max_completion_length, 10 * repeats, torch.float32),
+        "maze, bfloat16": measure_generation(maze, maze_rows(), MAZE.max_completion_length, repeats, torch.bfloat16),
     }
     if not options.quick:
         measured["long"] = measure_generation(long_model(), long_rows(), LONG_COMPLETION, repeats, torch.float32)

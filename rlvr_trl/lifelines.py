@@ -71,17 +71,19 @@ class Lifelines:
             self._let_in(self._door)
         for key, _ in self._selector.select(0):
             line, who = key.data
+            unreachable = False
             try:
                 said, how = line.recv(1), "ended without saying why: it was killed, or its machine was restarted"
             except OSError as error:
                 said, how = b"", f"is gone, killed or its machine unreachable for {SILENCE} seconds: {error}"
+                unreachable = not isinstance(error, ConnectionError)
             if said == WELCOME:
                 self._accepted.append(line)
                 continue
             self._selector.unregister(line)
             line.close()
-            # one that was never accepted belongs to a process that has left meanwhile
-            if line in self._accepted and said != GOODBYE:
+            # one that was closed before it was accepted belongs to a process that has left meanwhile
+            if unreachable or (line in self._accepted and said != GOODBYE):
                 return f"{who} {how}"
         return None
 

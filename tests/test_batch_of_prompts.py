@@ -1,5 +1,6 @@
 """A batch and its updates are stated in prompts, and are the same on any number of processes."""
 
+import functools
 import itertools
 import random
 from pathlib import Path
@@ -43,24 +44,29 @@ def one(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def several(request, tmp_path_factory, model):
-    folder = tmp_path_factory.mktemp(f"on_{request.param}")
-    launch("updates_of_recipes.py", str(folder), model, str(request.param), processes=request.param)
-    return torch.load(folder / f"{request.param}.pt", weights_only=False)
+def several(tmp_path_factory, model):
+    """The updates on some number of processes, which are started once."""
+
+    @functools.cache
+    def train_on(processes: int) -> dict[int, dict]:
+        folder = tmp_path_factory.mktemp(f"on_{processes}")
+        launch("updates_of_recipes.py", str(folder), model, str(processes), processes=processes)
+        return torch.load(folder / f"{processes}.pt", weights_only=False)
+
+    return train_on
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("several", "case"),
+    ("processes", "case"),
     [
         pytest.param(processes, case, id=f"{processes}-{CASES[case][0]}-{case}")
         for processes in (2, 3)
         for case in CASES_ON.get(processes, EVERY)
     ],
-    indirect=["several"],
 )
-def test_every_update_has_the_gradient_that_it_has_on_one_process(one, several, case):
-    expected, found = one[case], several[case]
+def test_every_update_has_the_gradient_that_it_has_on_one_process(one, several, processes, case):
+    expected, found = one[case], several(processes)[case]
     assert expected["gradients"].norm(dim=1).median() > 1e-4  # an update of a single prompt may have none
     for ours, theirs in zip(found["gradients"].double(), expected["gradients"].double(), strict=True):
         assert (ours - theirs).norm() <= TOLERANCE * theirs.norm()

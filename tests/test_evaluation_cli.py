@@ -120,8 +120,8 @@ def test_score_again(finished, capsys):
     assert after["benchmarks"]["amc23"]["settings"]["reward"] == "boxed_format_reward"
     assert after["overall"]["avg_at_n"] > before["overall"]["avg_at_n"]  # wrong answers have boxes too
     assert main(["score", str(finished)]) == 0
-    assert main(["score", str(finished), "--reward", "reward"]) == 2
-    assert "Unknown reward 'reward'. Did you mean 'maze_reward'? Valid rewards: boxed" in capsys.readouterr().err
+    assert main(["score", str(finished), "--reward", "mazereward"]) == 2
+    assert "Unknown reward 'mazereward'. Did you mean 'maze_reward'? Valid rewards: boxed" in capsys.readouterr().err
 
 
 def test_a_benchmark_of_ones_own(model, tmp_path, monkeypatch, capsys):

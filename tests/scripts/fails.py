@@ -84,6 +84,7 @@ def fail_in_reward(how: str) -> None:
     if how == "reward":
         raise ZeroDivisionError("division by zero")
     if how == "cut":
+        time.sleep(3)  # the connections that tell of it are made in the first seconds
         subprocess.run(["ip", "link", "set", os.environ["GLOO_SOCKET_IFNAME"], "down"], check=True)
         return
     if how == "machine":
