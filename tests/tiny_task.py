@@ -13,7 +13,7 @@ ALPHABET = "abcdefghijklmnop"
 
 def draw_letters(count, seed, exclude):
     """Pairs of letters, of which there are 256."""
-    excluded = set() if exclude is None else set(exclude["letters"])
+    excluded = set(exclude["letters"] if isinstance(exclude, Dataset) else exclude or ())
     every = ["".join(pair) for pair in product(ALPHABET, repeat=2)]
     kept = [pair for pair in random.Random(seed).sample(every, len(every)) if pair not in excluded]
     return Dataset.from_list([{"prompt": pair + "\n", "letters": pair} for pair in kept[:count]])

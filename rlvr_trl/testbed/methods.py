@@ -71,6 +71,12 @@ class Method:
     def prompts_per_batch(self) -> int:
         return self.settings.get("prompts_per_batch", PROMPTS_PER_STEP)
 
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps of a batch."""
+        mini_batches = -(-self.prompts_per_batch // self.settings.get("prompts_per_update", self.prompts_per_batch))
+        return mini_batches * self.settings.get("num_iterations", 1)
+
 
 DEFAULT_METHODS = ("grpo", "pass_at_k", "dars")
 
@@ -115,7 +121,7 @@ def make_method_trainer(
         method.config(
             str(output_dir),
             **recipe,
-            max_steps=batches * recipe.get("num_iterations", 1),
+            max_steps=batches * method.updates_per_batch,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
         ),

@@ -1,0 +1,84 @@
+"""
+Methods on four tasks, from several base models, each at three learning rates: one line of JSON a run.
+
+python benchmarks/comparison.py --jobs 2                          # everything; stop and restart it as you like
+python benchmarks/comparison.py --tasks sums --only dapo dars_hw  # a part
+python benchmarks/comparison.py --check 3                         # reruns three finished cells: are they the same?
+
+Finished cells are skipped, and so are failed ones unless --retry is given. All methods run on the first base model of
+each task before the next.
+"""
+
+import argparse
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from comparison_methods import METHODS, ON_EVERY_TASK, RATES, samples_more
+
+from rlvr_trl.testbed import TASKS
+from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
+from rlvr_trl.testbed.cells import BASE, STRONG, Cell
+
+
+RESULTS = Path(__file__).resolve().parent / "results" / "comparison"
+BASES = (0, 1, 2)
+ON_STRONG = ("grpo", "dapo", "a_grae", "a_grae_half", "a_grae_shift", "a_grae_suppression")
+
+
+def plan(tasks: list[str], only: list[str] | None = None) -> list[Cell]:
+    """All cells, base model by base model, the methods in their order."""
+    cells = []
+    for base in (*BASES, STRONG):
+        for task in tasks:
+            if base == STRONG and task != "maze":
+                continue
+            wanted = ON_STRONG if base == STRONG else METHODS if task == "maze" else ON_EVERY_TASK
+            cells.append(Cell(task, BASE, 0.0, base))
+            for name in (name for name in wanted if only is None or name in only):
+                for rate in RATES:
+                    cell = Cell(task, name, rate, base)
+                    cells += [cell, replace(cell, variant="equal")] if samples_more(name) else [cell]
+    return cells
+
+
+def check(cells: list[Cell], store: Store, bases: Path, work: Path, count: int, jobs: int) -> bool:
+    """Runs some finished cells again. Returns whether what they count is the same to the last digit."""
+    finished = [cell for cell in cells if "test" in store.cells.get(cell, {}) and not cell.variant]
+    chosen = random.SystemRandom().sample(finished, min(count, len(finished)))
+    with tempfile.TemporaryDirectory() as folder:
+        again = Store(Path(folder))
+        run_cells(chosen, METHODS, again, bases, work, jobs=jobs)
+        same = True
+        for cell in chosen:
+            old, new = store.cells[cell], again.cells[cell]
+            equal = all(old[name] == new.get(name) for name in ("test", "validation"))
+            print(f"{cell}: {'the same' if equal else f'was {outcome_of(old)}, is {outcome_of(new)}'}")
+            same &= equal
+    return same and bool(chosen)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread")
+    parser.add_argument("--minutes", type=float, help="begin no cell after this time")
+    parser.add_argument("--retry", action="store_true", help="run failed cells again")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--work", type=Path, default=Path("runs/comparison"), help="where base models are unpacked")
+    parser.add_argument("--check", type=int, metavar="N", help="rerun N finished cells and compare")
+    args = parser.parse_args()
+    cells, store = plan(args.tasks, args.only), Store(args.results)
+    bases = args.results / "bases"
+    if args.check is not None:
+        raise SystemExit(0 if check(cells, store, bases, args.work, args.check, args.jobs) else 1)
+    left = run_cells(
+        *(cells, METHODS, store, bases, args.work), jobs=args.jobs, minutes=args.minutes, retry=args.retry
+    )
+    print(f"{len(cells) - left} of {len(cells)} cells are done.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""
+Runs cells side by side in processes of one thread, several in each, and keeps what they find in one file a task.
+
+A line of `<task>.jsonl` is a finished or failed cell. A line is written as a whole when its cell ends, so a run can be
+stopped at any moment and goes on where it was. A process that dies takes its cell with it, and no other.
+"""
+
+import functools
+import gc
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from ..evaluation import pass_at_k
+from .cells import BASE, Cell, Size, equal_batches, run_cell
+from .methods import Method
+
+
+# One thread; and glibc keeps freed memory, which saves a tenth of the time on a CPU
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
+class Store:
+    """The finished and failed cells of a folder, one file a task."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.cells: dict[Cell, dict] = {}
+        for path in sorted(folder.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                saved = json.loads(line)
+                self.cells[Cell(**saved["cell"])] = saved
+
+    def add(self, cell: Cell, saved: dict) -> None:
+        """Adds a cell; one that is there already, as one that had failed, is replaced."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        again = cell in self.cells
+        self.cells[cell] = saved
+        path = self.folder / f"{cell.task}.jsonl"
+        if not again:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(_line(saved))
+            return
+        temporary = path.with_suffix(".tmp")
+        lines = [_line(value) for other, value in self.cells.items() if other.task == cell.task]
+        temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def is_done(self, cell: Cell, retry: bool = False) -> bool:
+        return cell in self.cells and not (retry and "error" in self.cells[cell])
+
+
+def _line(saved: dict) -> str:
+    return json.dumps(saved, allow_nan=False) + "\n"
+
+
+class Job(NamedTuple):
+    """What a process is told to do."""
+
+    cell: Cell
+    method: Method | None
+    batches: int | None
+
+
+def _work(pipe: Connection, bases: Path, work: Path, size: Size) -> None:
+    """A process: runs the cells that it is sent, and ends when the process that started it does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.disable_progress_bar()
+    # accelerate parses the metadata of packages whenever it unwraps a model, and training ends with a full collection
+    importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
+    gc.freeze()
+    while True:
+        job = pipe.recv()
+        try:
+            saved = run_cell(job.cell, job.method, bases, work, size, job.batches)
+        except Exception as error:
+            traceback.print_exc()
+            saved = {"cell": asdict(job.cell), "error": f"{type(error).__name__}: {error}"}
+        pipe.send(saved)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class CellProcess:
+    """A process and its pipe."""
+
+    def __init__(self, *arguments):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["rlvr_trl.testbed.cells"])
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.cell: Cell | None = None  # which it is at work on
+
+    def give(self, job: Job) -> None:
+        self.cell = job.cell
+        self.pipe.send(job)
+
+    def take(self, cell: Cell) -> dict:
+        """What its cell came to; an error if the process has died."""
+        self.cell = None
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            return {"cell": asdict(cell), "error": f"The process ended with code {self.process.exitcode}."}
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    methods: dict[str, Method],
+    store: Store,
+    bases: Path,
+    work: Path,
+    size: Size = Size(),  # noqa: B008
+    jobs: int = 2,
+    minutes: float | None = None,
+    retry: bool = False,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """
+    Runs the cells that `store` lacks, in their order, and adds each to it when it ends.
+
+    Args:
+        methods (`dict[str, Method]`): the methods that cells name.
+        bases, work (`Path`): where base models are kept, and where they are unpacked.
+        jobs (`int`): number of processes.
+        minutes (`float`, *optional*): no cell is begun after this time.
+        retry (`bool`): whether cells that failed are run again.
+        tell (`Callable`): is called with a line about each finished cell.
+
+    Returns:
+        `int`: how many of `cells` are not in the store at the end.
+    """
+    cells = list(dict.fromkeys(cells))
+    waiting = [cell for cell in cells if not store.is_done(cell, retry)]
+    begin, workers = time.monotonic(), []
+    usual = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    try:
+        workers = [CellProcess(bases, work, size) for _ in range(min(jobs, len(waiting)))]
+        finished = 0
+        while True:
+            late = minutes is not None and time.monotonic() - begin > 60 * minutes
+            for worker in workers:
+                job = None if worker.cell or late else _next_job(waiting, workers, methods, store, size)
+                if job:
+                    worker.give(job)
+            busy = {worker.pipe: (worker, worker.cell) for worker in workers if worker.cell is not None}
+            if not busy:
+                break
+            ready = wait(list(busy))
+            for worker, cell in [busy[pipe] for pipe in busy if pipe in ready]:
+                saved = worker.take(cell)
+                store.add(cell, saved)
+                finished += 1
+                left = len([other for other in cells if other not in store.cells])
+                tell(f"[{finished}, {left} left] {cell}: {outcome_of(saved)}")
+                if not worker.process.is_alive():
+                    workers[workers.index(worker)] = CellProcess(bases, work, size)
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        os.environ.clear()
+        os.environ.update(usual)
+    return len([cell for cell in cells if cell not in store.cells])
+
+
+def _next_job(
+    waiting: list[Cell], workers: list[CellProcess], methods: dict[str, Method], store: Store, size: Size
+) -> Job | None:
+    """
+    Takes the first cell that waits for nothing from the list: one at equal rollouts waits for the same one without,
+    and a base model that is being made by another process is waited for.
+    """
+    made = {(worker.cell.task, worker.cell.base) for worker in workers if worker.cell and worker.cell.method == BASE}
+    for cell in list(waiting):
+        batches = None
+        if (cell.task, cell.base) in made:
+            continue
+        if cell.variant == "equal":
+            full = store.cells.get(replace(cell, variant=""))
+            if full is None:
+                continue
+            if "error" in full:
+                waiting.remove(cell)
+                store.add(cell, {"cell": asdict(cell), "error": "The cell that its batches follow from failed."})
+                continue
+            batches = equal_batches(full, size)
+        waiting.remove(cell)
+        return Job(cell, None if cell.method == BASE else methods[cell.method], batches)
+    return None
+
+
+def outcome_of(saved: dict) -> str:
+    if "error" in saved:
+        return f"FAILED, {saved['error'][:200]}"
+    counts, samples = np.array(saved["test"]["num_correct"]), saved["test"]["num_samples"]
+    shown = " ".join(f"@{k} {pass_at_k(samples, counts, k).mean():.3f}" for k in (1, 8, 32) if k <= samples)
+    return f"{shown}, entropy {saved['test']['token_entropy']:.2f}, {saved['seconds']:.0f} s"
