@@ -1,0 +1,54 @@
+"""The plan of the comparison, and that every one of its methods trains."""
+
+from dataclasses import replace
+
+import pytest
+from comparison import BASES, ON_STRONG, plan
+from comparison_methods import METHODS, ON_EVERY_TASK, RATES, samples_more
+from safetensors.torch import save_file
+
+from rlvr_trl.testbed import TASKS, build_model
+from rlvr_trl.testbed.cells import BASE, STRONG, Cell, Size, run_cell
+
+
+TINY = Size(batches=1, test_problems=2, samples=2, validation_problems=2, validation_samples=2, warmup_problems=10)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bases")
+    model = build_model(TASKS["sums"].build_tokenizer(), seed=0)
+    weights = {name: weight.detach().half() for name, weight in model.named_parameters()}
+    save_file(weights, folder / "sums-0.safetensors")
+    return folder, tmp_path_factory.mktemp("work")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains(bases, name):
+    method = METHODS[name]
+    size = replace(TINY, batches=max(1, method.prompts_per_batch // 16))  # at least one batch of its own
+    saved = run_cell(Cell("sums", name, 1e-4, 0), method, *bases, size)
+    assert saved["batches"] == 1 and saved["label"] == method.label
+    assert saved["updates"] == (1 if name == "dapo_one_update" else 2 if "breadth" in name else 4)
+    assert saved["completions"] == 256 * size.batches or samples_more(name)  # all cost the same otherwise
+
+
+def test_labels_differ():
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
+
+
+def test_the_plan():
+    cells = plan(list(TASKS))
+    assert len(set(cells)) == len(cells)
+    for task in TASKS:
+        rows = [cell for cell in cells if cell.task == task and cell.base in BASES]
+        wanted = METHODS if task == "maze" else ON_EVERY_TASK
+        trained = {(cell.method, cell.rate, cell.base) for cell in rows if cell.method != BASE and not cell.variant}
+        assert trained == {(name, rate, base) for name in wanted for rate in RATES for base in BASES}
+        equal = {cell.method for cell in rows if cell.variant}
+        assert equal == {name for name in wanted if samples_more(name)}
+    assert {cell.method for cell in cells if cell.base == STRONG} == {BASE, *ON_STRONG}
+    # each after what it needs: its base model first, and the run whose cost says how long one at equal rollouts is
+    for place, cell in enumerate(cells):
+        assert cell.method == BASE or Cell(cell.task, BASE, 0.0, cell.base) in cells[:place]
+        assert not cell.variant or replace(cell, variant="") in cells[:place]
