@@ -195,6 +195,28 @@ def test_another_program_at_the_door_is_turned_away(peers, hello):
     assert peers.said == {0: None, 1: None, 2: None}
 
 
+def test_silent_strangers_hold_up_nobody(peers, monkeypatch):
+    """More of them than may stand at the door, some in the middle of a hello."""
+    monkeypatch.setattr(lifelines, "PATIENCE", 1.0)
+    monkeypatch.setattr(lifelines, "STRANGERS", 20)
+    peers.store.wait(["door"])
+    password = peers.store.get("door").decode().split()[2]
+    strangers = [say(peers.store, password * (number % 2)) for number in range(60)]
+    late = say(peers.store, password[:7])
+    late.sendall(f"{password[7:]} 7 node17\n".encode())
+    late.settimeout(20)
+    assert late.recv(1) == lifelines.WELCOME
+    start = time.monotonic()
+    late.close()
+    peers.threads[0].join(timeout=10)
+    assert peers.said[0].startswith("process 7 (node17) ended without saying why")
+    assert time.monotonic() - start < 1
+    for line in strangers:
+        line.close()
+    peers.end(1, 2)
+    assert peers.said[1] is None and peers.said[2] is None
+
+
 def test_a_process_that_cannot_connect_says_so_and_goes_on(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
