@@ -6,6 +6,7 @@ a folder. One test gives each machine a network of its own, which needs root.
 """
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -103,6 +104,11 @@ def test_machines_that_do_not_share_the_output_dir(tmp_path):
     assert re.search(
         r"^0 {}: .*not one folder for all: .*not seen within 1 seconds by process 1 \(", output, re.MULTILINE
     )
+    file = r"^file {}: .*`output_dir`=.*/file' must be a folder that can be written to, or created: FileExistsError"
+    assert re.search(file, output, re.MULTILINE), output
+    if os.getuid() == 0:
+        read_only = r"^read-only: .*/shared' cannot be written to by process 1 \(.*: .*/shared\)\."
+        assert re.search(read_only, output, re.MULTILINE), output
     assert re.search(r"^shared {'save_on_each_node': True}: .*Set it to False", output, re.MULTILINE), output
     assert not list(tmp_path.rglob("_shared_*"))
     said = re.findall(r"^Process (\d) ends, because process \1 failed with ValueError: (.*)$", output, re.MULTILINE)
