@@ -18,12 +18,14 @@ import secrets
 import selectors
 import socket
 import threading
+import time
 
 
 SILENCE = 60  # seconds without an answer of its kernel, after which a machine is gone
 WELCOME, GOODBYE = b"+", b"."
 HELLO = 512  # bytes that a process introduces itself with, at most: the password, its number and its machine
 PATIENCE = 5.0  # seconds to connect, or to say hello
+STRANGERS = 128  # connections that may be about to say hello at the same time
 
 
 class Lifelines:
@@ -39,6 +41,7 @@ class Lifelines:
         self._store, self._index = store, process_index
         self._selector = selectors.DefaultSelector()
         self._accepted: list[socket.socket] = []
+        self._strangers: dict[socket.socket, float] = {}  # who has not said hello yet, and until when it may
         self._door: socket.socket | None = None
         self._password = secrets.token_hex(16)
         if process_index == 0:
@@ -97,29 +100,53 @@ class Lifelines:
                 line.recv(1)  # a connection closed with something unread is reset, and looks like one that broke
             line.close()
         self._selector.close()
+        for line in self._strangers:
+            line.close()
         if self._door is not None:
             self._door.close()
 
     def _let_in(self, door: socket.socket) -> None:
-        """Accepts all that have come to the door."""
+        """Accepts those who have come to the door, and hears them. Waits for none: anyone in the network may come."""
         door.settimeout(0)
-        while True:
-            try:
+        with contextlib.suppress(OSError):  # nobody is left, or one has gone again, or all file descriptors are taken
+            while len(self._strangers) < STRANGERS:
                 line, _ = door.accept()
-            except BlockingIOError:
-                return
-            line.settimeout(PATIENCE)
+                line.settimeout(0)
+                self._strangers[line] = time.monotonic() + PATIENCE
+        for line, deadline in list(self._strangers.items()):
             try:
-                hello, end, more = line.recv(HELLO).partition(b"\n")
-                password, index, host = hello.split(b" ")
-                if not hmac.compare_digest(password, self._password.encode()) or not end or more == GOODBYE:
-                    raise ValueError("another program, or a process that has left meanwhile")
-                line.sendall(WELCOME)
+                who = self._hear(line)
             except (OSError, ValueError):
-                line.close()
+                who, deadline = None, 0.0
+            if who is not None:
+                self._accepted.append(line)
+                self._watch(line, who)
+            elif time.monotonic() < deadline:
                 continue
-            self._accepted.append(line)
-            self._watch(line, f"process {index.decode()} ({host.decode()})")
+            else:
+                line.close()
+            del self._strangers[line]
+
+    def _hear(self, line: socket.socket) -> str | None:
+        """
+        Which process has said hello, and is welcomed; None if it has not said all of it yet.
+
+        Raises:
+            `OSError` or `ValueError`: The connection is that of another program, or of a process that has left.
+        """
+        try:
+            hello, end, more = line.recv(HELLO, socket.MSG_PEEK).partition(b"\n")
+        except BlockingIOError:
+            return None
+        if hello and not end and len(hello) < HELLO:
+            return None
+        password, index, host = hello.split(b" ")
+        if not hmac.compare_digest(password, self._password.encode()) or not end or more == GOODBYE:
+            raise ValueError("another program, or a process that has left meanwhile")
+        who = f"process {index.decode()} ({host.decode()})"
+        line.recv(len(hello + end))
+        line.send(WELCOME)
+        return who
 
     def _watch(self, line: socket.socket, who: str) -> None:
         line.settimeout(None)

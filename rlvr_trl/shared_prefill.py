@@ -98,7 +98,7 @@ class _Prefill:
     def copy_to_rows(self, module, args: tuple, kwargs: dict, output):
         if self.prompt_of_row is not None:
             rows, self.prompt_of_row = self.prompt_of_row, None
-            output.past_key_values.reorder_cache(rows)  # of beam search, which also copies rows
+            kwargs["past_key_values"].reorder_cache(rows)  # of beam search, which also copies rows
             output.logits = output.logits[rows]
         return output
 

@@ -8,6 +8,7 @@ from tiny_training import build, flat_weights, short
 from tiny_vlm import build_vision_model
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
     GenerationConfig,
     Lfm2Config,
     MambaConfig,
@@ -39,6 +40,7 @@ SIZES = {
 CONFIGS = {
     "full attention": Qwen2Config(**SIZES),
     "a window shorter than the prompt": MistralConfig(**SIZES, sliding_window=6),
+    "no cache at all": BertConfig(**SIZES),
     "convolutions and attention": Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
 }
 

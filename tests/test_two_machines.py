@@ -6,6 +6,7 @@ a folder. One test gives each machine a network of its own, which needs root.
 """
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -103,6 +104,11 @@ def test_machines_that_do_not_share_the_output_dir(tmp_path):
     assert re.search(
         r"^0 {}: .*not one folder for all: .*not seen within 1 seconds by process 1 \(", output, re.MULTILINE
     )
+    file = r"^file {}: .*`output_dir`=.*/file' must be a folder that can be written to, or created: FileExistsError"
+    assert re.search(file, output, re.MULTILINE), output
+    if os.getuid() == 0:
+        read_only = r"^read-only: .*/shared' cannot be written to by process 1 \(.*: .*/shared\)\."
+        assert re.search(read_only, output, re.MULTILINE), output
     assert re.search(r"^shared {'save_on_each_node': True}: .*Set it to False", output, re.MULTILINE), output
     assert not list(tmp_path.rglob("_shared_*"))
     said = re.findall(r"^Process (\d) ends, because process \1 failed with ValueError: (.*)$", output, re.MULTILINE)
@@ -193,6 +199,28 @@ def test_another_program_at_the_door_is_turned_away(peers, hello):
     time.sleep(0.3)
     peers.end(0, 1, 2)
     assert peers.said == {0: None, 1: None, 2: None}
+
+
+def test_silent_strangers_hold_up_nobody(peers, monkeypatch):
+    """More of them than may stand at the door, some in the middle of a hello."""
+    monkeypatch.setattr(lifelines, "PATIENCE", 1.0)
+    monkeypatch.setattr(lifelines, "STRANGERS", 20)
+    peers.store.wait(["door"])
+    password = peers.store.get("door").decode().split()[2]
+    strangers = [say(peers.store, password * (number % 2)) for number in range(60)]
+    late = say(peers.store, password[:7])
+    late.sendall(f"{password[7:]} 7 node17\n".encode())
+    late.settimeout(20)
+    assert late.recv(1) == lifelines.WELCOME
+    start = time.monotonic()
+    late.close()
+    peers.threads[0].join(timeout=10)
+    assert peers.said[0].startswith("process 7 (node17) ended without saying why")
+    assert time.monotonic() - start < 1
+    for line in strangers:
+        line.close()
+    peers.end(1, 2)
+    assert peers.said[1] is None and peers.said[2] is None
 
 
 def test_a_process_that_cannot_connect_says_so_and_goes_on(monkeypatch):

@@ -12,6 +12,7 @@ after the first epoch as if it had just begun. This state is saved here, in one 
 The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -78,7 +79,8 @@ def check_output_dir(args: RLVRConfig) -> None:
     Refuses an `output_dir` that machines do not share, if checkpoints are to be written. All processes must call it.
 
     Raises:
-        `ValueError`: A process does not see what the first one writes there, or several would write the same files.
+        `ValueError`: The first process cannot write there, another one cannot or does not see what the first one
+            writes, or several would write the same files.
     """
     processes = Processes(PartialState())
     if processes.count == 1 or args.save_strategy == "no":
@@ -88,24 +90,36 @@ def check_output_dir(args: RLVRConfig) -> None:
             f"`save_on_each_node` is True, and with it several processes would write the same files into the folder "
             f"that all share, {args.output_dir}. Set it to False: one checkpoint holds what all processes need."
         )
-    folder, mark = Path(str(args.output_dir)), None
-    with processes.agreed("writing into `output_dir`"):
-        if processes.is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-            file, mark = tempfile.mkstemp(prefix="_shared_", dir=folder)
-            os.close(file)
-    own = folder / processes.broadcast(mark and os.path.basename(mark))
-    deadline = time.monotonic() + SEEN_WITHIN
-    while not own.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    blind = processes.gather([] if own.exists() else [f"{processes.index} ({socket.gethostname()})"])
-    if mark is not None:
-        os.remove(mark)
+    folder, mark = Path(str(args.output_dir)), ""
+    with contextlib.ExitStack() as until_seen:
+        with processes.agreed("writing into `output_dir`"):
+            try:
+                if processes.is_main:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    file = until_seen.enter_context(tempfile.NamedTemporaryFile(prefix="_shared_", dir=folder))
+                    mark = os.path.basename(file.name)
+            except OSError as error:
+                raise ValueError(
+                    f"`output_dir`={args.output_dir!r} must be a folder that can be written to, or created: "
+                    f"{type(error).__name__}: {error}."
+                ) from error
+        own = folder / processes.broadcast(mark)
+        deadline = time.monotonic() + SEEN_WITHIN
+        while not own.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        name = f"{processes.index} ({socket.gethostname()}: {folder.absolute()})"
+        blind = processes.gather([] if own.exists() else [name])
+        read_only = processes.gather([] if os.access(folder, os.W_OK) else [name])
     if blind:
         raise ValueError(
             f"`output_dir`={args.output_dir!r} is not one folder for all: a file that process 0 has written there is "
             f"not seen within {SEEN_WITHIN} seconds by process {', '.join(blind)}. All processes write into the same "
             f"checkpoint, so use a folder on a file system that all machines share, or `save_strategy='no'`."
+        )
+    if read_only:
+        raise ValueError(
+            f"`output_dir`={args.output_dir!r} cannot be written to by process {', '.join(read_only)}. All processes "
+            f"write into the same checkpoint, so all need a folder that they can write to, or `save_strategy='no'`."
         )
 
 

@@ -28,16 +28,24 @@ def main():
     assert os.environ["LOCAL_RANK"] == "0"
     checkpoint.SEEN_WITHIN = 1
     shared, own = f"{folder}/shared", f"{folder}/{rank}"
+    Path(folder, "file").touch()
     for path, settings in (
         (shared, {}),
         (own, {"save_strategy": "no"}),
         (own, {}),
         (shared, {"save_on_each_node": True}),
+        (f"{folder}/file", {}),
     ):
         said = gather_object([refusal(path, **settings)])
         assert PartialState().num_processes == len(said) == 2
         if rank == "0":
             print(f"{os.path.basename(path)} {settings}: {said}")
+    if os.getuid() == 0:  # to test what the second process may do as another user
+        os.setreuid(65534 if rank == "1" else 0, -1)
+        said = gather_object([refusal(shared)])
+        os.setreuid(0, -1)
+        if rank == "0":
+            print(f"read-only: {said}")
     settings = {
         "output_dir": shared,
         "per_device_train_batch_size": 4,
