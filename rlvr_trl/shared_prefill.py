@@ -13,12 +13,14 @@ What is sampled is the same but for rounding: a matrix product of fewer rows may
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 
+CACHE = ("cache", "past_key_values")  # the argument of `forward` since transformers 5.24, and before
 BY_ROW = ("input_ids", "attention_mask", "position_ids")  # what the first pass reads, `(B, P)` each
 
 
@@ -36,7 +38,7 @@ def why_prefill_is_not_shared(model) -> str | None:
         return f"{kind.__name__} is an encoder-decoder model"
     if model.config.get_text_config() is not model.config:
         return f"{kind.__name__} takes more than text"
-    takes_cache = "past_key_values" in inspect.signature(kind.forward).parameters
+    takes_cache = inspect.signature(kind.forward).parameters.keys() & set(CACHE)
     if not takes_cache or not kind._supports_default_dynamic_cache():
         return f"{kind.__name__} keeps what it has read in something else than a DynamicCache"
     return None
@@ -78,35 +80,35 @@ class _Prefill:
 
     def __init__(self, name: str):
         self.name, self.is_over = name, False
-        self.prompt_of_row: Tensor | None = None  # (B,), while the pass runs and rows are repeated
+        self.copies: tuple[DynamicCache, torch.LongTensor] | None = None  # the prompt of each row, (B,), while the pass runs
 
     def take_distinct(self, module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self.is_over:
             return None
         self.is_over = True
-        self._check(kwargs)
+        cache = self._checked_cache(kwargs)
         read = [kwargs[name] for name in ("input_ids", "attention_mask") if kwargs.get(name) is not None]
         distinct, prompt_of_row = torch.unique(torch.cat(read, dim=1), dim=0, return_inverse=True)  # (U, …), (B,)
         num_rows, num_prompts = len(prompt_of_row), len(distinct)
         if num_prompts == num_rows:
             return None
-        self.prompt_of_row = prompt_of_row
+        self.copies = cache, cast(torch.LongTensor, prompt_of_row)
         rows = torch.arange(num_rows, device=prompt_of_row.device)
         first = rows.new_full((num_prompts,), num_rows).scatter_reduce(0, prompt_of_row, rows, "amin")  # (U,)
         return args, kwargs | {name: kwargs[name][first] for name in BY_ROW if kwargs.get(name) is not None}
 
     def copy_to_rows(self, module, args: tuple, kwargs: dict, output):
-        if self.prompt_of_row is not None:
-            rows, self.prompt_of_row = self.prompt_of_row, None
-            kwargs["past_key_values"].reorder_cache(rows)  # of beam search, which also copies rows
+        if self.copies is not None:
+            (cache, rows), self.copies = self.copies, None
+            cache.reorder_cache(rows)  # of beam search, which also copies rows
             output.logits = output.logits[rows]
         return output
 
-    def _check(self, kwargs: dict) -> None:
+    def _checked_cache(self, kwargs: dict) -> DynamicCache:
         others = [name for name, value in kwargs.items() if isinstance(value, Tensor) and name not in BY_ROW]
         if others:
             raise ValueError(f"Prompts cannot be read once for many completions: {self.name} also reads {others}.")
-        cache = kwargs.get("past_key_values")
+        cache = next((kwargs[name] for name in CACHE if kwargs.get(name) is not None), None)
         if type(cache) is not DynamicCache:
             raise ValueError(
                 f"Prompts cannot be read once for many completions: {self.name} generates with "
@@ -118,3 +120,4 @@ class _Prefill:
                 f"Prompts cannot be read once for many completions: what {self.name} reads has the shapes {shapes}, "
                 f"which must be one of rows and columns."
             )
+        return cache
