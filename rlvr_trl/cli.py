@@ -32,7 +32,9 @@ def _add_demo(commands) -> None:
         "and DARS from it, and compares their pass@k on held-out problems. About 5 minutes on 2 CPU cores.",
     )
     demo.add_argument("--task", default="maze", metavar="NAME", help="maze (default), sudoku, sums or countdown")
-    demo.add_argument("--quick", action="store_true", help="a smaller run of about a minute")
+    demo.add_argument(
+        "--quick", action="store_true", help="a smaller run: about a minute on mazes, and a few on another task"
+    )
     demo.add_argument(
         "--seed", type=int, default=0, help="seed of the problems, the model and the training (default: 0)"
     )

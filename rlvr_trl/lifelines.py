@@ -49,7 +49,7 @@ class Lifelines:
                 self._door = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
             else:
                 self._door = socket.create_server(("", 0))
-            host = os.environ.get("MASTER_ADDR", socket.gethostname())
+            host = os.environ.get("MASTER_ADDR") or socket.gethostname()
             store.set("door", f"{host} {self._door.getsockname()[1]} {self._password}")
 
     def connect(self) -> bool:
@@ -62,7 +62,7 @@ class Lifelines:
         if not self._store.check(["door"]):
             return False
         host, port, password = self._store.get("door").decode().split()
-        host = os.environ.get("MASTER_ADDR", host)  # as this machine knows it
+        host = os.environ.get("MASTER_ADDR") or host  # as this machine knows it
         line = socket.create_connection((host, int(port)), timeout=PATIENCE)
         line.sendall(f"{password} {self._index} {socket.gethostname()}\n".encode())
         self._watch(line, f"process 0 ({host})")

@@ -35,6 +35,9 @@ class TrainingScriptArguments:
             Completions per held-out prompt, where a script measures pass@k during training.
         eval_every (`int`, *optional*):
             Optimizer steps between two such measurements. By default with every evaluation of `eval_strategy`.
+
+    Raises:
+        `ValueError`: A reward function is unknown, or has a wrong field.
     """
 
     reward_funcs: list[str] = field(
@@ -54,6 +57,10 @@ class TrainingScriptArguments:
         default=None,
         metadata={"help": "Optimizer steps between two measurements of pass@k. By default with each evaluation."},
     )
+
+    def __post_init__(self):
+        for spec in self.reward_funcs or ():
+            build_reward(spec)  # so that a wrong one is an error before anything is loaded
 
 
 @dataclass

@@ -72,12 +72,13 @@ def srun(arguments: list[str]) -> int:
     nodes = args.nodelist.split(",")
     assert len(nodes) == args.nodes == args.ntasks
     assert os.environ["SRUN_CPUS_PER_TASK"] == os.environ["SLURM_CPUS_PER_TASK"]
+    passed_on = {} if os.environ.get("SLURM_EXPORT_ENV") == "NONE" else os.environ
     tasks = []
     for number, node in enumerate(nodes):
         own = {"SLURM_PROCID": str(number), "SLURMD_NODENAME": node, "SLURM_STEP_NUM_TASKS": str(args.ntasks)}
         with open(args.output.replace("%t", str(number)), "w", encoding="utf-8") as log:
             tasks.append(
-                subprocess.Popen(args.command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
+                subprocess.Popen(args.command, env=passed_on | own, stdout=log, stderr=log, start_new_session=True)
             )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

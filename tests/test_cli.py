@@ -102,6 +102,10 @@ def test_recipes_are_listed_and_printed(capsys):
         (["train", "--config", "OWN", "ключ=1"], "Unknown setting 'ключ'."),
         (["train", "--config", "OWN", "sizes=[5]"], "Unknown setting 'sizes'"),
         (["train", "--config", "OWN", "max_steps=viele"], "invalid int value: 'viele'"),
+        (
+            ["train", "--config", "OWN", "reward_funcs=[sums_rewrd]", "--dry-run"],
+            "Unknown reward function 'sums_rewrd'. Did you mean 'sums_reward'?",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):

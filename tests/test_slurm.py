@@ -105,7 +105,7 @@ def put_accelerate(folder: Path, command: str) -> None:
 
 def test_a_node_that_fails_ends_the_job(tmp_path):
     """Also before the processes have met."""
-    env = install(tmp_path) | {"ACCELERATE_CONFIG": "of my own.yaml"}
+    env = install(tmp_path) | {"ACCELERATE_CONFIG": "of my own.yaml", "SLURM_EXPORT_ENV": "NONE"}
     put_accelerate(tmp_path, "if [[ $SLURM_PROCID = 1 ]]; then exit 3; fi\nsleep 600")
     done = submit("multi_node.sh", tmp_path, env, "--advantages", '{"name": "pass_at_k", "k": 4}')
     assert done.returncode == 3
@@ -121,17 +121,21 @@ def test_a_node_that_fails_ends_the_job(tmp_path):
 
 
 def test_a_training_that_fails_ends_the_server(tmp_path):
-    env = install(tmp_path)
-    put_accelerate(tmp_path, "exit 5")
+    env = install(tmp_path) | {"GPUS": "4", "CUDA_VISIBLE_DEVICES": "2,3,6,7"}  # of a node that jobs share
+    put_accelerate(tmp_path, 'echo "on $CUDA_VISIBLE_DEVICES"; exit 5')
     done = submit("one_node.sh", tmp_path, env)
     assert done.returncode == 5 and done.stdout.startswith("launch --config_file accelerate_configs/fsdp2.yaml")
-    server_of(tmp_path)
+    assert done.stdout.endswith("on 2,3\n")
+    assert server_of(tmp_path)["CUDA_VISIBLE_DEVICES"] == "6,7"
 
 
 @pytest.mark.parametrize(
     ("script", "changed", "message"),
     [
         ("one_node.sh", {"SLURM_JOB_ID": ""}, "SLURM_JOB_ID: is not set: submit this script with sbatch"),
+        ("one_node.sh", {"GPUS": "1"}, "SERVER_GPUS=2 must leave some of GPUS=1 for training"),
+        ("one_node.sh", {"SERVER_GPUS": "0"}, "SERVER_GPUS=0 must leave some of GPUS=8 for training, and be at least"),
+        ("one_node.sh", {"CUDA_VISIBLE_DEVICES": "4,5"}, "GPUS=8, but this job has 2: CUDA_VISIBLE_DEVICES=4,5."),
         ("multi_node.sh", {"SLURM_JOB_ID": ""}, "SLURM_JOB_ID: is not set: submit this script with sbatch"),
         ("multi_node.sh", {"SLURM_JOB_NODELIST": ""}, "SLURM_JOB_NODELIST: is not set"),
         ("multi_node.sh", {"SLURM_JOB_NODELIST": "node1"}, "this job has 1. Ask for more with --nodes."),

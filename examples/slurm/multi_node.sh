@@ -45,6 +45,7 @@ fi
 server=${nodes[training]}
 trainers=$(IFS=,; echo "${nodes[*]:0:training}")
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # which `srun` does not take over from the job since SLURM 22.05
+export SLURM_EXPORT_ENV=ALL  # to `srun`, also in a job that was submitted with --export=NONE
 # Of the first node for the processes, of the last for requests, of the first for the weights that vLLM fetches
 offset=$((SLURM_JOB_ID % 1000))
 export PORT=$((29500 + offset)) SERVER_PORT=$((8000 + offset)) WEIGHTS_PORT=$((51216 + offset))
