@@ -80,7 +80,8 @@ class _Prefill:
 
     def __init__(self, name: str):
         self.name, self.is_over = name, False
-        self.copies: tuple[DynamicCache, torch.LongTensor] | None = None  # the prompt of each row, (B,), while the pass runs
+        # while the pass runs: its cache, and the prompt of each row, (B,)
+        self.copies: tuple[DynamicCache, torch.LongTensor] | None = None
 
     def take_distinct(self, module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self.is_over:
