@@ -129,7 +129,7 @@ def test_what_cannot_be_shared_is_an_error_and_leaves_no_hook():
 def test_models_that_cannot_share_say_why():
     small = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     prefixed = get_peft_model(tiny_model(), PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
-    rwkv = RwkvForCausalLM(RwkvConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1))
+    rwkv = RwkvForCausalLM(RwkvConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2))
     for model, reason in (
         (T5ForConditionalGeneration(T5Config(**small)), "T5ForConditionalGeneration is an encoder-decoder model"),
         (build_vision_model(), "Qwen2_5_VLForConditionalGeneration takes more than text"),

@@ -1,14 +1,23 @@
 """Tools, environments and custom rollouts with ragged groups: what is in the loss, and what belongs to whom."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 from datasets import Dataset
+from packaging.version import Version
 from row_by_row import ROLLOUTS, UNEVEN, assert_same_gradient, prompts_of
 from tiny_training import build, sample
 from tool_user import CallsTools, build_tool_model, build_tool_tokenizer
 
 from rlvr_trl import RLVRTrainer
 from rlvr_trl.trainer.batch_layout import merge
+
+
+pytestmark = pytest.mark.skipif(
+    Version(version("transformers")) < Version("5.13"),
+    reason="TRL's tools need transformers 5.13; before, jmespath and a tokenizer with a response schema",
+)
 
 
 SUMS = [(3, 4), (1, 5), (2, 9), (8, 0)]
