@@ -33,18 +33,11 @@ from maze_plan import BASE, BASES_OF, METHODS_OF, RESULTS, SCALES, SEEDS_OF, Cel
 from maze_report import make_report
 
 from rlvr_trl.evaluation import bootstrap_interval, pass_at_k
+from rlvr_trl.testbed import cell_runner
 
 
 HERE = Path(__file__).resolve().parent
-# One thread; and glibc keeps freed memory, which saves a tenth of a cell's time on a CPU
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
+ENVIRONMENT = cell_runner.ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}
 
 
 class Runner:

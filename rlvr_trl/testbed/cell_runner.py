@@ -26,7 +26,7 @@ import torch
 from transformers.utils import logging
 
 from ..evaluation import pass_at_k
-from .cells import BASE, Cell, Size, equal_batches, run_cell
+from .cells import BASE, FULL_SIZE, Cell, Size, equal_batches, run_cell
 from .methods import Method
 
 
@@ -140,7 +140,7 @@ def run_cells(
     store: Store,
     bases: Path,
     work: Path,
-    size: Size = Size(),  # noqa: B008
+    size: Size = FULL_SIZE,
     jobs: int = 2,
     minutes: float | None = None,
     retry: bool = False,

@@ -48,6 +48,9 @@ class Size:
     warmup_problems: int = 4000
 
 
+FULL_SIZE = Size()
+
+
 @dataclass(frozen=True, order=True)
 class Cell:
     """
@@ -167,7 +170,7 @@ def run_cell(
     method: Method | None,
     bases: Path,
     work: Path,
-    size: Size = Size(),  # noqa: B008
+    size: Size = FULL_SIZE,
     batches: int | None = None,
 ) -> dict:
     """
