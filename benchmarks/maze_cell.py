@@ -9,7 +9,6 @@ in order.
 
 import argparse
 import fcntl
-import hashlib
 import json
 import platform
 import subprocess
@@ -33,6 +32,7 @@ from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.evaluation import EvaluationResult, evaluate
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_model, build_tokenizer, warm_up
+from rlvr_trl.testbed.cells import LOG_POINTS, TOKEN_BUDGET, log_columns, measured
 from rlvr_trl.testbed.methods import (
     NUM_GENERATIONS,
     PROMPTS_PER_STEP,
@@ -42,10 +42,6 @@ from rlvr_trl.testbed.methods import (
 from rlvr_trl.testbed.progress_bar import show_figures_in_bar
 from rlvr_trl.testbed.tasks import MAZE
 from rlvr_trl.trainer.pass_at_k_callback import PassAtKCallback
-
-
-LOG_POINTS = 20  # entries in the log of a cell, roughly
-TOKEN_BUDGET = 2**16  # four times the default: a model this small takes a fifth less time with large batches
 
 
 # --- mazes: all cells of a scale have the same test set, and no other set shares a maze with it ---
@@ -195,20 +191,12 @@ def train(cell: Cell, base: Path, results: Path) -> tuple:
         "updates": updates,
         "completions": round(batches * method.prompts_per_batch * rollouts_per_prompt(method, log)),
         "tokens": round(log[-1]["num_tokens"]),
-        "log": columns(regular, ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")),
+        "log": log_columns(regular, ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")),
     }
     if dynamics:
         wanted = [name for name in dynamics.history[0] if "pass@" in name or name.endswith("token_entropy")]
-        saved["dynamics"] = columns(dynamics.history, ("step", *wanted))
+        saved["dynamics"] = log_columns(dynamics.history, ("step", *wanted))
     return trainer.accelerator.unwrap_model(trainer.model), saved
-
-
-def columns(entries: list[dict], names: tuple[str, ...]) -> dict[str, list]:
-    return {name: [_rounded(entry[name]) for entry in entries] for name in names if name in entries[0]}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or value != value else round(value, 4)
 
 
 # --- what is measured ---
@@ -227,7 +215,7 @@ def tests(cell: Cell, model, tokenizer) -> dict:
     results = {"test": sample(model, tokenizer, sets["test"], scale.samples, cell.seed)}
     for size in scale.other_sizes:
         results[f"{size}x{size}"] = sample(model, tokenizer, sets[size], min(32, scale.samples), cell.seed)
-    return {name: measured(result) for name, result in results.items()}
+    return {name: of_mazes(result) for name, result in results.items()}
 
 
 def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> EvaluationResult:
@@ -235,16 +223,9 @@ def sample(model, tokenizer, mazes: Dataset, samples: int, seed: int) -> Evaluat
     return evaluate(model, tokenizer, mazes, maze_reward, token_budget=TOKEN_BUDGET, **options)
 
 
-def measured(result: EvaluationResult) -> dict:
-    """The correct samples of every maze, from which pass@k follows, and a digest that identifies the mazes."""
-    digest = hashlib.sha256("\n".join(result.prompts).encode()).hexdigest()[:12]
-    means = ("token_entropy", "answer_entropy", "wrong_answer_diversity", "mean_length", "truncated_share")
-    return {
-        "mazes": digest,
-        "num_samples": result.settings["num_samples"],
-        "num_correct": result.num_correct.tolist(),
-        **{name: _rounded(getattr(result, name)) for name in means},
-    }
+def of_mazes(result: EvaluationResult) -> dict:
+    found = measured(result)
+    return {"mazes": found.pop("problems"), **found}
 
 
 def environment() -> dict:

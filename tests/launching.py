@@ -61,8 +61,8 @@ class Forked:
         self._folder = tempfile.TemporaryDirectory()
         command = (str(SCRIPTS / script), *arguments)
         _start_server()
-        arguments = (command, environment() | (env or {}), self._folder.name)
-        self._process = FORKS.Process(target=_as_main, args=arguments)
+        whole_env = environment() | (env or {})
+        self._process = FORKS.Process(target=_as_main, args=(command, whole_env, self._folder.name))
         self._process.start()
 
     def wait(self, timeout: float) -> SimpleNamespace:
