@@ -5,17 +5,17 @@ python benchmarks/comparison.py --jobs 2                          # everything; 
 python benchmarks/comparison.py --tasks sums --only dapo dars_hw  # a part
 python benchmarks/comparison.py --check 3                         # reruns three finished cells: are they the same?
 
-Finished cells are skipped, and so are failed ones unless --retry is given. All methods run on the first base model of
-each task before the next.
+Finished cells are skipped, and so are failed ones unless --retry is given.
 """
 
 import argparse
 import random
 import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from comparison_methods import METHODS, ON_EVERY_TASK, RATES, samples_more
+from comparison_methods import MAIN, METHODS, ON_EVERY_TASK, RATES, samples_more
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
@@ -28,19 +28,21 @@ ON_STRONG = ("grpo", "dapo", "a_grae", "a_grae_half", "a_grae_shift", "a_grae_su
 
 
 def plan(tasks: list[str], only: list[str] | None = None) -> list[Cell]:
-    """All cells, base model by base model, the methods in their order."""
-    cells = []
-    for base in (*BASES, STRONG):
-        for task in tasks:
-            if base == STRONG and task != "maze":
-                continue
-            wanted = ON_STRONG if base == STRONG else METHODS if task == "maze" else ON_EVERY_TASK
-            cells.append(Cell(task, BASE, 0.0, base))
-            for name in (name for name in wanted if only is None or name in only):
-                for rate in RATES:
-                    cell = Cell(task, name, rate, base)
-                    cells += [cell, replace(cell, variant="equal")] if samples_more(name) else [cell]
-    return cells
+    """
+    All cells: the main methods on all tasks, then the others of all tasks, then what runs on mazes alone; each time
+    all of them from one base model before the next.
+    """
+    parts = [(base, task, methods) for methods in (MAIN, ON_EVERY_TASK) for base in BASES for task in tasks]
+    if "maze" in tasks:
+        parts += [(STRONG, "maze", ON_STRONG), *((base, "maze", METHODS) for base in BASES)]
+    cells = {}  # in order, and each once
+    for base, task, methods in parts:
+        cells[Cell(task, BASE, 0.0, base)] = None
+        for name, rate in product(methods, RATES):
+            if only is None or name in only:
+                cell = Cell(task, name, rate, base)
+                cells |= dict.fromkeys([cell, replace(cell, variant="equal")] if samples_more(name) else [cell])
+    return list(cells)
 
 
 def check(cells: list[Cell], store: Store, bases: Path, work: Path, count: int, jobs: int) -> bool:

@@ -91,6 +91,8 @@ METHODS: dict[str, Method] = {
 METHODS["dapo_one_update"] = replace(
     METHODS["dapo"], label="DAPO, one update a batch", settings=METHODS["dapo"].settings | {"prompts_per_update": 16}
 )
+# Which methods run on which tasks, and in which order: the main effects first, and the rest on mazes alone
+MAIN = ("grpo", "dr_grpo", "dapo", "pass_at_8", "dars_hw")
 ON_EVERY_TASK = tuple(METHODS)[:15]
 
 
