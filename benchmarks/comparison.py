@@ -11,11 +11,10 @@ Finished cells are skipped, and so are failed ones unless --retry is given.
 import argparse
 import random
 import tempfile
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from comparison_methods import MAIN, METHODS, ON_EVERY_TASK, RATES, samples_more
+from comparison_methods import MAIN, METHODS, ON_EVERY_TASK, RATES
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
@@ -40,14 +39,13 @@ def plan(tasks: list[str], only: list[str] | None = None) -> list[Cell]:
         cells[Cell(task, BASE, 0.0, base)] = None
         for name, rate in product(methods, RATES):
             if only is None or name in only:
-                cell = Cell(task, name, rate, base)
-                cells |= dict.fromkeys([cell, replace(cell, variant="equal")] if samples_more(name) else [cell])
+                cells[Cell(task, name, rate, base)] = None
     return list(cells)
 
 
 def check(cells: list[Cell], store: Store, bases: Path, work: Path, count: int, jobs: int) -> bool:
     """Runs some finished cells again. Returns whether what they count is the same to the last digit."""
-    finished = [cell for cell in cells if "test" in store.cells.get(cell, {}) and not cell.variant]
+    finished = [cell for cell in cells if "test" in store.cells.get(cell, {})]
     chosen = random.SystemRandom().sample(finished, min(count, len(finished)))
     with tempfile.TemporaryDirectory() as folder:
         again = Store(Path(folder))

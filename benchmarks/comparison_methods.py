@@ -94,8 +94,3 @@ METHODS["dapo_one_update"] = replace(
 # Which methods run on which tasks, and in which order: the main effects first, and the rest on mazes alone
 MAIN = ("grpo", "dr_grpo", "dapo", "pass_at_8", "dars_hw")
 ON_EVERY_TASK = tuple(METHODS)[:15]
-
-
-def samples_more(name: str) -> bool:
-    """Whether a method may sample more completions than the others, so that it has a second row at equal rollouts."""
-    return "rollouts" in METHODS[name].settings or name == "depth_naive"

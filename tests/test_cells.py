@@ -3,11 +3,12 @@
 import json
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from launching import run_script
 from safetensors.torch import load_file, save_file
 from tiny_task import LETTERS
@@ -21,7 +22,7 @@ from rlvr_trl.testbed.cells import (
     BASE,
     Cell,
     Size,
-    equal_batches,
+    log_columns,
     problems_of,
     run_cell,
     training_problems,
@@ -33,7 +34,7 @@ from rlvr_trl.testbed.methods import METHODS, Method
 TINY = Size(batches=2, test_problems=6, samples=8, validation_problems=4, validation_samples=4, warmup_problems=40)
 KEPT = "sums-0.safetensors"
 SMALL = {"num_generations": 4, "prompts_per_batch": 4, "per_device_train_batch_size": 16}
-UPDATES = {"prompts_per_update": 2, "num_iterations": 2}
+CONSTANT = {"lr_scheduler_type": "constant", "shuffle_dataset": False}
 DARS = {"name": "dars", "max_generations": 8}
 TINY_METHODS = {
     "updates": Method(
@@ -93,7 +94,7 @@ def test_a_cell_is_its_arguments(bases, tmp_path):
     saved, again = (run_cell(cell, TINY_METHODS["updates"], bases, tmp_path, TINY) for _ in range(2))
     assert (saved["batches"], saved["updates"], saved["completions"]) == (2, 8, 32)
     assert len(saved["test"]["num_correct"]) == 6 and len(saved["validation"]["num_correct"]) == 4
-    assert saved["log"]["step"] == [1, 5] and len(saved["log"]["reward"]) == 2  # of the updates that follow sampling
+    assert saved["log"]["step"] == [4, 8] and len(saved["log"]["reward"]) == 2  # one entry a batch
     ignored = {"seconds": 0}
     assert saved | ignored == again | ignored
     assert json.loads(json.dumps(saved, allow_nan=False)) == saved
@@ -102,38 +103,71 @@ def test_a_cell_is_its_arguments(bases, tmp_path):
     assert "pass" not in outcome_of(saved) and outcome_of(saved).startswith("@1 0.")
 
 
-def test_equal_rollouts(bases, tmp_path):
-    full = run_cell(Cell("sums", "more", 1e-3, 0), TINY_METHODS["more"], bases, tmp_path, TINY)
-    assert full["completions"] > 2 * 16
-    size = replace(TINY, batches=100)
-    expected = round(100 * 256 / full["completions"] * full["batches"])
-    assert equal_batches(full, size) == expected
-    with_more = Method("", RLVRTrainer, RLVRConfig, {"prompts_per_batch": 64, "prompts_per_update": 16})
-    assert with_more.updates_per_batch == 4 and METHODS["grpo"].updates_per_batch == 1
+def test_what_samples_more_is_also_tested_at_equal_rollouts(bases, tmp_path):
+    """It is the same as a run that ends there, since the learning rate is constant."""
+    size = replace(TINY, batches=3)  # of 256 completions: 48 of these
+    settings = CONSTANT | {"num_generations": 64, "prompts_per_batch": 6}
+    more = Method("more", RLVRTrainer, RLVRConfig, settings, (short,))
+    cell = Cell("sums", "more", 1e-3, 0)
+    saved = run_cell(cell, more, bases, tmp_path, size)
+    assert (saved["batches"], saved["completions"]) == (3, 3 * 6 * 64)
+    assert (saved["equal"]["batches"], saved["equal"]["completions"]) == (2, 2 * 6 * 64)  # 768 of 768
+    shorter = run_cell(cell, more, bases, tmp_path, replace(size, batches=2))
+    assert "equal" in shorter and saved["equal"]["test"] != saved["test"]
+    assert saved["equal"]["test"] == shorter["test"] and saved["equal"]["validation"] == shorter["validation"]
+    assert "equal" not in run_cell(cell, TINY_METHODS["updates"], bases, tmp_path, size)
+
+
+def test_updates_of_a_batch():
+    broad = Method("", RLVRTrainer, RLVRConfig, {"prompts_per_batch": 64, "prompts_per_update": 16})
+    assert broad.updates_per_batch == 4 and METHODS["grpo"].updates_per_batch == 1
+
+
+def test_logs_are_means_of_so_many_entries():
+    entries = [{"step": 4 * i, "reward": float(i), "entropy": None} for i in range(1, 6)]
+    assert log_columns(entries[:2], ("step", "reward"), points=20) == {"step": [4, 8], "reward": [1.0, 2.0]}
+    assert log_columns(entries, ("reward", "step"), points=2) == {"reward": [2.0, 4.5], "step": [12, 20]}
 
 
 # --- the runner ---
+
+
+def test_a_store_forgets_half_a_line_and_names_what_is_no_cell(tmp_path):
+    store, cell = Store(tmp_path), Cell("sums", "updates", 1e-3, 0)
+    store.add(cell, {"cell": asdict(cell), "error": "first"})
+    path = tmp_path / "sums.jsonl"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + whole[:20], encoding="utf-8")
+    again = Store(tmp_path)
+    assert again.cells == store.cells and path.read_text(encoding="utf-8") == whole
+    for line in ('{"cell": {}}', "{", '{"cell": {"task": "sums", "colour": 1}}'):
+        path.write_text(f"{whole}{line}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="line 2 of '.*sums.jsonl' is not a cell"):
+            Store(tmp_path)
+
+
+def test_two_runners_do_not_share_a_store(bases, tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another runner is at work"):
+        run_cells([Cell("sums", BASE, 0.0, 0)], {}, Store(tmp_path), bases, tmp_path / "w", TINY)
 
 
 @pytest.mark.slow
 def test_the_runner_runs_what_is_missing_and_goes_on_after_a_failure(bases, tmp_path):
     names = [BASE, "updates", "more", "broken"]
     cells = [Cell("sums", name, 0.0 if name == BASE else 1e-3, 0) for name in names]
-    cells += [replace(cell, variant="equal") for cell in cells[2:]]
     told = []
     options = {"size": TINY, "tell": told.append, "jobs": 2}
     left = run_cells(cells, TINY_METHODS, Store(tmp_path / "r"), bases, tmp_path / "w", **options)
-    assert left == 0 and len(told) == 5
+    assert left == 0 and len(told) == 4
     store = Store(tmp_path / "r")
     assert set(store.cells) == set(cells)
-    failed = {cell.method + cell.variant: saved["error"] for cell, saved in store.cells.items() if "error" in saved}
-    assert failed.keys() == {"broken", "brokenequal"} and "at least 2 generations" in failed["broken"]
-    assert store.cells[cells[4]]["batches"] == equal_batches(store.cells[cells[2]], TINY)
+    failed = {cell.method: saved["error"] for cell, saved in store.cells.items() if "error" in saved}
+    assert failed.keys() == {"broken"} and "at least 2 generations" in failed["broken"]
     alone = run_cell(cells[1], TINY_METHODS["updates"], bases, tmp_path / "w", TINY)
     assert alone["test"] == store.cells[cells[1]]["test"] and alone["log"] == store.cells[cells[1]]["log"]
     lines = (tmp_path / "r" / "sums.jsonl").read_text()
     run_cells(cells, TINY_METHODS, store, bases, tmp_path / "w", **options)
-    assert (tmp_path / "r" / "sums.jsonl").read_text() == lines and len(told) == 5
+    assert (tmp_path / "r" / "sums.jsonl").read_text() == lines and len(told) == 4
 
 
 KILLED = """

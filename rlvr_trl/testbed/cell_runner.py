@@ -16,17 +16,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..evaluation import pass_at_k
-from .cells import BASE, FULL_SIZE, Cell, Size, equal_batches, run_cell
+from .cells import BASE, FULL_SIZE, Cell, Size, run_cell
 from .methods import Method
 
 
@@ -41,15 +42,28 @@ ENVIRONMENT = {
 
 
 class Store:
-    """The finished and failed cells of a folder, one file a task."""
+    """
+    The finished and failed cells of a folder, one file a task.
+
+    A last line without an end is what a full disk or a power cut left of a cell, and is taken away.
+
+    Raises:
+        ValueError: Another line is not a cell.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.cells: dict[Cell, dict] = {}
         for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                saved = json.loads(line)
-                self.cells[Cell(**saved["cell"])] = saved
+            whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
+            if rest:
+                _write(path, whole + end)
+            for number, line in enumerate(whole.splitlines(), start=1):
+                try:
+                    saved = json.loads(line)
+                    self.cells[Cell(**saved["cell"])] = saved
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ValueError(f"line {number} of '{path}' is not a cell of a comparison: {error!r}") from None
 
     def add(self, cell: Cell, saved: dict) -> None:
         """Adds a cell; one that is there already, as one that had failed, is replaced."""
@@ -61,13 +75,16 @@ class Store:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(_line(saved))
             return
-        temporary = path.with_suffix(".tmp")
-        lines = [_line(value) for other, value in self.cells.items() if other.task == cell.task]
-        temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, path)
+        _write(path, "".join(_line(value) for other, value in self.cells.items() if other.task == cell.task))
 
     def is_done(self, cell: Cell, retry: bool = False) -> bool:
         return cell in self.cells and not (retry and "error" in self.cells[cell])
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _line(saved: dict) -> str:
@@ -79,7 +96,6 @@ class Job(NamedTuple):
 
     cell: Cell
     method: Method | None
-    batches: int | None
 
 
 def _work(pipe: Connection, bases: Path, work: Path, size: Size) -> None:
@@ -94,7 +110,7 @@ def _work(pipe: Connection, bases: Path, work: Path, size: Size) -> None:
     while True:
         job = pipe.recv()
         try:
-            saved = run_cell(job.cell, job.method, bases, work, size, job.batches)
+            saved = run_cell(job.cell, job.method, bases, work, size)
         except Exception as error:
             traceback.print_exc()
             saved = {"cell": asdict(job.cell), "error": f"{type(error).__name__}: {error}"}
@@ -159,8 +175,17 @@ def run_cells(
 
     Returns:
         `int`: how many of `cells` are not in the store at the end.
+
+    Raises:
+        ValueError: Another runner is at work with the same store.
     """
     cells = list(dict.fromkeys(cells))
+    store.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"another runner is at work with '{store.folder}'; wait for it or stop it") from None
     waiting = [cell for cell in cells if not store.is_done(cell, retry)]
     begin, workers = time.monotonic(), []
     usual = dict(os.environ)
@@ -171,7 +196,7 @@ def run_cells(
         while True:
             late = minutes is not None and time.monotonic() - begin > 60 * minutes
             for worker in workers:
-                job = None if worker.cell or late else _next_job(waiting, workers, methods, store, size)
+                job = None if worker.cell or late else _next_job(waiting, workers, methods)
                 if job:
                     worker.give(job)
             busy = {worker.pipe: (worker, worker.cell) for worker in workers if worker.cell is not None}
@@ -189,34 +214,20 @@ def run_cells(
     finally:
         for worker in workers:
             worker.process.terminate()
+            worker.process.join()
+        lock.release()
         os.environ.clear()
         os.environ.update(usual)
     return len([cell for cell in cells if cell not in store.cells])
 
 
-def _next_job(
-    waiting: list[Cell], workers: list[CellProcess], methods: dict[str, Method], store: Store, size: Size
-) -> Job | None:
-    """
-    Takes the first cell that waits for nothing from the list: one at equal rollouts waits for the same one without,
-    and a base model that is being made by another process is waited for.
-    """
+def _next_job(waiting: list[Cell], workers: list[CellProcess], methods: dict[str, Method]) -> Job | None:
+    """Takes the first cell from the list whose base model is not being made by another process."""
     made = {(worker.cell.task, worker.cell.base) for worker in workers if worker.cell and worker.cell.method == BASE}
-    for cell in list(waiting):
-        batches = None
-        if (cell.task, cell.base) in made:
-            continue
-        if cell.variant == "equal":
-            full = store.cells.get(replace(cell, variant=""))
-            if full is None:
-                continue
-            if "error" in full:
-                waiting.remove(cell)
-                store.add(cell, {"cell": asdict(cell), "error": "The cell that its batches follow from failed."})
-                continue
-            batches = equal_batches(full, size)
-        waiting.remove(cell)
-        return Job(cell, None if cell.method == BASE else methods[cell.method], batches)
+    for cell in waiting:
+        if (cell.task, cell.base) not in made:
+            waiting.remove(cell)
+            return Job(cell, None if cell.method == BASE else methods[cell.method])
     return None
 
 

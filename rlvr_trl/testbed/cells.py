@@ -2,7 +2,8 @@
 A cell of a comparison: one method, trained from one base model of a task at one learning rate, and tested.
 
 All cells of a task are tested on the same problems. From one base model all methods see the same training problems in
-the same order. No two of the sets for warm-up, training, validation and test share a problem.
+the same order; a method with fewer prompts sees the first of them, in an order of its own. No two of the sets for
+warm-up, training, validation and test share a problem.
 """
 
 import hashlib
@@ -15,10 +16,11 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 
 from ..evaluation import EvaluationResult, evaluate
 from .methods import NUM_GENERATIONS, PROMPTS_PER_STEP, Method, make_method_trainer, rollouts_per_prompt
@@ -30,7 +32,7 @@ from .warmup import warm_up_to
 
 BASE = "base"  # in place of a method: the base model itself is tested
 TOKEN_BUDGET = 2**16  # four times the default: a model this small takes a fifth less time with large batches
-LOG_POINTS = 20  # entries in the log of a cell, roughly
+LOG_POINTS = 20  # entries in the log of a cell
 STRONG, STRONG_TARGET = 10, 0.4  # base models from this number on are warmed up further than the others
 TARGET, WARMUP_STEPS = 0.15, 2000  # of the warm-up, where a task does not say more
 LOGGED = ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")
@@ -58,7 +60,6 @@ class Cell:
         task, method (`str`): names of a task and of a method; the method `"base"` is the base model itself.
         rate (`float`): learning rate; 0 for the base model.
         base, seed (`int`): which base model, and the seed of the training problems and of sampling.
-        variant (`str`): `"equal"` for as many batches as cost the rollouts of the other methods, or empty.
     """
 
     task: str
@@ -66,12 +67,9 @@ class Cell:
     rate: float
     base: int
     seed: int = 0
-    variant: str = ""
 
     def __str__(self) -> str:
-        return (
-            f"{self.task} {self.method} rate {self.rate:g} base {self.base} seed {self.seed} {self.variant}".rstrip()
-        )
+        return f"{self.task} {self.method} rate {self.rate:g} base {self.base} seed {self.seed}"
 
 
 # --- problems ---
@@ -165,84 +163,110 @@ def _make_base_model(task: Task, base: int, size: Size, kept: Path, output_dir: 
 # --- a cell ---
 
 
-def run_cell(
-    cell: Cell,
-    method: Method | None,
-    bases: Path,
-    work: Path,
-    size: Size = FULL_SIZE,
-    batches: int | None = None,
-) -> dict:
+def run_cell(cell: Cell, method: Method | None, bases: Path, work: Path, size: Size = FULL_SIZE) -> dict:
     """
-    Trains and tests a cell.
+    Trains and tests a cell, for as many batches as hold the prompts of `size.batches` batches of 16, but at most that
+    many.
 
     Args:
         method ([`Method`], *optional*): what `cell.method` names; `None` for the base model.
         bases, work (`Path`): where base models are kept, and where they are unpacked.
-        batches (`int`, *optional*): number of batches; by default as many as hold the prompts of `size.batches`
-            batches of 16, but at most that many.
 
     Returns:
-        `dict`: what is saved of it. The right answers of every problem are counted, in the order of the problems.
+        `dict`: what is saved of it. The right answers of every problem are counted, in the order of the problems. A
+        method that sampled more completions than `size.batches` batches of 16 x 16 hold is also tested as it was
+        before the batch with which it exceeded them: under `"equal"`.
     """
     begin, task = time.perf_counter(), TASKS[cell.task]
     folder = unpacked_base(task, cell.base, size, bases, work)
     problems = problems_of(cell.task, cell.base, size)
+
+    def tested(model) -> dict:
+        parts = {"validation": (problems.validation, size.validation_samples), "test": (problems.test, size.samples)}
+        options = {"max_new_tokens": task.max_completion_length, "seed": cell.seed, "token_budget": TOKEN_BUDGET}
+        return {
+            name: measured(
+                evaluate(model, tokenizer, rows, task.reward, num_samples=samples, progress=False, **options)
+            )
+            for name, (rows, samples) in parts.items()
+        }
+
     if method is None:
         model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-        trained = {"label": "base model"}
+        saved = {"label": "base model", **tested(model)}
     else:
-        if batches is None:
-            batches = min(size.batches, size.batches * PROMPTS_PER_STEP // method.prompts_per_batch)
+        batches = min(size.batches, size.batches * PROMPTS_PER_STEP // method.prompts_per_batch)
         examples = training_problems(cell, batches * method.prompts_per_batch, size)
-        model, tokenizer, trained = _train(cell, method, folder, examples, batches)
-    tested = {
-        "validation": (problems.validation, size.validation_samples),
-        "test": (problems.test, size.samples),
-    }
-    found = {}
-    for name, (rows, samples) in tested.items():
-        options = {"num_samples": samples, "max_new_tokens": task.max_completion_length, "seed": cell.seed}
-        found[name] = measured(
-            evaluate(model, tokenizer, rows, task.reward, token_budget=TOKEN_BUDGET, progress=False, **options)
-        )
+        within = WithinRollouts(method, size.batches * PROMPTS_PER_STEP * NUM_GENERATIONS)
+        trainer = _train(cell, method, folder, examples, within)
+        model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        saved = {"label": method.label, **_about_training(trainer, method, task, batches), **tested(model)}
+        if within.exceeded and within.batches:
+            model.load_state_dict(within.weights)
+            saved["equal"] = {"batches": within.batches, "completions": within.completions, **tested(model)}
     seconds = round(time.perf_counter() - begin, 1)
-    return {"cell": asdict(cell), **trained, **found, "seconds": seconds, **environment()}
+    return {"cell": asdict(cell), **saved, "seconds": seconds, **environment()}
 
 
-def _train(cell: Cell, method: Method, base: Path, examples: Dataset, batches: int) -> tuple:
-    task = TASKS[cell.task]
-    updates = batches * method.updates_per_batch
+class WithinRollouts(TrainerCallback):
+    """
+    Keeps the weights of the last batch with which a run stays within a number of completions. As the learning rate
+    does not fall, a run that ends there is the beginning of a longer one. The trainer logs once a batch.
+    """
+
+    def __init__(self, method: Method, budget: int):
+        self.method, self.budget = method, budget
+        self.batches = self.completions = 0
+        self.exceeded, self.weights = False, {}
+
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+        if self.exceeded or "loss" not in logs:  # the last entry sums up the run
+            return
+        completions = self.completions + round(
+            self.method.prompts_per_batch * rollouts_per_prompt(self.method, [logs])
+        )
+        self.exceeded = completions > self.budget
+        if not self.exceeded:
+            self.batches, self.completions = self.batches + 1, completions
+            self.weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def _train(cell: Cell, method: Method, base: Path, examples: Dataset, within: WithinRollouts) -> Trainer:
     with tempfile.TemporaryDirectory() as output_dir:
-        changes = {"learning_rate": cell.rate, "logging_steps": max(1, updates // LOG_POINTS), "disable_tqdm": True}
-        trainer = make_method_trainer(method, base, Path(output_dir), examples, seed=cell.seed, task=task, **changes)
+        changes = {"learning_rate": cell.rate, "logging_steps": method.updates_per_batch, "disable_tqdm": True}
+        trainer = make_method_trainer(
+            *(method, base, Path(output_dir), examples), seed=cell.seed, task=TASKS[cell.task], **changes
+        )
         show_figures_in_bar(trainer, method.label, {})
+        trainer.add_callback(within)
         trainer.train()
-    # the last entry sums up the run, and also covers the steps after the last regular one
-    log = [entry for entry in trainer.state.log_history if "reward" in entry]
-    regular = [entry for entry in log if "loss" in entry]
-    saved = {
-        "label": method.label,
+    return trainer
+
+
+def _about_training(trainer: Trainer, method: Method, task: Task, batches: int) -> dict:
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return {
         "settings": json.loads(json.dumps(method.settings, default=str)),
         "rewards": [getattr(reward, "__name__", type(reward).__name__) for reward in method.rewards_on(task)],
         "batches": batches,
         "updates": trainer.state.global_step,
         "completions": round(batches * method.prompts_per_batch * rollouts_per_prompt(method, log)),
         "tokens": round(log[-1]["num_tokens"]),
-        "log": log_columns(regular, LOGGED),
+        "log": log_columns(log, LOGGED, points=LOG_POINTS),
     }
-    return trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, saved
 
 
-def equal_batches(full: dict, size: Size) -> int:
-    """As many batches as cost the rollouts of `size.batches` batches of 16 x 16, by what `full` cost."""
-    budget = size.batches * PROMPTS_PER_STEP * NUM_GENERATIONS
-    return max(1, round(budget / full["completions"] * full["batches"]))
-
-
-def log_columns(entries: list[dict], names: tuple[str, ...]) -> dict[str, list]:
-    """Those of the names that the first entry has, with their rounded values in all entries."""
-    return {name: [_rounded(entry[name]) for entry in entries] for name in names if name in entries[0]}
+def log_columns(entries: list[dict], names: tuple[str, ...], points: int = 100) -> dict[str, list]:
+    """
+    Those of the names that the first entry has, each with at most `points` rounded values: means over as many entries
+    in a row, and of `"step"` the last of these.
+    """
+    parts = [part.tolist() for part in np.array_split(np.arange(len(entries)), min(points, len(entries)))]
+    columns = {}
+    for name in (name for name in names if name in entries[0]):
+        values = [[entries[i][name] for i in part] for part in parts]
+        columns[name] = [part[-1] if name == "step" else _rounded(float(np.mean(part))) for part in values]
+    return columns
 
 
 def measured(result: EvaluationResult) -> dict:

@@ -1,0 +1,137 @@
+"""
+The cells of a comparison as rows that are compared base model by base model and problem by problem.
+
+A row is a method at a learning rate, or at the rate that is chosen for it. For a base model the rate is chosen on the
+validation problems of the *other* base models, so that what is compared was not what it was chosen by.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ..evaluation import pass_at_k
+from .cells import BASE, STRONG, Cell
+from .intervals import Estimate, estimate, settled
+
+
+KS = (1, 2, 4, 8, 16, 32, 64)
+CURVE = "whole curve"
+CHOSEN = None  # in place of a learning rate
+
+
+class Row(NamedTuple):
+    """
+    A method, a learning rate or `None` for the chosen one, and whether a run that sampled more completions than the
+    others counts as it was when it had sampled as many (`"equal"` in its cell).
+    """
+
+    method: str
+    rate: float | None = CHOSEN
+    equal: bool = False
+
+
+BASE_ROW = Row(BASE)
+
+
+class Outcomes:
+    """
+    The finished cells of one task.
+
+    Args:
+        cells (`Mapping[Cell, dict]`): cells and what is saved of them, as in a [`Store`].
+        task (`str`): whose cells count.
+        strong (`bool`): whether those of the base models that are warmed up further count, in place of the others.
+
+    Attributes:
+        failed (`dict[Cell, str]`): the errors of the failed cells.
+
+    Raises:
+        ValueError: Two cells were tested on different problems.
+    """
+
+    def __init__(self, cells: Mapping[Cell, dict], task: str, strong: bool = False):
+        own = {cell: saved for cell, saved in cells.items() if cell.task == task and (cell.base >= STRONG) == strong}
+        self.task = task
+        self.failed = {cell: saved["error"] for cell, saved in own.items() if "error" in saved}
+        self.cells = {cell: saved for cell, saved in own.items() if "error" not in saved}
+        for test in ("test", "validation"):
+            if len(digests := {saved[test]["problems"] for saved in self.cells.values()}) > 1:
+                raise ValueError(f"The cells of {task} have different {test} problems: {sorted(digests)}.")
+        self.chosen_rate = cache(self.chosen_rate)
+        self.values = cache(self.values)
+
+    def rates(self, method: str) -> list[float]:
+        """The learning rates that some cell of a method has."""
+        return sorted({cell.rate for cell in self.cells if cell.method == method})
+
+    def chosen_rate(self, method: str, base: int, equal: bool = False) -> float | None:
+        """
+        The learning rate with the highest [`CURVE`] on the validation problems of the other base models, those that
+        have all rates of the method. `None` if there is no such base model.
+        """
+        rates = self.rates(method)
+        others = [{cell.base for cell in self.cells if (cell.method, cell.rate) == (method, rate)} for rate in rates]
+        common = sorted(set.intersection(*others) - {base}) if others else []
+        if not common:
+            return None
+        scores = {}
+        for rate in rates:
+            runs = [self.cell(Row(method, rate, equal), other) for other in common]
+            scores[rate] = settled(np.mean([value_of(run, CURVE, "validation") for run in runs]))
+        return max(rates, key=scores.__getitem__)  # the lowest of equally good ones
+
+    def cell(self, row: Row, base: int) -> dict | None:
+        """What is saved of a row from a base model."""
+        if row.method == BASE:
+            rate = 0.0
+        else:
+            rate = self.chosen_rate(row.method, base, row.equal) if row.rate is CHOSEN else row.rate
+        saved = None if rate is None else self.cells.get(Cell(self.task, row.method, rate, base))
+        return saved | saved["equal"] if saved and row.equal and "equal" in saved else saved
+
+    def common_bases(self, *rows: Row) -> list[int]:
+        """The base models from which all of the rows were trained."""
+        bases = sorted({cell.base for cell in self.cells})
+        return [base for base in bases if all(self.cell(row, base) is not None for row in rows)]
+
+    def values(self, row: Row, metric: str, bases: tuple[int, ...]) -> np.ndarray:
+        """`(bases, problems)` for pass@k and [`CURVE`], `(bases,)` for other metrics."""
+        found = [self.cell(row, base) for base in bases]
+        return np.array([value_of(saved, metric) for saved in found if saved is not None])
+
+    def mean(self, row: Row, metric: str) -> Estimate | None:
+        """Of a row, over the base models that it has; `None` where nothing has an interval."""
+        return self._estimate(metric, row)
+
+    def difference(self, a: Row, b: Row, metric: str) -> Estimate | None:
+        """
+        Of row `a` minus row `b`, over the base models that both have. `None` where nothing has an interval: no base
+        model is common, or only one and the metric has one value for a run.
+        """
+        return self._estimate(metric, a, b)
+
+    def _estimate(self, metric: str, a: Row, b: Row | None = None) -> Estimate | None:
+        bases = tuple(self.common_bases(a) if b is None else self.common_bases(a, b))
+        if not bases:
+            return None
+        values = self.values(a, metric, bases)
+        if b is not None:
+            values = values - self.values(b, metric, bases)
+        return estimate(values) if values.size > 1 else None
+
+
+def value_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | float:
+    """
+    One number for a run, or one for every problem: pass@k, or [`CURVE`], its mean over the k of `KS` that the samples
+    allow.
+    """
+    if metric == CURVE:
+        ks = [k for k in KS if k <= saved[test]["num_samples"]]
+        return np.mean([value_of(saved, f"pass@{k}", test) for k in ks], axis=0)
+    if metric.startswith("pass@"):
+        return pass_at_k(saved[test]["num_samples"], np.array(saved[test]["num_correct"]), int(metric[5:]))
+    if metric == "completions":
+        return float(saved[metric])
+    return saved[test][metric]
