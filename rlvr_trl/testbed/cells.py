@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,7 +200,8 @@ def run_cell(cell: Cell, method: Method | None, bases: Path, work: Path, size: S
         examples = training_problems(cell, batches * method.prompts_per_batch, size)
         within = WithinRollouts(method, size.batches * PROMPTS_PER_STEP * NUM_GENERATIONS)
         trainer = _train(cell, method, folder, examples, within)
-        model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        model: Any = trainer.model
+        tokenizer = trainer.processing_class
         saved = {"label": method.label, **_about_training(trainer, method, task, batches), **tested(model)}
         if within.exceeded and within.batches:
             model.load_state_dict(within.weights)
@@ -219,15 +221,14 @@ class WithinRollouts(TrainerCallback):
         self.batches = self.completions = 0
         self.exceeded, self.weights = False, {}
 
-    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+    def on_log(self, args, state, control, **kwargs):
+        logs, model = kwargs["logs"], kwargs["model"]
         if self.exceeded or "loss" not in logs:  # the last entry sums up the run
             return
-        completions = self.completions + round(
-            self.method.prompts_per_batch * rollouts_per_prompt(self.method, [logs])
-        )
-        self.exceeded = completions > self.budget
+        in_batch = round(self.method.prompts_per_batch * rollouts_per_prompt(self.method, [logs]))
+        self.exceeded = self.completions + in_batch > self.budget
         if not self.exceeded:
-            self.batches, self.completions = self.batches + 1, completions
+            self.batches, self.completions = self.batches + 1, self.completions + in_batch
             self.weights = {name: weight.clone() for name, weight in model.state_dict().items()}
 
 

@@ -78,8 +78,7 @@ class Outcomes:
             return None
         scores = {}
         for rate in rates:
-            runs = [self.cell(Row(method, rate, equal), other) for other in common]
-            scores[rate] = settled(np.mean([value_of(run, CURVE, "validation") for run in runs]))
+            scores[rate] = settled(self.values(Row(method, rate, equal), CURVE, tuple(common), "validation").mean())
         return max(rates, key=scores.__getitem__)  # the lowest of equally good ones
 
     def cell(self, row: Row, base: int) -> dict | None:
@@ -96,10 +95,10 @@ class Outcomes:
         bases = sorted({cell.base for cell in self.cells})
         return [base for base in bases if all(self.cell(row, base) is not None for row in rows)]
 
-    def values(self, row: Row, metric: str, bases: tuple[int, ...]) -> np.ndarray:
+    def values(self, row: Row, metric: str, bases: tuple[int, ...], test: str = "test") -> np.ndarray:
         """`(bases, problems)` for pass@k and [`CURVE`], `(bases,)` for other metrics."""
         found = [self.cell(row, base) for base in bases]
-        return np.array([value_of(saved, metric) for saved in found if saved is not None])
+        return np.array([value_of(saved, metric, test) for saved in found if saved is not None])
 
     def mean(self, row: Row, metric: str) -> Estimate | None:
         """Of a row, over the base models that it has; `None` where nothing has an interval."""
@@ -129,7 +128,7 @@ def value_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | float
     """
     if metric == CURVE:
         ks = [k for k in KS if k <= saved[test]["num_samples"]]
-        return np.mean([value_of(saved, f"pass@{k}", test) for k in ks], axis=0)
+        return np.array([value_of(saved, f"pass@{k}", test) for k in ks]).mean(axis=0)
     if metric.startswith("pass@"):
         return pass_at_k(saved[test]["num_samples"], np.array(saved[test]["num_correct"]), int(metric[5:]))
     if metric == "completions":
