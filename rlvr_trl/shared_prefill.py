@@ -1,5 +1,5 @@
 """
-Prompts read once where a batch of `generate` holds many completions of each.
+Prompts read once where a batch holds many completions of each: in `generate`, and where completions are scored.
 
 transformers reads the prompt of every row, also where rows are the same prompt: with 16 completions of each prompt, 15
 of 16 rows of this first forward pass repeat another one. Here that pass gets each distinct prompt once, and then its
@@ -7,7 +7,9 @@ cache and logits are copied to all rows of the prompt:
 
     rows a a a b b a  ->  first pass of a b  ->  cache and logits of a a a b b a  ->  sampling as before
 
-What is sampled is the same but for rounding: a matrix product of fewer rows may differ in the last bit.
+What is sampled is the same but for rounding: a matrix product of fewer rows may differ in the last bit. So are the
+log-probabilities of completions and their gradient, which flows through the copies of the cache: as with the shared
+prefixes of arXiv 2506.05433, but without a kernel of its own.
 """
 
 import inspect
@@ -18,6 +20,7 @@ from typing import cast
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 CACHE = ("cache", "past_key_values")  # the argument of `forward` since transformers 5.24, and before
@@ -44,9 +47,68 @@ def why_prefill_is_not_shared(model) -> str | None:
     return None
 
 
+def why_scoring_is_not_shared(model) -> str | None:
+    """
+    Why the prompts of a model cannot be read once for many completions that are scored or trained on, as the end of a
+    sentence. `None` where they can: as for generation, if all layers attend to what was read and to nothing later, so
+    that completions of any length can follow it, and no router counts its tokens.
+    """
+    if why := why_prefill_is_not_shared(model):
+        return why
+    name = type(base_model(model)).__name__
+    layers = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    if others := layers - {DynamicLayer, DynamicSlidingWindowLayer}:
+        return f"{name} has other layers than attention ({', '.join(sorted(layer.__name__ for layer in others))})"
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        return f"{name} attends to later tokens"
+    if getattr(model.config, "output_router_logits", False):
+        return f"{name} balances its experts by the tokens of every row"
+    return None
+
+
 def base_model(model):
     """The model whose forward pass `generate` calls: the one under an adapter."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def shared_scoring(model, width: int) -> Iterator[None]:
+    """
+    A context for the forward passes that score completions, with or without a gradient, in which each distinct prompt
+    is read once and its completions follow with copies of the cache. The gradient flows through the copies.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or PEFT model): the model that scores, not wrapped for training on
+            several processes.
+        width (`int`): columns of completions; those before are the prompts, padded on the left.
+    """
+    backbone = base_model(model).base_model
+    usual, own = backbone.forward, vars(backbone).get("forward")
+    name = next(name for name in CACHE if name in inspect.signature(type(backbone).forward).parameters)
+
+    def read_once(input_ids: Tensor, attention_mask: Tensor, **kwargs):
+        prompts = torch.cat([input_ids[:, :-width], attention_mask[:, :-width]], dim=1)  # (B, 2P)
+        no_prompts = prompts.shape[1] == 0  # torch.unique takes none
+        distinct, rows = (prompts, prompts) if no_prompts else torch.unique(prompts, dim=0, return_inverse=True)
+        if len(distinct) == len(rows):
+            return usual(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        ids, mask = distinct.chunk(2, dim=1)
+        cache = DynamicCache(config=backbone.config)
+        of_prompts = usual(input_ids=ids, attention_mask=mask, **kwargs | {"use_cache": True, name: cache})
+        cache.reorder_cache(cast(torch.LongTensor, rows))
+        output = usual(
+            input_ids=input_ids[:, -width:], attention_mask=attention_mask, **kwargs | {"use_cache": True, name: cache}
+        )
+        output.last_hidden_state = torch.cat([of_prompts.last_hidden_state[rows], output.last_hidden_state], dim=1)
+        return output
+
+    backbone.forward = read_once
+    try:
+        yield
+    finally:
+        del backbone.forward
+        if own is not None:
+            backbone.forward = own
 
 
 @contextmanager

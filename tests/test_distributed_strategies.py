@@ -144,10 +144,10 @@ def test_updates_of_single_prompts_with_filler_and_resumed_amid_a_batch(folder, 
     assert [rank["rows"] for rank in whole] == [[6 + 3, 6], [3 + 2, 3]]
     for rank in whole:
         assert rank["completions"] == one_by_one["completions"]
-        assert rank["losses"] == pytest.approx(one_by_one["losses"], rel=TOLERANCE, abs=1e-6)
+        assert rank["losses"] == pytest.approx(one_by_one["losses"], rel=TOLERANCE, abs=5e-6)
         assert distance(rank["weights"], one_by_one["weights"]) < TOLERANCE
     for rank in resumed:
-        assert rank["losses"] == pytest.approx(one_by_one["losses"][4:], rel=TOLERANCE, abs=1e-6)
+        assert rank["losses"] == pytest.approx(one_by_one["losses"][4:], rel=TOLERANCE, abs=5e-6)
         assert distance(rank["weights"], one_by_one["weights"]) < TOLERANCE
 
 

@@ -1,5 +1,7 @@
 """Prompts that are read once for many completions: the same tokens as without, from fewer rows of the first pass."""
 
+import re
+
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
@@ -18,10 +20,16 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from trl.trainer.utils import add_fused_lm_head
 
 from rlvr_trl import DARSTrainer, RLVRTrainer
 from rlvr_trl.evaluation import SamplingSettings, TransformersEngine
-from rlvr_trl.shared_prefill import shared_prefill, why_prefill_is_not_shared
+from rlvr_trl.shared_prefill import (
+    shared_prefill,
+    shared_scoring,
+    why_prefill_is_not_shared,
+    why_scoring_is_not_shared,
+)
 from rlvr_trl.testbed import build_model
 
 
@@ -139,6 +147,79 @@ def test_models_that_cannot_share_say_why():
         assert why_prefill_is_not_shared(model) == reason
 
 
+# --- scoring ---
+
+
+def rows_to_score(width=7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ragged completions on the right of `padded_rows`."""
+    generator = torch.Generator().manual_seed(2)
+    rows = padded_rows()
+    ids, mask = rows["input_ids"], rows["attention_mask"]
+    lengths = torch.randint(1, width + 1, (len(ids), 1), generator=generator)
+    real = (torch.arange(width) < lengths).long()
+    tokens = torch.randint(3, 50, (len(ids), width), generator=generator) * real
+    return torch.cat([ids, tokens], dim=1), torch.cat([mask, real], dim=1)
+
+
+def score(model, ids, mask, width=7, weights=None):
+    """Log-probabilities and entropies as TRL computes them; and the gradient of a sum with random weights."""
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, :-width] = -100
+    output = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    model.zero_grad()
+    random = torch.randn(output.log_probs.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    (output.log_probs * random).sum().backward()
+    gradient = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+    return output.log_probs.detach(), output.entropy, gradient
+
+
+@pytest.mark.parametrize("name", ["full attention", "a window shorter than the prompt"])
+def test_scores_and_their_gradient_are_those_of_a_pass_over_every_row(name):
+    model = build_random(name).train()
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    assert why_scoring_is_not_shared(model) is None
+    ids, mask = rows_to_score()
+    expected = score(model, ids, mask)
+    read = []
+    hook = model.base_model.register_forward_hook(lambda module, args, output: read.append(output))
+    layers = [layer.register_forward_hook(lambda module, args, output: read.append(args[0].shape[:2]))
+              for layer in model.base_model.layers[:1]]  # fmt: skip
+    with shared_scoring(model, 7):
+        found = score(model, ids, mask)
+    for handle in (hook, *layers):
+        handle.remove()
+    assert read[:2] == [(3, 12), (9, 7)]  # three prompts, then nine completions
+    for one, other in zip(found, expected, strict=True):
+        assert torch.linalg.vector_norm(one - other) <= 1e-6 * torch.linalg.vector_norm(other)
+    assert "forward" not in vars(model.base_model)
+    again = score(model, ids, mask)
+    assert all(torch.equal(one, other) for one, other in zip(again, expected, strict=True))
+
+
+def test_rows_of_distinct_prompts_or_of_none_are_scored_as_without():
+    model = build_random("full attention").train()
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    ids, mask = rows_to_score()
+    for rows, begin in ((slice(1, 4), 0), (slice(None), 12)):  # one row a prompt; no column of prompts
+        part, of_part = ids[rows, begin:], mask[rows, begin:]
+        expected = score(model, part, of_part, 6)
+        with shared_scoring(model, part.shape[1] if begin else 7):
+            found = score(model, part, of_part, 6)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_models_whose_completions_cannot_share_say_why():
+    causal = tiny_model()
+    causal.config.output_router_logits = True
+    for model, reason in (
+        (build_random("convolutions and attention"), r"Lfm2ForCausalLM has other layers than attention \(Linear\w+\)"),
+        (build_random("no cache at all"), "BertLMHeadModel attends to later tokens"),
+        (build_vision_model(), "Qwen2_5_VLForConditionalGeneration takes more than text"),
+        (causal, "balances its experts by the tokens of every row"),
+    ):
+        assert re.search(reason, why_scoring_is_not_shared(model))
+
+
 # --- in training ---
 
 
@@ -164,6 +245,46 @@ def test_training_is_the_same(settings, mazes, tokenizer, kind):
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-5)
     first = {"equal groups": (16, 4), "stages, few rows at a time": (7, 2)}.get(kind, (16, 4))
     assert (rows[0][0], rows[1][0]) == first and rows[0][1] == rows[1][1] == first[0]
+
+
+LORA = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")}
+SCORED = {
+    "one pass": (RLVRTrainer, {}, {}),
+    "an entropy bonus": (RLVRTrainer, {"entropy_coef": 0.01}, {}),
+    "few rows a pass": (
+        DARSTrainer,
+        {"max_generations": 12, "per_device_train_batch_size": 6, "prompts_per_batch": 4, "prompts_per_update": 2},
+        {},
+    ),
+    "lora and a reference": (RLVRTrainer, {"beta": 0.1}, LORA),
+}
+
+
+@pytest.mark.parametrize("kind", SCORED)
+def test_shared_scoring_trains_the_same(settings, mazes, tokenizer, kind):
+    trainer_class, extra, more = SCORED[kind]
+    weights, logs = [], []
+    for share in (False, True):
+        torch.manual_seed(0)
+        chosen = settings | extra | {"share_prompt_scoring": share}
+        trainer = build(trainer_class, chosen, mazes, tokenizer, short, model=build_model(tokenizer), **more)
+        before = flat_weights(trainer.model)
+        trainer.train()
+        weights.append(flat_weights(trainer.model) - before)
+        logs.append([entry["entropy"] for entry in trainer.state.log_history if "entropy" in entry])
+    assert weights[0].norm() > 0
+    assert torch.linalg.vector_norm(weights[1] - weights[0]) < 1e-3 * weights[0].norm()
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+
+
+def test_what_shared_scoring_cannot_do_is_refused_by_name(settings, mazes, tokenizer):
+    shared = settings | {"share_prompt_scoring": True}
+    with pytest.raises(ValueError, match="cannot be used with `gradient_checkpointing`=True"):
+        build(RLVRTrainer, shared | {"gradient_checkpointing": True}, mazes, tokenizer, model=build_model(tokenizer))
+    with pytest.raises(
+        ValueError, match="`share_prompt_scoring`=True cannot be used, because Lfm2ForCausalLM has other"
+    ):
+        build(RLVRTrainer, shared, mazes, tokenizer, model=build_random("convolutions and attention").float())
 
 
 def test_a_model_that_cannot_share_is_refused_by_name(settings, mazes, tokenizer):

@@ -111,8 +111,8 @@ def make_method_trainer(
         settings: settings of the configuration that replace those of the recipe, the task and the method.
     """
     recipe: dict[str, Any] = {"max_completion_length": task.max_completion_length} | method.recipe
-    if method.config is not GRPOConfig:  # TRL's own configuration has no such setting
-        recipe["share_prompt_prefill"] = True
+    if method.config is not GRPOConfig:  # TRL's own configuration has no such settings
+        recipe |= {"share_prompt_prefill": True, "share_prompt_scoring": True}
     recipe |= settings
     batches = len(problems) // method.prompts_per_batch
     return method.trainer(

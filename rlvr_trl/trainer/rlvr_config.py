@@ -62,6 +62,11 @@ class RLVRConfig(GRPOConfig):
             Faster with long prompts and many completions; the same completions but for rounding and dropout, so not to
             the last bit. For models of text with a dynamic cache. Refused with vLLM, which caches prefixes itself,
             with continuous batching, and with another cache.
+        share_prompt_scoring (`bool`, *optional*, defaults to `False`):
+            Read a prompt once for all its completions in each pass that scores them: for the old and the reference
+            log-probabilities and for the loss. Faster where prompts are long beside their completions; the same
+            gradient but for rounding and dropout. For causal models of text with attention alone. Refused with
+            gradient checkpointing, which keeps no cache, with `use_liger_kernel` and with an auxiliary loss.
     """
 
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
@@ -120,6 +125,10 @@ class RLVRConfig(GRPOConfig):
     share_prompt_prefill: bool = field(
         default=False,
         metadata={"help": "Read a prompt once for all its completions that transformers generates at once."},
+    )
+    share_prompt_scoring: bool = field(
+        default=False,
+        metadata={"help": "Read a prompt once for all its completions that go through the model together."},
     )
 
     def __post_init__(self):

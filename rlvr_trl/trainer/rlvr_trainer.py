@@ -41,6 +41,7 @@ from .validation import (
     check_passes,
     check_prompt_source,
     check_shared_prefill,
+    check_shared_scoring,
     describe_batch,
     passes_per_batch,
     prompts_per_batch,
@@ -187,6 +188,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             )
         check_attributes(self)
         check_shared_prefill(args, self.model)
+        check_shared_scoring(args, self.model)
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..evaluation.engines.prompts import begins_with_two_bos
-from ..shared_prefill import shared_prefill
+from ..shared_prefill import shared_prefill, shared_scoring
 from ..trl_compat import borrow, check_generated, unsplit_pixel_values_by_grid
 from .batch_layout import IMAGE_FIELDS, loss_mask
 from .batch_watch import BatchWatch
@@ -136,6 +136,12 @@ class RecordsGeneration(GRPOTrainer):
             return nullcontext()
         return shared_prefill(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
+    def _read_once(self, model, width: int) -> AbstractContextManager[None]:
+        """The context of one call that scores completions of `width` columns."""
+        if not self.args.share_prompt_scoring:
+            return nullcontext()
+        return shared_scoring(self.accelerator.unwrap_model(model, keep_torch_compile=False), width)
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_guard.raise_together(self.accelerator)
@@ -153,7 +159,12 @@ class RecordsGeneration(GRPOTrainer):
         keep = recording is not None and recording.wants_entropies and recording.entropies is None and by_policy
         keep = keep and batch_size is not None
         compute_entropy = compute_entropy or keep
-        score = super()._get_per_token_logps_and_entropies
+        usual = super()._get_per_token_logps_and_entropies
+
+        def score(model, ids, mask, width, *args, **kwargs):
+            with self._read_once(model, width):
+                return usual(model, ids, mask, width, *args, **kwargs)
+
         is_whole_batch = batch_size is not None and self.model.training
         if is_whole_batch and self._in_passes and all(value is None for value in kwargs.values()):
             logps, entropies = score_in_passes(

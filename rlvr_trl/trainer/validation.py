@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict
 from ..advantages import AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import RolloutAllocator
-from ..shared_prefill import why_prefill_is_not_shared
+from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
 from .passes import LOSS_TYPES
 
 
@@ -239,6 +239,24 @@ def check_shared_prefill(args, model) -> None:
         why = f"the model's generation config sets cache_implementation={own!r}"
     if why is not None:
         raise ValueError(f"`share_prompt_prefill`=True cannot be used, because {why}. Remove it.")
+
+
+def check_shared_scoring(args, model) -> None:
+    """
+    Refuses to read the prompts of a model once for many completions that are scored where that cannot work.
+
+    Raises:
+        `ValueError`: Names the setting or the model's class.
+    """
+    if not args.share_prompt_scoring:
+        return
+    for name in ("gradient_checkpointing", "use_liger_kernel"):
+        if getattr(args, name):
+            raise ValueError(
+                f"`share_prompt_scoring`=True cannot be used with `{name}`=True. Set one of them to False."
+            )
+    if why := why_scoring_is_not_shared(model):
+        raise ValueError(f"`share_prompt_scoring`=True cannot be used, because {why}. Remove it.")
 
 
 def check_breadth(args) -> None:

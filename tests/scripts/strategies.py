@@ -229,7 +229,8 @@ def main():
         return
     train(args.folder, args.name)
     train(args.folder, f"{args.name}-resumed", resume=f"{args.folder}/{args.name}/checkpoint-2")
-    updates = UPDATES | {"share_prompt_prefill": True}  # which the run on one process does not
+    # which the run on one process does not
+    updates = UPDATES | {"share_prompt_prefill": True, "share_prompt_scoring": True}
     train(args.folder, f"{args.name}-updates", **updates)
     amid = f"{args.folder}/{args.name}-updates/checkpoint-4"  # after the first of the three updates of a batch
     train(args.folder, f"{args.name}-updates-resumed", resume=amid, **updates)
