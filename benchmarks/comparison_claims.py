@@ -4,8 +4,8 @@ What four papers claim that the comparison can test: for each a difference of tw
 All four texts were read whole. Every comparison stands once, even where several sentences or papers make it. A claim
 is judged at the learning rates chosen for each method and at every rate that both were trained at:
 
-- *reproduced*: the interval of the difference is on the expected side of 0 at the chosen rates and at one equal rate at
-  least, and at no equal rate the difference leans to the other side;
+- *reproduced*: the interval of the difference is on the expected side of 0 at the chosen rates and at one equal rate
+  at least, and at no equal rate the difference leans to the other side;
 - *opposite*: the same, on the other side;
 - *not reproduced*: every interval includes 0;
 - *depends on the learning rate*: anything else.

@@ -1,4 +1,4 @@
-"""The figures of the comparison: four panels, one a task, readable at 700 pixels. A method has one colour everywhere."""
+"""The figures of the comparison: a panel for each task, readable at 700 pixels. A method has one colour everywhere."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

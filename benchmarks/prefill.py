@@ -4,7 +4,9 @@
 
 Alternating rounds on one machine and one model each:
     generate     one batch of transformers' `generate`, at the size of the maze testbed and with prompts of 512 tokens
-    training     steps of the testbed's recipe: stock TRL, RLVRTrainer, RLVRTrainer with `share_prompt_prefill`
+    scoring      log-probabilities of a batch and their gradient, of the testbed and with prompts of 512 tokens
+    training     steps of the testbed's recipe: stock TRL, RLVRTrainer, with `share_prompt_prefill`, and with
+                 `share_prompt_scoring` too
     evaluation   200 mazes x 64 samples
 
 The weights are random, so completions run to their full length. Both ways draw with the same seed. In float64 the
@@ -14,6 +16,7 @@ is 1 if a token differs in float64. Speed is never asserted.
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import sys
@@ -27,12 +30,13 @@ from unittest.mock import patch
 import torch
 from optimizer_phase import machine, speed
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.evaluation import evaluate
 from rlvr_trl.rewards import maze_reward
-from rlvr_trl.shared_prefill import shared_prefill
+from rlvr_trl.shared_prefill import shared_prefill, shared_scoring
 from rlvr_trl.testbed import build_model, build_tokenizer
 from rlvr_trl.testbed.methods import METHODS, Method, make_method_trainer
 from rlvr_trl.testbed.tasks import MAZE
@@ -40,7 +44,8 @@ from rlvr_trl.testbed.tasks import MAZE
 
 PROMPTS = GENERATIONS = 16
 LONG_PROMPT, LONG_COMPLETION = 512, 64
-SHARED = {"share_prompt_prefill": True}
+PREFILL = {"share_prompt_prefill": True, "share_prompt_scoring": False}
+BOTH = {"share_prompt_prefill": True, "share_prompt_scoring": True}
 ENGINE = "rlvr_trl.evaluation.engines.transformers.why_prefill_is_not_shared"
 
 
@@ -111,6 +116,31 @@ def measure_generation(model, rows: torch.Tensor, new_tokens: int, repeats: int,
     }
 
 
+def measure_scoring(model, rows: torch.Tensor, width: int, repeats: int) -> dict:
+    """Times the log-probabilities of random completions and their gradient, and says how far gradients differ."""
+    model = copy.deepcopy(model).float()
+    add_fused_lm_head(model)
+    completions = torch.randint(1, model.config.vocab_size, (len(rows), width), generator=torch.Generator())
+    ids = torch.cat([rows, completions], dim=1)
+    labels = ids.clone()
+    labels[:, :-width] = -100
+
+    def gradient(context) -> torch.Tensor:
+        model.zero_grad()
+        with context:
+            mask = torch.ones_like(ids)
+            model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).loss.backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+    times, gradients = alternate(
+        {"every row": lambda _: gradient(nullcontext()), "once": lambda _: gradient(shared_scoring(model, width))},
+        repeats,
+    )
+    every_row, once = gradients["every row"][0], gradients["once"][0]
+    distance = float((once - every_row).norm() / every_row.norm())
+    return {"prompt_tokens": rows.shape[1], "new_tokens": width, "times": times, "gradient_distance": distance}
+
+
 # --- training and evaluation of the testbed ---
 
 
@@ -130,8 +160,9 @@ def measure_training(steps: int, repeats: int) -> dict:
         times, losses = alternate(
             {
                 "stock TRL": lambda _: train(METHODS["grpo"]),
-                "RLVRTrainer": lambda _: train(ours, share_prompt_prefill=False),
-                "once": lambda _: train(ours, **SHARED),
+                "RLVRTrainer": lambda _: train(ours, **dict.fromkeys(BOTH, False)),
+                "once in generation": lambda _: train(ours, **PREFILL),
+                "once in generation and scoring": lambda _: train(ours, **BOTH),
             },
             repeats,
         )
@@ -181,8 +212,10 @@ def main() -> int:
         "maze": measure_generation(maze, maze_rows(), MAZE.max_completion_length, 10 * repeats, torch.float32),
         "maze, bfloat16": measure_generation(maze, maze_rows(), MAZE.max_completion_length, repeats, torch.bfloat16),
     }
+    measured["scoring"] = measure_scoring(maze, maze_rows(), MAZE.max_completion_length, 10 * repeats)
     if not options.quick:
         measured["long"] = measure_generation(long_model(), long_rows(), LONG_COMPLETION, repeats, torch.float32)
+        measured["long scoring"] = measure_scoring(long_model(), long_rows()[:64], LONG_COMPLETION, repeats)
     measured["evaluation"] = measure_evaluation(options.mazes, repeats)
     measured["training"] = measure_training(options.steps, repeats)
     for name, figures in measured.items():
@@ -191,6 +224,8 @@ def main() -> int:
                 f"ratio {name}, {way}: {row['times_faster']:.2f} times as fast "
                 f"({row['processor_times_faster']:.2f} by processor time)"
             )
+        if "gradient_distance" in figures:
+            print(f"  the gradients are {figures['gradient_distance']:.0e} of their length apart")
         if "completions" in figures:
             print(f"  {figures['completions_that_differ']} of {figures['completions']} completions differ")
     if options.output:
