@@ -32,6 +32,7 @@ from rlvr_trl.advantages import (
     Scheduled,
     WithoutEasy,
 )
+from rlvr_trl.recipes import read_settings
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import build_reward
 from rlvr_trl.trainer.validation import describe_batch
@@ -48,100 +49,88 @@ COMMAND = re.compile(
     r"--num_processes (\d+).*?examples/(\w+)\.py.*?--config examples/recipes/([\w./-]+)\.yaml", re.DOTALL
 )
 
-# --- what the papers print: the first line is the paper's, the later ones that match change it ---
+# --- what the papers print, with the place; a later line that matches changes the earlier ones ---
 
+DEFAULTS = {"entropy": 0.0, "level": "token", "warmup": 0, "epochs": None, "steps": None, "save": None}
 PRINTED = [
     (
         "dars/*",
-        {
-            "prompts": 128,
-            "update": 128,
-            "iterations": 2,
-            "n": 8,
-            "rate": 1e-6,
-            "loss": "dr_grpo",
-            "clip": (0.2, None),
-            "beta": 0.0,
-        }
-        | {
-            "lengths": (1024, 3072),
-            "scale": "none",
-            "entropy": 0.0,
-            "level": "token",
-            "warmup": 0,
-            "dataset": "openr1_45k",
-        },
+        "arXiv 2508.13755, Sec. 4.1: batch 128, rollout size 8, 2 PPO mini-steps; Sec. 3.3 and App. E: no KL, no "
+        "length normalization; App. E: rate, lengths, data, prompt",
+        DEFAULTS
+        | {"prompts": 128, "update": 128, "iterations": 2, "n": 8, "rate": 1e-6, "lengths": (1024, 3072), "beta": 0.0}
+        | {"loss": "dr_grpo", "clip": (0.2, None), "scale": "none", "dataset": "openr1_45k", "template": "dars"},
     ),
-    ("dars/*_rlvr_baseline", {"update": 64, "iterations": 1}),
-    ("dars/*depth_naive", {"update": 64, "iterations": 1}),
-    ("dars/*breadth*", {"prompts": 3072, "update": 3072, "rate": 5e-6}),
-    ("dars/llama*", {"n": 16, "rate": 1e-6, "dataset": "math"}),
-    ("dars/*depth_naive", {"n": 32}),
-    ("dars/*_std", {"scale": "group"}),
+    ("dars/*_rlvr_baseline*", "2 PPO mini-steps: mini-batches, as released", {"update": 64, "iterations": 1}),
+    ("dars/*depth_naive", "Sec. 4.1: rollout size 32; likewise", {"update": 64, "iterations": 1, "n": 32}),
+    ("dars/*breadth*", "Sec. 4.1: batch 3072; App. E: rate", {"prompts": 3072, "update": 3072, "rate": 5e-6}),
+    ("dars/llama*", "App. E: train split of MATH", {"dataset": "math", "template": "dars_plain"}),
+    ("dars/*_std", "App. F.1: std-based advantage", {"scale": "group"}),
+    *(
+        (
+            f"dars/{model}*",
+            f"App. E: {batches} training steps, checkpoint step 100",
+            {"steps": 2 * batches, "save": 200},
+        )
+        for model, batches in {"1.5b": 600, "7b": 500, "llama": 300}.items()
+    ),
+    *(
+        (f"dars/{model}*breadth*", f"App. E: {batches} training steps, checkpoint step 15", {"steps": 2 * batches})
+        for model, batches in {"1.5b": 105, "7b": 75, "llama": 70}.items()
+    ),
+    ("dars/*breadth*", "App. E: checkpoint step 15", {"save": 30}),
     (
         "pass_at_k/*",
-        {
-            "prompts": 128,
-            "update": 32,
-            "iterations": 1,
-            "n": 32,
-            "rate": 1e-6,
-            "loss": "dapo",
-            "clip": (0.2, 0.28),
-            "beta": 0.0,
-        }
-        | {"lengths": (None, 4096), "scale": "group", "entropy": 0.0, "level": "token", "warmup": 10, "dataset": None},
+        "arXiv 2508.10751, App. A.2",
+        DEFAULTS
+        | {"prompts": 128, "update": 32, "iterations": 1, "n": 32, "rate": 1e-6, "lengths": (None, 4096), "beta": 0.0}
+        | {"loss": "dapo", "clip": (0.2, 0.28), "scale": "group", "warmup": 10, "dataset": None, "template": None},
     ),
-    *((f"pass_at_k/entropy_{value}", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
+    *((f"pass_at_k/entropy_{value}", "Sec. 3.1", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
     (
         "a_grae/*",
-        {
-            "prompts": 1024,
-            "update": 256,
-            "iterations": 1,
-            "n": 8,
-            "rate": 1e-6,
+        "arXiv 2602.05548, Sec. 4.1: batch 1024, mini-batch 256, 8 rollouts, rate; App. C.2: length, system prompt, "
+        "20 epochs",
+        DEFAULTS
+        | {"prompts": 1024, "update": 256, "iterations": 1, "n": 8, "rate": 1e-6, "lengths": (1024, 2048), "beta": 0.0}
+        | {
             "loss": "grpo",
             "clip": (0.2, None),
-            "beta": 0.0,
-        }
-        | {
-            "lengths": (1024, 2048),
             "scale": "group",
-            "entropy": 0.0,
-            "level": "token",
-            "warmup": 0,
             "dataset": "math",
+            "template": "boxed",
+            "epochs": 20,
         },
     ),
-    ("a_grae/*_dapo*", {"loss": "dapo", "clip": (0.2, 0.28)}),
-    ("a_grae/*_dr_grpo*", {"loss": "dr_grpo", "scale": "none"}),
-    ("a_grae/vl_3b*", {"prompts": 512, "lengths": (None, 2048), "dataset": "geo3k"}),
+    ("a_grae/*_dapo*", "App. C.2: no dynamic sampling", {"loss": "dapo", "clip": (0.2, 0.28)}),
+    ("a_grae/*_dr_grpo*", "Table 2", {"loss": "dr_grpo", "scale": "none"}),
+    (
+        "a_grae/vl_3b*",
+        "App. C.2: batch 512, 5 responses, system prompt, 20 epochs",
+        {"prompts": 512, "n": 5, "lengths": (None, 2048), "dataset": "geo3k", "template": "a_grae_geo3k"},
+    ),
     (
         "two_stage/*",
-        {
+        "arXiv 2510.04028, App. C.2: batch 1024, 8 rollouts, 4096 tokens in all, mini-batch 256, rate, KL 1e-3, clip "
+        "0.2, entropy 1e-4, prompt; 20 epochs at a constant rate as in arXiv 2506.01347, which it follows",
+        DEFAULTS
+        | {
             "prompts": 1024,
             "update": 256,
             "iterations": 1,
             "n": 8,
             "rate": 1e-6,
-            "loss": "grpo",
-            "clip": (0.2, None),
+            "lengths": (1024, 3072),
             "beta": 1e-3,
         }
-        | {
-            "lengths": (1024, 3072),
-            "scale": "group",
-            "entropy": 1e-4,
-            "level": "token",
-            "warmup": 0,
-            "dataset": "math",
-        },
+        | {"loss": "grpo", "clip": (0.2, None), "scale": "group", "entropy": 1e-4, "dataset": "math", "epochs": 20}
+        | {"template": "qwen_boxed_suffix"},
     ),
-    ("two_stage/*gspo*", {"level": "sequence"}),
+    ("two_stage/*gspo*", "Sec. 2: sequence-level ratio", {"level": "sequence"}),
 ]
 MODELS = {
     "dars/1.5b": "Qwen/Qwen2.5-Math-1.5B",
+    "dars/7b_instruct": "Qwen/Qwen2.5-7B-Instruct",
     "dars/7b": "Qwen/Qwen2.5-Math-7B",
     "dars/llama_8b": "meta-llama/Llama-3.1-8B",
     "pass_at_k/32b": "Qwen/Qwen2.5-32B-Instruct",
@@ -162,7 +151,8 @@ def estimators() -> dict:
         found[f"dars/{model}_{variant}"] = centered
     for model, schedule, breadth in product(("1.5b", "7b", "llama_8b"), ("et", "hw"), ("", "_breadth")):
         found[f"dars/{model}_dars_{schedule}{breadth}"] = centered
-    found |= {"dars/1.5b_dars_et_std": plain, "dars/1.5b_dars_hw_std": plain}
+    found |= {"dars/1.5b_rlvr_baseline_std": plain, "dars/1.5b_dars_hw_std": plain}
+    found |= dict.fromkeys(["dars/7b_instruct_rlvr_baseline", "dars/7b_instruct_dars_hw_breadth"], centered)
 
     then = Scheduled([(0, PassAtK(8)), (0.5, PassAtK(1))])
     maze = {"pass_at_1": plain, "pass_at_8_then_1": then, "exceeding": ExceedingPassAtK(8)}
@@ -218,14 +208,14 @@ def parse(recipe: str, *more: str):
 def printed_of(recipe: str) -> dict:
     """The numbers of the paper for a recipe."""
     printed = {}
-    for pattern, values in PRINTED:
+    for pattern, _, values in PRINTED:
         if fnmatch(recipe, pattern):
             printed |= values
     return printed
 
 
 def test_there_is_a_recipe_for_every_experiment():
-    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 81
+    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 83
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -247,6 +237,10 @@ def test_the_numbers_are_those_of_the_paper(recipe):
         "level": args.importance_sampling_level,
         "warmup": args.warmup_steps,
         "dataset": getattr(script_args, "dataset_name", None),
+        "template": getattr(script_args, "prompt_template", None),
+        "epochs": args.num_train_epochs if "num_train_epochs" in read_settings(RECIPES[recipe], []) else None,
+        "steps": args.max_steps if args.max_steps > 0 else None,
+        "save": args.save_steps if "save_steps" in read_settings(RECIPES[recipe], []) else None,
     } == printed_of(recipe)
     assert model_args.model_name_or_path == next(hub for key, hub in MODELS.items() if recipe.startswith(key))
     # no process is left with a part of a group, which LengthReward needs whole
@@ -278,10 +272,10 @@ def test_extra_rollouts_are_those_of_the_paper(recipe):
     _, (_, args, _) = parse(recipe)
     expected = None
     if "dars_" in recipe:
-        schedule, cap = ("hardness_weighted", 64) if "_hw" in recipe else ("equal_treatment", 32)
-        expected = DARS(schedule, max_generations=cap, scale="std" if recipe.endswith("_std") else "none")
+        schedule = "hardness_weighted" if "_hw" in recipe else "equal_treatment"
+        # Sec. 4.1: N_max = 32
+        expected = DARS(schedule, max_generations=32, scale="std" if recipe.endswith("_std") else "none")
     assert args.build_rollouts() == expected
-    assert args.max_steps == (-1 if "breadth" not in recipe else 2 * 120 if "llama" in recipe else 2 * 86)
 
 
 def test_rewards_are_those_of_the_papers():
@@ -294,7 +288,7 @@ def test_rewards_are_those_of_the_papers():
             assert names == ["maze_reward_noisy", "maze_reward"] and args.reward_weights == [1.0, 0.0]
             assert built[0].share == int(recipe[-2:]) / 100 and args.correctness_reward == "maze_reward"
         elif recipe.startswith("a_grae/vl_3b"):
-            assert names == ["math_reward", "boxed_format_reward"] and args.reward_weights == [0.9, 0.1]
+            assert names == ["math_reward", "boxed_format_reward"] and args.reward_weights == [0.1, 0.9]  # App. C.2
         elif recipe == "a_grae/7b_grpo_lead":
             assert names == ["math_reward_length"] and (built[0].min_tokens, built[0].decay) == (4000, 0.05)
         else:

@@ -18,18 +18,36 @@ STEP_BY_STEP = r"Please reason step by step, and put your final answer within \b
 CHOOSE = r"Please reason step by step, and put the letter of the right option within \boxed{}."
 THINK = r"First reason between <think> and </think>. Then put your final answer within \boxed{}."
 
+# As printed in App. E of DARS (arXiv 2508.13755), which does not say where it stands
+DARS = (
+    "Your task is to solve the given question step by step. You should conduct a systematic, thorough "
+    "reasoning process before providing the final answer. This involves analyzing, summarizing, exploring, "
+    "reassessing, and refining your reasoning process through multiple iterations. Each reasoning step should "
+    "include detailed analysis, brainstorming, verification, and refinement of ideas. You should include the "
+    "final answer in \\boxed{} for closed-form results like multiple choices or mathematical results."
+)
+# As printed in App. C.2 of A-GRAE (arXiv 2602.05548), where the tags themselves are lost
+A_GRAE_GEO3K = (
+    "This is a multiple-choice question. You FIRST think about the reasoning process as an internal monologue "
+    "and then provide the final choice from the given options. The reasoning process MUST BE enclosed within "
+    "<think> </think> tags. The final answer MUST BE put in \\boxed{}."
+)
+
 PROMPT_TEMPLATES: dict[str, Template] = {
-    # The system prompt of Qwen2.5-Math.
+    # The system prompt of Qwen2.5-Math, which A-GRAE prints too.
     "boxed": [{"role": "system", "content": STEP_BY_STEP}, {"role": "user", "content": SLOT}],
-    # The same request after the problem, as in the evaluation code of A-GRAE (arXiv 2602.05548).
+    # The same request after the problem, as the two-stage view prints it (arXiv 2510.04028, App. C.2).
     "qwen_boxed_suffix": [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": f"{SLOT}\n{STEP_BY_STEP}"},
     ],
     # For base models: text that a solution continues.
     "plain": f"Problem:\n{SLOT}\n\n{STEP_BY_STEP}\n\nSolution:\n",
+    "dars": [{"role": "system", "content": DARS}, {"role": "user", "content": SLOT}],
+    "dars_plain": f"{DARS}\n\n{SLOT}\n\n",
     "choice": [{"role": "system", "content": CHOOSE}, {"role": "user", "content": SLOT}],
     "geo3k": [{"role": "user", "content": f"{SLOT}\n\n{THINK}"}],
+    "a_grae_geo3k": [{"role": "system", "content": A_GRAE_GEO3K}, {"role": "user", "content": SLOT}],
 }
 
 
