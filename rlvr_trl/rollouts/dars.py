@@ -23,7 +23,7 @@ SCHEDULES: dict[str, Callable[[Tensor, Tensor, int, str, str], Tensor]] = {
 @dataclass
 class DARS:
     """
-    A second stage of rollouts for prompts of accuracy below 1/2 in the first (arXiv 2508.13755, Eq. 7 and 8).
+    A second stage of rollouts for prompts of accuracy below 1/2 in the first (arXiv 2508.13755, Eq. 6 and 8).
 
     Accuracy and the N of the schedule are those of the judged completions; the cap counts all sampled ones. A prompt
     without a judged completion gets no more. With `max_generations` equal to the size of the first stage

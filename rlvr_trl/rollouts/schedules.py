@@ -1,4 +1,4 @@
-"""Extra rollouts by difficulty: the two schedules of DARS (arXiv 2508.13755, Eq. 7 and 8).
+"""Extra rollouts by difficulty: the two schedules of DARS (arXiv 2508.13755, Eq. 5 to 8).
 
 With accuracy a = c/N after N rollouts, one completion carries a mean absolute advantage of S(a), which is largest at
 a = 1/2. A prompt gets Δ more rollouts so that Σ|A| over its group reaches a target:
@@ -9,7 +9,8 @@ a = 1/2. A prompt gets Δ more rollouts so that Σ|A| over its group reaches a t
     scale "none"   S(a) = 2a(1 − a)          peak = N/2    advantages r − mean
     scale "std"    S(a) = 2·sqrt(a(1 − a))   peak = N      advantages divided by the standard deviation
 
-with the smallest such Δ, 0 for a >= 1/2. Eq. 7 prints S = 2(1 − a); 2a(1 − a) is meant, as in Eq. 8 and the code.
+with the smallest such Δ, 0 for a >= 1/2; S is Eq. 3. Eq. 7 prints the target 2(1 − x) with x = 1 − a, which would be
+largest for the easiest prompts; 2x is meant, as in Eq. 8 and the code.
 `ceil` in floating point is one too many for some N (N = 6 hardness weighted, c = 0), so everything here is computed in
 integers. With a = m/(2N):
 
