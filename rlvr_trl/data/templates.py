@@ -16,6 +16,7 @@ Template = str | list[dict[str, str]] | Callable[[dict], Prompt]
 SLOT = "{problem}"
 STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
 CHOOSE = r"Please reason step by step, and put the letter of the right option within \boxed{}."
+TAGGED = "You may think first. Then give your final answer, and nothing else, inside <answer> and </answer>."
 THINK = r"First reason between <think> and </think>. Then put your final answer within \boxed{}."
 
 PROMPT_TEMPLATES: dict[str, Template] = {
@@ -29,6 +30,8 @@ PROMPT_TEMPLATES: dict[str, Template] = {
     # For base models: text that a solution continues.
     "plain": f"Problem:\n{SLOT}\n\n{STEP_BY_STEP}\n\nSolution:\n",
     "choice": [{"role": "system", "content": CHOOSE}, {"role": "user", "content": SLOT}],
+    # For rewards that read an answer inside tags, such as `reasoning_gym_reward`.
+    "tags": [{"role": "user", "content": f"{SLOT}\n\n{TAGGED}"}],
     "geo3k": [{"role": "user", "content": f"{SLOT}\n\n{THINK}"}],
 }
 
