@@ -59,6 +59,7 @@ class ReasoningGymReward:
 
     Example:
     ```python
+    >>> from rlvr_trl.data import load_reasoning_gym
     >>> legs = load_reasoning_gym("leg_counting", 2, seed=1)
     >>> reasoning_gym_reward(["<answer>0</answer>", f"<answer>{legs[1]['solution']}</answer>"], **legs[:2])
     [0.0, 1.0]
