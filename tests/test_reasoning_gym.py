@@ -2,9 +2,13 @@
 
 import json
 import pickle
+import random
+import re
 import time
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -64,6 +68,25 @@ def test_a_training_set_has_no_question_of_the_test_set():
         few(20, exclude=test.rename_column("question", "problem"))
     with pytest.raises(ValueError, match="found a single string"):
         few(20, exclude=test["question"][0])
+
+
+def test_the_random_numbers_of_the_process_are_left_alone():
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    for task in SUPPORTED:
+        load_reasoning_gym(task, 1, run_text=True)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_the_page_names_what_is_refused_and_what_evaluates_text():
+    page = (Path(__file__).parents[1] / "docs" / "puzzles.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \| (.+) \|$", page.partition("### Tasks that are refused")[2], re.MULTILINE
+    )
+    listed = {name: reason for names, reason in rows for name in re.findall(r"\w+", names)}
+    assert listed.keys() == REFUSED.keys() and f"the {len(SUPPORTED)} others" in page
+    assert {name for name in listed if not REFUSED[name].startswith(listed[name])} == set()
+    evaluating = page.partition("### Tasks that evaluate text")[2].partition("They are refused")[0]
+    assert {*re.findall(r"`(\w+)`", evaluating)} == {*RUNS_ANSWER, *RUNS_ITEM, "eval"}
 
 
 def test_prompts():

@@ -80,6 +80,8 @@ def load_reasoning_gym(
     while len(rows) < size:
         chunk = make_task(task, seed * STRIDE + drawn, size, config)
         for index in range(size):
+            if len(rows) == size:
+                break
             entry = chunk[index]
             drawn += 1
             question = entry["question"]
@@ -89,7 +91,7 @@ def load_reasoning_gym(
                     f"found {len(rows)} of size={size} questions of the task {task!r}: {MAX_REPEATS} draws in a row "
                     f"gave no new one. Lower size, exclude fewer, or change the settings, {config}."
                 )
-            if repeats or len(rows) == size:
+            if repeats:
                 continue
             taken.add(question)
             item = {name: entry[name] for name in ("question", "answer", "metadata")} | {"config": settings}

@@ -138,9 +138,10 @@ class ReasoningGymReward:
         if log_extra is not None:
             log_extra("extracted_answer", answers)
 
+        for name in dict.fromkeys(task):
+            check_task(name, self.run_text)
         jobs = []
         for row, (name, entry, answer) in enumerate(zip(task, item, answers, strict=True)):
-            check_task(name, self.run_text)
             try:
                 settings = _settings_of(name, entry)
             except ValueError as error:
@@ -195,7 +196,7 @@ def _settings_of(task: str, item: str) -> str:
 
 _SCORERS: dict[tuple[str, str], Callable] = {}
 _METADATA: dict[str, set[str]] = {}  # names that the metadata of an item of a task always have
-_SOUND: set[str] = set()  # items whose right answer scored 1
+_SOUND: set[tuple[str, str, str]] = set()  # items, with their task and settings, whose right answer scored 1
 
 
 def load_scorers(tasks: tuple[tuple[str, str], ...]):
@@ -215,13 +216,13 @@ def load_scorers(tasks: tuple[tuple[str, str], ...]):
 def score_item(task: str, settings: str, item: str, answer: str | None) -> float | str:
     """The score of an answer, 0.0 if there is none, or what is wrong with the item."""
     score = _SCORERS[task, settings]
-    if item not in _SOUND:
+    if (task, settings, item) not in _SOUND:
         fault = _fault(task, score, item)
         if fault:
             return fault
         if len(_SOUND) > 10_000:
             _SOUND.clear()
-        _SOUND.add(item)
+        _SOUND.add((task, settings, item))
     return 0.0 if answer is None or not has_form(task, answer) else _score(score, answer, item)
 
 

@@ -147,7 +147,7 @@ def evaluate_arithmetic(source: str, names: dict | None = None, more_names: dict
             or (isinstance(name, ast.Name) and name.id not in known)
         ):
             raise ValueError(f"only arithmetic is evaluated here, found {type(node).__name__}")
-    return eval(compile(tree, "<arithmetic>", "eval"), {"__builtins__": {}} | (names or {}), more_names or {})
+    return eval(compile(tree, "<arithmetic>", "eval"), (names or {}) | {"__builtins__": {}}, more_names or {})
 
 
 def replace_eval(*packages: str):
