@@ -39,6 +39,7 @@ def first_repeated(names: Iterable[str]) -> str | None:
 _OPTIONAL = {
     "flint": ("python-flint", "eval"),
     "math_verify": ("math-verify", "eval"),
+    "reasoning_gym": ("reasoning-gym", "puzzles"),
     "vllm": ("'trl[vllm]'", "vllm"),
 }
 

@@ -68,8 +68,8 @@ def _add_train(commands) -> None:
     settings.add_argument(
         "--config",
         metavar="FILE",
-        help="a YAML file of yours, whose key `script` is train_math (the default), train_maze, train_vlm or "
-        "pass_at_k_then_pass_at_1",
+        help="a YAML file of yours, whose key `script` is train_math (the default), train_maze, "
+        "train_puzzles, train_vlm or pass_at_k_then_pass_at_1",
     )
     train.add_argument(
         "changes", nargs="*", metavar="NAME=VALUE", help="changes of the settings, with values in YAML: max_steps=100"

@@ -10,7 +10,7 @@ from .plain_yaml import read_yaml, read_yaml_file
 from .registry import did_you_mean
 
 
-SCRIPTS = ("train_math", "train_maze", "train_vlm", "pass_at_k_then_pass_at_1")
+SCRIPTS = ("train_math", "train_maze", "train_puzzles", "train_vlm", "pass_at_k_then_pass_at_1")
 
 
 def examples_folder() -> Path:

@@ -39,7 +39,7 @@ def build_by_name(
         `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
         Nothing is found at a dotted path, or what is there cannot be called.
     """
-    name, fields = _name_and_fields(spec, kind)
+    name, fields = name_and_fields(spec, kind)
     if name in choices:
         maker, is_made = choices[name], True
     elif _is_dotted_path(name):
@@ -59,7 +59,13 @@ def build_by_name(
     return built
 
 
-def _name_and_fields(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
+def name_and_fields(spec: Any, kind: str) -> tuple[str, dict[str, Any]]:
+    """
+    The name and the fields of a spec as [`build_by_name`] takes it.
+
+    Raises:
+        `ValueError`: It is neither a name nor a dict with one.
+    """
     settings = read_yaml(spec, f"The {kind} {spec!r}") if isinstance(spec, str) and spec.lstrip()[:1] == "{" else spec
     settings = {"name": settings} if isinstance(settings, str) else settings
     if not isinstance(settings, dict) or "name" not in settings:

@@ -8,9 +8,18 @@ from trl.rewards import accuracy_reward, get_cosine_scaled_reward, reasoning_acc
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.checks import check_installed
+from rlvr_trl.data import load_reasoning_gym
 from rlvr_trl.evaluation import evaluate
 from rlvr_trl.evaluation.engines import VLLMEngine
-from rlvr_trl.rewards import LengthReward, MathReward, NoisyReward, WeightedReward, choice_reward, math_reward
+from rlvr_trl.rewards import (
+    LengthReward,
+    MathReward,
+    NoisyReward,
+    WeightedReward,
+    choice_reward,
+    math_reward,
+    reasoning_gym_reward,
+)
 from rlvr_trl.rewards.wrappers import packages_of
 
 
@@ -64,6 +73,19 @@ def test_vllm(without):
         RLVRTrainer("no/model", choice_reward, RLVRConfig("out", bf16=False, use_cpu=True, use_vllm=True), DATA)
     with pytest.raises(ImportError, match=f"VLLMEngine {message}"):
         VLLMEngine("no/model")
+
+
+def test_reasoning_gym(without):
+    without("reasoning_gym")
+    message = (
+        r"needs reasoning-gym, not installed here: pip install reasoning-gym, or pip install '.\[puzzles\]' in a clone"
+    )
+    with pytest.raises(ImportError, match=f"A task of reasoning-gym {message}"):
+        load_reasoning_gym("leg_counting", 1)
+    with pytest.raises(ImportError, match=f"reasoning_gym_reward {message}"):
+        reasoning_gym_reward(["1"], task=["leg_counting"], item=["{}"])
+    with pytest.raises(ImportError, match=f"reasoning_gym_reward {message}"):
+        RLVRTrainer("no/model", reasoning_gym_reward, RLVRConfig("out", bf16=False, use_cpu=True), DATA)
 
 
 def test_what_rewards_need():

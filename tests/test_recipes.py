@@ -43,6 +43,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = {f"{path.parent.name}/{path.stem}": path for path in sorted(EXAMPLES.glob("recipes/*/*.yaml"))}
+PUZZLES = RECIPES.pop("puzzles/1.5b_grpo")  # of no paper
 ON_CPU = ["--use_vllm", "false", "--use_cpu", "true", "--bf16", "false", "--gradient_checkpointing", "false"]
 ON_CPU += ["--save_strategy", "no"]
 COMMAND = re.compile(
@@ -344,6 +345,29 @@ def test_two_steps(recipe, text, tmp_path):
     before = AutoModelForCausalLM.from_pretrained(text["model"]).state_dict()
     trainer = module.main(*parsed)
     check_two_steps(trainer, before)
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_pass@1" in entry] == [0, 2]
+
+
+def test_two_steps_of_puzzles(tmp_path):
+    pytest.importorskip("reasoning_gym")
+    processes, script, named = COMMAND.search(PUZZLES.read_text()).groups()
+    assert (script, named) == ("train_puzzles", "puzzles/1.5b_grpo")
+    answers = [f"<answer>{number}</answer>" for number in range(20)]  # some of them are right
+    model = save_text_model(tmp_path / "model", answers)
+    arguments = ["--config", str(PUZZLES), *ON_CPU, "--model_name_or_path", model, "--problems_per_task", "8"]
+    arguments += ["--prompts_per_batch", "4", "--per_device_train_batch_size", "16", "--max_completion_length", "2"]
+    arguments += ["--generation_kwargs", only_answers(answers=answers), "--max_steps", "2", "--report_to", "none"]
+    arguments += ["--tasks", "{name: chain_sum, max_terms: 2, max_digits: 1}", "letter_counting"]
+    arguments += ["--eval_problems_per_task", "2", "--eval_num_samples", "2", "--eval_every", "2"]
+    module = script_of(script)
+    before = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    whole = module.make_parser().parse_args_and_config(["--config", str(PUZZLES), *ON_CPU])[1]
+    assert whole.generation_batch_size % (int(processes) * whole.num_generations) == 0
+    parsed = module.make_parser().parse_args_and_config([*arguments, "--output_dir", str(tmp_path / "run")])
+    trainer = module.main(*parsed)
+    check_two_steps(trainer, before)
+    logged = [entry["rewards/reasoning_gym_reward/mean"] for entry in trainer.state.log_history if "loss" in entry]
+    assert 0 < sum(logged) < 2 and sorted(trainer.train_dataset["task"]) == ["chain_sum"] * 8 + ["letter_counting"] * 8
     assert [entry["step"] for entry in trainer.state.log_history if "eval_pass@1" in entry] == [0, 2]
 
 

@@ -168,6 +168,52 @@ def test_sympy_computes_as_before():
     assert run(code.format("sandbox.disarm_sympy(), sandbox.lock()") + "\nsys.stdout.flush(); os._exit(0)") == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("(8/2)*(8-2)", 24), (" [[1, -2], ['a']]\n", [[1, -2], ["a"]]), ("{'a': (1,)}", {"a": (1,)}), ("0x3a >> 1", 29)],
+)
+def test_arithmetic_and_literals_are_evaluated(text, value):
+    assert sandbox.evaluate_arithmetic(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["__import__('os')", "x", "len('a')", "(1).real", "'a'.upper()", "[1][0]", "[x for x in (1,)]", "lambda: 1"]
+    + ["1 if 1 else 2", "f'{1}'", "(x := 1)", "1 < 2", "[*(1,)]", "print", "sin(1)", "await 1"],
+)
+def test_nothing_else_is_evaluated(text):
+    with pytest.raises((ValueError, SyntaxError)):
+        sandbox.evaluate_arithmetic(text)
+    names = {"sin": abs, "open": open, "getattr": getattr, "E": 2}  # which SymPy's parser has, and more
+    assert sandbox.evaluate_arithmetic("sin(-E) + y", names, {"y": 1}) == 3
+    for call in ("open('x')", "getattr(E, 'real')", "sin(-E, key=1)", "sin.real", "sin(1)(2)", "open"):
+        with pytest.raises(ValueError, match="only arithmetic is evaluated here"):
+            sandbox.evaluate_arithmetic(call, names, {})
+
+
+def test_a_worker_for_arithmetic_refuses_everything_else(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("here")
+    tries = [what for what in functions.ATTEMPTS if what not in ("eval", "compile")]  # the text of "exec" opens a file
+    assert run(TRY_ALL.format(layer="lock(arithmetic=True)", tries=list(functions.ATTEMPTS)), str(file)) == tries
+    assert file.read_text() == "here" and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sympy_reads_arithmetic_in_a_worker_for_it():
+    code = """
+import sympy
+from sympy.parsing.sympy_parser import parse_expr
+sandbox.disarm_sympy(arithmetic=True)
+print(parse_expr("3*x**2 + sin(x)/2 + C", {"x": sympy.Symbol("x")}).diff("x"))
+for text in ("__import__('os')", "x.subs(1, 2)", "getattr(x, 'a')", "Integral(x, x)", "sin('open(1)')", "S('x')"):
+    try:
+        print("not refused", text, parse_expr(text))
+    except (ValueError, TypeError, sympy.SympifyError):
+        pass
+"""
+    assert run(code) == ["6*x + cos(x)/2"]
+
+
 def test_ordinary_judgements_are_not_refused():
     rng = random.Random(0)
     pairs = [(gold, rng.choice([gold, f"{gold}+0", rng.choice(judging.ORDINARY)])) for gold in judging.ORDINARY * 4]

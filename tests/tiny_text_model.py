@@ -1,6 +1,7 @@
 """A language model of a few thousand parameters that reads any text and answers in a word, and problems for it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ ANSWERS = [r"\boxed{1}", r"\boxed{2}", *(f"<answer>{a}{b}</answer>" for a, b in 
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '\n' }}{% endfor %}assistant:"
 
 
-def build_text_tokenizer() -> PreTrainedTokenizerBase:
+def build_text_tokenizer(answers: Sequence[str] = ANSWERS) -> PreTrainedTokenizerBase:
     """One token a byte, one an answer, and two special ones."""
     vocabulary = ["<pad>", "<eos>", *bytes_to_unicode().values()]
     tokenizer = Qwen2Tokenizer(
@@ -25,21 +26,21 @@ def build_text_tokenizer() -> PreTrainedTokenizerBase:
         unk_token="<pad>",
         padding_side="left",
     )
-    tokenizer.add_tokens([AddedToken(answer, normalized=False, special=False) for answer in ANSWERS])
+    tokenizer.add_tokens([AddedToken(answer, normalized=False, special=False) for answer in answers])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
-def only_answers(distractors: int = 0) -> str:
+def only_answers(distractors: int = 0, answers: Sequence[str] = ANSWERS) -> str:
     """`generation_kwargs`, as JSON, with which nothing but answers, the end token and a few bytes are sampled."""
-    tokenizer = build_text_tokenizer()
-    allowed = {*range(tokenizer.eos_token_id, 2 + distractors), *tokenizer.convert_tokens_to_ids(ANSWERS)}
+    tokenizer = build_text_tokenizer(answers)
+    allowed = {*range(tokenizer.eos_token_id, 2 + distractors), *tokenizer.convert_tokens_to_ids([*answers])}
     return json.dumps({"suppress_tokens": [i for i in range(len(tokenizer)) if i not in allowed]})
 
 
-def save_text_model(folder: str | Path) -> str:
+def save_text_model(folder: str | Path, answers: Sequence[str] = ANSWERS) -> str:
     """Writes the model and its tokenizer into `folder`, as `from_pretrained` reads them."""
-    tokenizer = build_text_tokenizer()
+    tokenizer = build_text_tokenizer(answers)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=16,

@@ -16,6 +16,7 @@ Template = str | list[dict[str, str]] | Callable[[dict], Prompt]
 SLOT = "{problem}"
 STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
 CHOOSE = r"Please reason step by step, and put the letter of the right option within \boxed{}."
+TAGGED = "You may think first. Then give your final answer, and nothing else, inside <answer> and </answer>."
 THINK = r"First reason between <think> and </think>. Then put your final answer within \boxed{}."
 
 # As printed in App. E of DARS (arXiv 2508.13755), which does not say where it stands
@@ -46,6 +47,8 @@ PROMPT_TEMPLATES: dict[str, Template] = {
     "dars": [{"role": "system", "content": DARS}, {"role": "user", "content": SLOT}],
     "dars_plain": f"{DARS}\n\n{SLOT}\n\n",
     "choice": [{"role": "system", "content": CHOOSE}, {"role": "user", "content": SLOT}],
+    # For rewards that read an answer inside tags, such as `reasoning_gym_reward`.
+    "tags": [{"role": "user", "content": f"{SLOT}\n\n{TAGGED}"}],
     "geo3k": [{"role": "user", "content": f"{SLOT}\n\n{THINK}"}],
     "a_grae_geo3k": [{"role": "system", "content": A_GRAE_GEO3K}, {"role": "user", "content": SLOT}],
 }

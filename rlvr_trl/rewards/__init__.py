@@ -11,6 +11,8 @@ from ..lazy import import_on_use
 _HOMES = {
     "boxed": ("boxed_format_reward",),
     "choice": ("choice_reward",),
+    "enigmata": ("EnigmataReward",),
+    "gym": ("ReasoningGymReward", "reasoning_gym_reward"),
     "math": ("MathReward", "math_reward"),
     "maze": ("maze_reward",),
     "puzzle": ("countdown_reward", "sudoku_reward", "sums_reward"),
@@ -20,6 +22,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from .boxed import boxed_format_reward
     from .choice import choice_reward
+    from .enigmata import EnigmataReward
+    from .gym import ReasoningGymReward, reasoning_gym_reward
     from .math import MathReward, math_reward
     from .maze import maze_reward
     from .puzzle import countdown_reward, sudoku_reward, sums_reward
@@ -28,15 +32,18 @@ else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
 
 __all__ = [
+    "EnigmataReward",
     "LengthReward",
     "MathReward",
     "NoisyReward",
+    "ReasoningGymReward",
     "WeightedReward",
     "boxed_format_reward",
     "choice_reward",
     "countdown_reward",
     "math_reward",
     "maze_reward",
+    "reasoning_gym_reward",
     "sudoku_reward",
     "sums_reward",
 ]

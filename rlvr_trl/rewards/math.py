@@ -1,6 +1,5 @@
 """The reward for a mathematical answer: 1 if it equals the reference, judged in processes that can be killed."""
 
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from .answers.reader import read
 from .answers.units import lookup
 from .choice import extract_choice
 from .references import reference_column
-from .workers import Outcome, WorkerPool
+from .workers import Outcome, WorkerPool, default_num_workers
 
 
 MAX_ANSWER_CHARS = 1_000
@@ -84,7 +83,7 @@ class MathReward:
         self.__name__ = "math_reward"
         find_answer("", thinking_tags, starts_thinking)  # raises if the tags are not pairs
         if num_workers is None:
-            num_workers = max(1, min(4, _cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
+            num_workers = default_num_workers()
         self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
         limits = (time_limit, memory_limit_mb, start_method)
         self.pool = WorkerPool(judge_by_evaluation, num_workers, *limits, warm_up=warm_up_evaluation)
@@ -299,10 +298,6 @@ def _chosen(reference: str, text: str, thinking: tuple) -> bool:
     """Whether a completion chooses the option of a reference such as `C` or `(C) 12`, as in `C. 12`."""
     letter = _OPTION.match(reference)
     return letter is not None and extract_choice(text, *thinking) == {letter[1] or letter[2]}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 math_reward = MathReward()

@@ -16,6 +16,8 @@ from trl.rewards import (
 from ..registry import build_by_name
 from .boxed import boxed_format_reward
 from .choice import choice_reward
+from .enigmata import EnigmataReward
+from .gym import ReasoningGymReward
 from .math import math_reward
 from .maze import maze_reward
 from .puzzle import countdown_reward, sudoku_reward, sums_reward
@@ -31,6 +33,8 @@ REWARDS: dict[str, Callable[..., Callable]] = {
     "countdown_reward": lambda: countdown_reward,
     "choice_reward": lambda: choice_reward,
     "boxed_format_reward": lambda: boxed_format_reward,
+    "reasoning_gym_reward": ReasoningGymReward,
+    "enigmata_reward": EnigmataReward,
     "noisy_reward": NoisyReward,
     "length_reward": LengthReward,
     # TRL's, as `trl grpo` names them

@@ -21,8 +21,13 @@ limits of the kernel stand against a fault in the interpreter or in a C library.
 native code from removing files of the user or from signalling other processes. A forked worker also has a copy of its
 parent's memory. And code that does run, however it came to, can return any verdict. Windows has no protection:
 the pool does not run there.
+
+Some verifiers of puzzles call `eval` on an answer, or have SymPy do so. A worker made for them (`arithmetic=True`) may
+compile and run text, but their `eval`, and SymPy's, is `evaluate_arithmetic`, which looks at the syntax tree first: it
+knows numbers, operators, containers and elementary functions, and no attributes, imports or other calls.
 """
 
+import ast
 import contextlib
 import ctypes
 import functools
@@ -43,6 +48,8 @@ KEPT_VARIABLES = (
 )
 # `pickle.find_class` is for jobs that hold objects of loaded modules; importing a module is a separate event.
 ALLOWED_EVENTS = frozenset({"builtins.id", "array.__new__", "pickle.find_class", "sys.unraisablehook", "time.sleep"})
+# What a worker for arithmetic raises as well: `ast.parse` and `eval` of a tree that was looked at
+ARITHMETIC_EVENTS = frozenset({"compile", "exec"})
 # `inspect.signature`, which SymPy calls on its functions, reads these.
 READABLE_ATTRIBUTES = ("__code__", "__defaults__", "__kwdefaults__")
 
@@ -60,6 +67,19 @@ _ON_FIRST_USE = (
 )
 # Packages that SymPy would use if it found them. It is told that there are none.
 _OPTIONAL = ("numpy", "scipy", "pycosat", "pysat", "z3")
+
+_ARITHMETIC = (
+    (ast.Expression, ast.Constant, ast.BinOp, ast.UnaryOp, ast.List, ast.Tuple, ast.Set, ast.Dict)
+    + (ast.Name, ast.Call)  # these two are looked at once more
+    + (ast.operator, ast.unaryop, ast.expr_context)
+)
+# Names that SymPy's parser may leave in the Python that it writes, or put there
+_ELEMENTARY = frozenset(
+    ("Integer", "Float", "Rational", "Symbol", "Abs", "Max", "Min", "abs", "max", "min", "pi", "E", "I", "oo")
+    + ("sqrt", "cbrt", "exp", "log", "ln", "sign", "floor", "ceiling", "factorial", "erf")
+    + ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch")
+    + ("asin", "acos", "atan", "acot", "asec", "acsc", "asinh", "acosh", "atanh")
+)
 
 _FRACTION = re.compile(r"[+-]?[0-9]+(?:/0*[1-9][0-9]*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]+)?")
@@ -86,7 +106,7 @@ def raise_permission_error(what: str):
     raise PermissionError(f"{what} is refused in a worker")
 
 
-def seal(keep: int, memory_limit_mb: int | None, refuse: Refuse = raise_permission_error):
+def seal(keep: int, memory_limit_mb: int | None, refuse: Refuse = raise_permission_error, arithmetic: bool = False):
     """
     Take all four steps. There is no way back.
 
@@ -97,21 +117,55 @@ def seal(keep: int, memory_limit_mb: int | None, refuse: Refuse = raise_permissi
             Megabytes of address space on top of what is in use now.
         refuse (`callable`, *optional*):
             Called with the name of what is refused.
+        arithmetic (`bool`, *optional*, defaults to `False`):
+            Whether arithmetic that stands in a text may be evaluated, by [`evaluate_arithmetic`] alone.
     """
-    disarm_sympy(refuse)
+    disarm_sympy(refuse, arithmetic)
     isolate(keep)
     limit(memory_limit_mb)
-    lock(refuse)
+    lock(refuse, arithmetic)
 
 
-def disarm_sympy(refuse: Refuse = raise_permission_error):
+def evaluate_arithmetic(source: str, names: dict | None = None, more_names: dict | None = None):
+    """
+    `eval` for text that is arithmetic or a literal; stands in for it in modules of others, see [`replace_eval`].
+
+    With `names`, which SymPy gives, elementary functions and constants of these, and the names of `more_names`, may
+    occur too.
+
+    Raises:
+        `ValueError`: There is anything else in the text: an attribute, an index, another name or another call.
+        `SyntaxError`: It is not an expression.
+    """
+    tree = ast.parse(source.strip(), mode="eval")
+    known = {*_ELEMENTARY, *(more_names or ())} if names is not None else set()
+    for node in ast.walk(tree):
+        name = node.func if isinstance(node, ast.Call) else node
+        if (
+            not isinstance(node, _ARITHMETIC)
+            or (isinstance(node, ast.Call) and (node.keywords or not isinstance(name, ast.Name)))
+            or (isinstance(name, ast.Name) and name.id not in known)
+        ):
+            raise ValueError(f"only arithmetic is evaluated here, found {type(node).__name__}")
+    return eval(compile(tree, "<arithmetic>", "eval"), (names or {}) | {"__builtins__": {}}, more_names or {})
+
+
+def replace_eval(*packages: str):
+    """Put [`evaluate_arithmetic`] in the place of `eval` in all loaded modules of these packages."""
+    for name, module in list(sys.modules.items()):
+        if module is not None and any(name == package or name.startswith(f"{package}.") for package in packages):
+            vars(module)["eval"] = evaluate_arithmetic
+
+
+def disarm_sympy(refuse: Refuse = raise_permission_error, arithmetic: bool = False):
     """
     Keep SymPy, if it is loaded, from running text as Python.
 
     - `lambdify` refuses in all loaded modules, as do `lambdastr`, `eval_expr`, `preview`, `autowrap` and `ufuncify`.
       Only `evalf`, which sums series with it, gets a `lambdify` that knows polynomials.
     - `parse_expr`, and with it `sympify` of a string, reads numbers only. mpmath's `identify` finds nothing: SymPy
-      would read its formulas in the same way when it looks for a simpler form of a number.
+      would read its formulas in the same way when it looks for a simpler form of a number. For `arithmetic` they read
+      expressions as before, with [`evaluate_arithmetic`] as their `eval`.
     - The functions on monomials, whose source SymPy writes anew for each number of variables, become ordinary ones.
 
     What SymPy imports on first use is imported here, because `lock` refuses it later. Packages that SymPy can do
@@ -129,11 +183,12 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
     from sympy.polys.monomials import MonomialOps
 
     numbers = _number_reader(refuse)
-    replaced = {"sympy.parsing.sympy_parser.parse_expr": numbers}
+    parser = "sympy.parsing.sympy_parser"
+    replaced = {} if arithmetic else {f"{parser}.parse_expr": numbers}
     for name in (
+        *(() if arithmetic else (f"{parser}.eval_expr",)),
         "sympy.utilities.lambdify.lambdify",
         "sympy.utilities.lambdify.lambdastr",
-        "sympy.parsing.sympy_parser.eval_expr",
         "sympy.printing.preview.preview",
         "sympy.utilities.autowrap.autowrap",
         "sympy.utilities.autowrap.ufuncify",
@@ -145,8 +200,9 @@ def disarm_sympy(refuse: Refuse = raise_permission_error):
             _replace_everywhere(getattr(sys.modules[module], attribute), replacement)
     vars(importlib.import_module("sympy.core.evalf"))["lambdify"] = _polynomial
     mpmath.identify = lambda *args, **kwargs: None
-    parser = "sympy.parsing.sympy_parser"
-    vars(importlib.import_module(parser))["eval"] = _refusal(f"{parser}.eval", refuse)
+    vars(importlib.import_module(parser))["eval"] = (
+        evaluate_arithmetic if arithmetic else _refusal(f"{parser}.eval", refuse)
+    )
     MonomialOps._build = lambda self, code, name: _MONOMIALS[name]
 
 
@@ -268,16 +324,19 @@ def _restrict_files():
         os.close(ruleset)
 
 
-def lock(refuse: Refuse = raise_permission_error):
+def lock(refuse: Refuse = raise_permission_error, arithmetic: bool = False):
     """
-    Refuse everything that Python audits, with three exceptions: `ALLOWED_EVENTS`, reading `READABLE_ATTRIBUTES`, and
-    importing what is marked as absent in `sys.modules` now, which fails without a look at any file.
+    Refuse everything that Python audits, with three exceptions: `ALLOWED_EVENTS` (and `ARITHMETIC_EVENTS` for
+    `arithmetic`), reading `READABLE_ATTRIBUTES`, and importing what is marked as absent in `sys.modules` now, which
+    fails without a look at any file.
 
     Python has no way to remove an audit hook.
     """
     absent = frozenset(name for name, module in sys.modules.items() if module is None)
 
-    def hook(event: str, arguments: tuple, allowed=ALLOWED_EVENTS, readable=READABLE_ATTRIBUTES, absent=absent):
+    allowed = ALLOWED_EVENTS | ARITHMETIC_EVENTS if arithmetic else ALLOWED_EVENTS
+
+    def hook(event: str, arguments: tuple, allowed=allowed, readable=READABLE_ATTRIBUTES, absent=absent):
         if event in allowed:
             return
         if (event == "import" and arguments[0] in absent) or (

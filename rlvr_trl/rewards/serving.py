@@ -19,13 +19,15 @@ GRACE = 1.0  # seconds after the wall limit until a worker ends itself, in case 
 MAX_ANSWER_BYTES = 2**16  # of the value that a call returns, as JSON
 
 
-def serve(fd: int, parent: int, time_limit: float, wall_limit: float, memory_limit_mb: int | None):
+def serve(
+    fd: int, parent: int, time_limit: float, wall_limit: float, memory_limit_mb: int | None, arithmetic: bool = False
+):
     """The life of a worker: it receives the functions, then arguments, and sends [status, value] for each of these."""
     try:
         close_files(fd)  # a forked worker has those of its parent, even the other end of its own socket
         _reset()
         with open(fd, "rb", closefd=False) as stream:
-            function = _get_ready(fd, stream, memory_limit_mb)
+            function = _get_ready(fd, stream, memory_limit_mb, arithmetic)
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             while True:
@@ -45,12 +47,12 @@ def serve(fd: int, parent: int, time_limit: float, wall_limit: float, memory_lim
         os._exit(1)  # in any case: nothing is printed, and no exit handler of the parent runs here
 
 
-def _get_ready(fd: int, stream: BinaryIO, memory_limit_mb: int | None) -> Callable:
+def _get_ready(fd: int, stream: BinaryIO, memory_limit_mb: int | None, arithmetic: bool) -> Callable:
     try:
         function, warm_up = pickle.load(stream)
         if warm_up is not None:
             warm_up()
-        seal(fd, memory_limit_mb, _ending(fd))
+        seal(fd, memory_limit_mb, _ending(fd), arithmetic)
         _send(fd, "ready", None)
         return function
     except Exception as error:

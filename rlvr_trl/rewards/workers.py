@@ -106,7 +106,10 @@ class WorkerPool:
         wall_limit (`float`, *optional*):
             Seconds of wall-clock time for one call. Defaults to ten times `time_limit`, and at least 60.
         warm_up (`callable`, *optional*):
-            Function without arguments that a worker calls before it is locked. It must be importable, as `function`.
+            Function without arguments that a worker calls before it is locked. It must be importable, as `function`,
+            or a partial of one that is.
+        arithmetic (`bool`, *optional*, defaults to `False`):
+            Whether arithmetic that stands in a text may be evaluated, see [`rewards.sandbox`].
 
     Attributes:
         counts (`dict[str, int]`):
@@ -130,6 +133,7 @@ class WorkerPool:
         start_method: str = "spawn",
         wall_limit: float | None = None,
         warm_up: Callable[[], object] | None = None,
+        arithmetic: bool = False,
     ):
         if wall_limit is None:
             wall_limit = max(60.0, 10 * time_limit) if isinstance(time_limit, Real) else 60.0
@@ -150,6 +154,7 @@ class WorkerPool:
         self.function, self.warm_up = function, warm_up
         self.num_workers, self.start_method = num_workers, start_method
         self.time_limit, self.wall_limit, self.memory_limit_mb = time_limit, wall_limit, memory_limit_mb
+        self.arithmetic = arithmetic
         names = ("done", "failed", "timed_out", "died", "lost", "retried", "refused", "started")
         self.counts = dict.fromkeys(names, 0)
         self._adopt()
@@ -283,7 +288,7 @@ class WorkerPool:
         self.counts["started"] += 1
         here, there = socket.socketpair()
         fd = there.fileno()
-        arguments = (fd, os.getpid(), self.time_limit, self.wall_limit, self.memory_limit_mb)
+        arguments = (fd, os.getpid(), self.time_limit, self.wall_limit, self.memory_limit_mb, self.arithmetic)
         if self.start_method == "fork":
             if multiprocessing.current_process().daemon:
                 raise RuntimeError('A daemonic process cannot fork workers: use start_method="spawn" there.')
@@ -299,6 +304,12 @@ class WorkerPool:
         worker = _Worker(process, here)
         worker.send((self.function, self.warm_up))
         return worker
+
+
+def default_num_workers() -> int:
+    """Cores divided by the training processes of this machine (`LOCAL_WORLD_SIZE`): at least 1 and at most 4."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
 
 
 def _absolute(entry: str) -> str:
