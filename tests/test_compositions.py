@@ -5,7 +5,7 @@ from itertools import combinations, product
 import pytest
 import torch
 from row_by_row import gradient_in_passes
-from tiny_training import build, flat_weights, sample
+from tiny_training import build, flat_weights, sample, short
 
 from rlvr_trl import (
     AGRAEConfig,
@@ -267,3 +267,15 @@ def test_named_trainers_train(settings, mazes, tokenizer, trainer_class, extra):
     before = flat_weights(trainer.model).clone()
     trainer.train()
     assert not torch.equal(flat_weights(trainer.model), before)
+
+
+def test_reward_weights_that_let_the_mean_reward_exceed_1_are_refused_for_a_grae(cpu_settings, mazes, tokenizer):
+    two, nested = [short, short], Scheduled([(0, GroupRelative()), (0.5, AGRAE(alpha=0.5))])
+    for estimator in (AGRAE(), nested):
+        with pytest.raises(
+            ValueError, match=r"`reward_weights` is \[1.0, 1.0\]. Set weights that sum to 1, or `omega`"
+        ):
+            build(RLVRTrainer, cpu_settings, mazes, tokenizer, two, advantages=estimator)
+    weighted = cpu_settings | {"reward_weights": [0.25, 0.75]}
+    build(RLVRTrainer, weighted, mazes, tokenizer, two, advantages=nested)
+    build(RLVRTrainer, cpu_settings, mazes, tokenizer, two, advantages=AGRAE(omega="accuracy"))

@@ -246,34 +246,50 @@ def test_a_grae_table_for_8_samples_and_half_of_the_batch_correct(c):
     assert advantages == pytest.approx([AGRAE_TABLE[c][0]] * c + [AGRAE_TABLE[c][1]] * (8 - c), abs=1e-6)
 
 
+@pytest.mark.parametrize("by_accuracy", [False, True])
 @pytest.mark.parametrize("released_code", [False, True])
 @pytest.mark.parametrize(("shift", "suppression"), [(True, True), (True, False), (False, True), (False, False)])
-def test_a_grae_is_a_plain_loop(shift, suppression, released_code):
+def test_a_grae_is_a_plain_loop(shift, suppression, released_code, by_accuracy):
     if released_code and not shift:
         with pytest.raises(ValueError, match="difficulty_shift"):
             AGRAE(difficulty_shift=False, released_code=True)
         return
     groups = ragged([5, 9, 8, 12, 3], real=True)
-    base, alpha = PassAtK(2), 0.8
+    correct = groups.correct.clone()
+    correct[:5], correct[5:14] = True, False  # all right, all wrong, and rewards that differ all the same
+    groups = replace(groups, correct=correct, rewards=groups.rewards.clamp(0, 1))
+    base, alpha = GroupRelative(), 0.8
     a0 = base(groups).tolist()
-    omega = groups.correct.double().mean().item()
+    omega = (groups.correct.double() if by_accuracy else groups.rewards).mean().item()
+    uniform = 0.0 if by_accuracy else 1.0
     expected = []
     for i, group in enumerate(groups.index.tolist()):
         p, a = groups.accuracy[group].item(), a0[i]
         if shift:
             easy = 1 - math.sqrt(p) if released_code else math.sqrt(1 - p)
-            a = omega / 2 * a / math.sqrt(p) + (1 - omega) / 2 * a / easy if 0 < p < 1 else 0.0
+            a = omega / 2 * a / math.sqrt(p) + (1 - omega) / 2 * a / easy if 0 < p < 1 else uniform * a
         if suppression and a > 0:
             a *= min(1, omega / alpha)
         expected.append(a)
-    estimator = AGRAE(base, alpha, shift, suppression, released_code)
+    options = {"omega": "accuracy", "zero_uniform": True} if by_accuracy else {}
+    estimator = AGRAE(base, alpha, shift, suppression, released_code, **options)
     torch.testing.assert_close(estimator(groups), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_grae_weighs_by_a_mean_reward_from_0_to_1():
+    groups = ragged([5, 9], real=True)
+    for rewards in (groups.rewards - 3, groups.rewards + 3):
+        with pytest.raises(ValueError, match="mean reward of the batch, which must be from 0 to 1, and is "):
+            AGRAE()(replace(groups, rewards=rewards))
+        assert AGRAE(omega="accuracy")(replace(groups, rewards=rewards)).isfinite().all()
+    with pytest.raises(ValueError, match="omega"):
+        AGRAE(omega="accurracy")
 
 
 def test_a_grae_without_judged_completions_is_its_base():
     groups = ragged([5, 9], real=True)
     groups = replace(groups, judged=torch.zeros_like(groups.judged))
-    for estimator in (AGRAE(), DifficultyFocused(gamma=0.3), WithoutEasy(GroupRelative())):
+    for estimator in (AGRAE(omega="accuracy"), DifficultyFocused(gamma=0.3), WithoutEasy(GroupRelative())):
         assert torch.equal(estimator(groups), GroupRelative()(groups))
     half = (PassAtK(3)(groups) + PassAtK(1)(groups)) / 2
     torch.testing.assert_close(CombinedPassAtK(3)(groups), half)

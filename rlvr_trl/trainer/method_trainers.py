@@ -145,29 +145,39 @@ class AGRAEConfig(RLVRConfig):
             The advantage that is reshaped, by name, as in `advantages` of [`RLVRConfig`]. By default group-relative
             with `scale_rewards`.
         alpha (`float`, *optional*, defaults to `1.0`):
-            Accuracy of the batch from which positive advantages count in full.
+            Mean reward of the batch from which positive advantages count in full.
         difficulty_shift (`bool`, *optional*, defaults to `True`):
             Whether to weight prompts by difficulty, from easy to hard as the batch gets better (Eq. 12).
         suppression (`bool`, *optional*, defaults to `True`):
             Whether to weaken positive advantages while the batch is bad (Eq. 13).
         released_code (`bool`, *optional*, defaults to `False`):
             Eq. 12 as in the code published with the paper.
+        omega (`str`, *optional*, defaults to `"reward"`):
+            What the weights follow: the mean `"reward"` of the batch (Eq. 11), or its `"accuracy"`.
+        zero_uniform (`bool`, *optional*, defaults to `False`):
+            Whether groups that are all right or all wrong get 0 from other rewards too.
     """
 
-    _bound = {"advantages": "`base`, `alpha`, `difficulty_shift`, `suppression` and `released_code`"}
+    _bound = {
+        "advantages": "`base`, `alpha`, `difficulty_shift`, `suppression`, `released_code`, `omega` and `zero_uniform`"
+    }
     _VALID_DICT_FIELDS = RLVRConfig._VALID_DICT_FIELDS + ["base"]
 
     base: dict | str | None = field(
         default=None, metadata={"help": "The advantage that is reshaped, by name. Group-relative by default."}
     )
     alpha: float = field(
-        default=1.0, metadata={"help": "Accuracy of the batch from which positive advantages count in full."}
+        default=1.0, metadata={"help": "Mean reward of the batch from which positive advantages count in full."}
     )
     difficulty_shift: bool = field(default=True, metadata={"help": "Whether to weight prompts by difficulty, Eq. 12."})
     suppression: bool = field(
         default=True, metadata={"help": "Whether to weaken positive advantages while the batch is bad, Eq. 13."}
     )
     released_code: bool = field(default=False, metadata={"help": "Eq. 12 as in the published code."})
+    omega: str = field(
+        default="reward", metadata={"help": "What the weights follow: reward or accuracy of the batch."}
+    )
+    zero_uniform: bool = field(default=False, metadata={"help": "Whether groups all right or all wrong get 0."})
 
     def build_advantages(self) -> AdvantageEstimator:
         return AGRAE(
@@ -176,6 +186,8 @@ class AGRAEConfig(RLVRConfig):
             difficulty_shift=self.difficulty_shift,
             suppression=self.suppression,
             released_code=self.released_code,
+            omega=self.omega,
+            zero_uniform=self.zero_uniform,
         )
 
 

@@ -38,6 +38,7 @@ from .validation import (
     check_arguments,
     check_datasets,
     check_group_size,
+    check_mean_reward,
     check_passes,
     check_prompt_source,
     check_shared_prefill,
@@ -148,6 +149,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         # with filler, a batch is what is left of its one stage
         self._in_stages = self.rollouts is not None or args._prompts_of_filler > 0
         check_group_size(self.advantages, args._group_size)
+        num_rewards = len(reward_funcs) if isinstance(reward_funcs, list | tuple) else 1
+        check_mean_reward(self.advantages, args.reward_weights or [1.0] * num_rewards)
         if args.process_index == 0:
             warn_of_no_signal(self.advantages, args._group_size, self.rollouts)
             warn_of_lone_process(args.world_size)

@@ -4,7 +4,7 @@ import warnings
 
 from datasets import Dataset, DatasetDict
 
-from ..advantages import AdaptivePassAtK, AdvantageEstimator, Scheduled
+from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import RolloutAllocator
 from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
@@ -66,6 +66,22 @@ def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> Non
             f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
             f"{num_generations}. Raise `num_generations` to {needed} or more, or lower k."
         )
+
+
+def check_mean_reward(estimator: AdvantageEstimator, weights: list[float]) -> None:
+    """
+    Refuses reward weights whose sum lets the mean reward leave what A-GRAE can weigh by.
+
+    Raises:
+        `ValueError`: They sum to more than 1, and the estimator or a part of it takes the mean reward for its ω.
+    """
+    if isinstance(estimator, AGRAE) and estimator.omega == "reward" and sum(weights) > 1 + 1e-6:
+        raise ValueError(
+            f"{type(estimator).__name__} weighs by the mean reward of the batch, which must be from 0 to 1, but "
+            f"`reward_weights` is {weights}. Set weights that sum to 1, or `omega` to 'accuracy'."
+        )
+    for part in getattr(estimator, "parts", ()):
+        check_mean_reward(part, weights)
 
 
 def warn_of_no_signal(
