@@ -17,14 +17,22 @@ from rlvr_trl import RLVRConfig
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import pass_at_k
 from rlvr_trl.testbed import TASKS, build_model
-from rlvr_trl.testbed.bench import Budget, OwnStore, Published, Selection, published_folder, read_duration
+from rlvr_trl.testbed.bench import (
+    Budget,
+    OwnStore,
+    Published,
+    Selection,
+    published_folder,
+    read_duration,
+    run_bench,
+)
 from rlvr_trl.testbed.bench_report import PAGE, PICTURE, Report, write_report
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, Cell, run_cell
 from rlvr_trl.testbed.comparison_methods import METHODS, RECIPE
 from rlvr_trl.testbed.intervals import estimate
 from rlvr_trl.testbed.outcomes import CURVE
-from rlvr_trl.testbed.own_methods import digests_of_sources, own_methods
+from rlvr_trl.testbed.own_methods import changed_sources, digests_of_sources, own_methods
 
 
 IDEAS = """
@@ -404,8 +412,9 @@ def test_differences_are_paired_and_at_equal_rates_and_rollouts():
     assert mean.variance == pytest.approx((both[0].variance + both[1].variance) / 4)
     alone = report.difference("mine", BASE, "pass@1", "maze")
     assert alone.mean == pytest.approx(0.4, abs=0.05) and alone.interval()[0] > 0.3
-    texts = [row[0] for row in report.differences().rows]
-    assert texts == [f"mine against {name}" for name in ("GRPO", "DAPO", "Pass@8", "DARS-HW", "base model")]
+    grid = report.differences("mine")
+    assert [row[0] for row in grid.rows] == ["GRPO", "DAPO", "Pass@8", "DARS-HW", "base model"]
+    assert grid.title.endswith(": mean of maze and sums") and {row[1] for row in grid.rows} == {"8"}
 
 
 def test_a_pair_needs_both_cells():
@@ -415,9 +424,10 @@ def test_a_pair_needs_both_cells():
     assert report.pairs("mine", "grpo", "maze") == 1 and report.pairs("mine", "dapo", "maze") == 4
     assert report.difference("mine", "grpo", "pass@1", "maze").runs == 1
     assert report.difference("mine", "pass_at_8", "pass@1") is None
-    assert not any("Pass@8" in row[0] for row in report.differences().rows)
-    assert {"GRPO (1 of 4)", "Pass@8 (0 of 4)", "PSR (0 of 4)"} <= set(report.lacking("maze"))
-    assert not any(text.startswith("DAPO (") for text in report.lacking("maze"))
+    assert [row[:2] for row in report.differences("mine", "maze").rows][:2] == [["GRPO", "1"], ["DAPO", "4"]]
+    assert not any("Pass@8" in row[0] for row in report.differences("mine").rows)
+    assert {"GRPO", "Pass@8", "PSR"} <= set(report.lacking("maze")) and "DAPO" not in report.lacking("maze")
+    assert "On maze, 27 of 30 published methods lack some of these cells" in " ".join(report.notes())
 
 
 def test_the_place_among_the_rows_that_have_the_same_cells():
@@ -455,7 +465,7 @@ def test_cells_that_were_trained_again():
     report = Report(own, published)
     same, differs = report.check()
     assert same == f"{cell}: trained again here, it is the same to the last digit."
-    assert differs.startswith(f"{other}: published and trained again here, pass@1 0.") and "whole curve 0." in differs
+    assert differs.startswith(f"{other}: there and, trained again, here: pass@1 0.") and "whole curve 0." in differs
     assert differs.endswith("Not the same: torch 2.13.0 there and 3.0 here.")
     assert report.labels == ["mine"] and report.cells[other] is published[other]
 
@@ -468,8 +478,9 @@ def test_the_page_and_the_picture(tmp_path, capsys):
     write_report(report, tmp_path, 61.0)
     page = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert "| → a \\| $b$ [red] |" in page and "## sums, rate 0.0001, base models 0, 1: 8 rows" in page
-    assert "| mine against Pass@8 | 8 | " in page and f"![pass@k]({PICTURE})" in page
-    assert "a | $b$ [red] against mine" in page.replace("\\", "")
+    assert "| Pass@8 | 8 | " in page and f"![pass@k]({PICTURE})" in page
+    assert "## mine minus other methods, at equal rates and rollouts: sums" in page
+    assert "| a \\| $b$ [red] | 4 | " in page
     shown = capsys.readouterr().out
     assert "a | $b$ [red]" in shown and "\x1b" not in shown and "Failed: maze a | $b$ [red] rate 0.0001" in shown
     assert "NSR" not in shown.split("Published rows")[0] and "It took 61 s." in shown
@@ -517,59 +528,67 @@ def test_from_an_idea_to_its_place(tiny, ideas):
         "wider: {rollouts: {name: ideas.Wider, max_generations: 32}, num_generations: 8, loss_type: dr_grpo}\n",
         encoding="utf-8",
     )
-    common = ["--published", str(tiny), "--bases", "0"]
-    nested = "{name: ideas.Clipped, base: {name: pass_at_k, k: 4}}"
-    short = bench(ideas, "ideas.scaled", nested, "--config", "own.yaml", *common, "--budget", "1s")
-    assert short.returncode == 0, short.stderr[-3000:]
-    assert "There was no time for 6 cells" in short.stdout and not list((ideas / "out" / "cells").glob("*.jsonl"))
-    ran = bench(ideas, "ideas.scaled", nested, "--config", "own.yaml", *common, "--check", "--budget", "1h")
+    spec = "{name: ideas.Clipped, base: {name: pass_at_k, k: 4}}"
+    options = ["--published", str(tiny), "--rates", "5e-5", "--budget", "1h"]
+    ran = bench(ideas, spec, "--config", "own.yaml", *options, "--bases", "0", "--check")
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert "leaked semaphore" not in ran.stderr
     assert "sums dapo rate 5e-05 base 0 seed 0: trained again here, it is the same to the last digit." in ran.stdout
-    cells = Store(ideas / "out" / "cells").cells
-    own = ["scaled", "Clipped(base=pass_at_k(k=4))", "wider"]
-    assert {(cell.method, cell.rate) for cell in cells} == {(name, rate) for name in own for rate in RATES} | {
-        ("dapo", 5e-5)
-    }
+    own = ["Clipped(base=pass_at_k(k=4))", "wider"]
+    assert [cell.method for cell in Store(ideas / "out" / "cells").cells] in ([*own, "dapo"], [*own[::-1], "dapo"])
     page = (ideas / "out" / PAGE).read_text(encoding="utf-8")
-    assert all(f"{name} against DAPO | 1 |" in page and f"{name} against base model | 2 |" in page for name in own)
+    assert all(f"## {name} minus other methods" in page for name in own)
+    assert page.count("| DAPO | 1 |") == page.count("| base model | 1 |") == 2
     lines = (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8")
-    again = bench(ideas, "ideas.scaled", *common, "--budget", "1h")
-    assert again.returncode == 0 and "2 cells, 2 of them there." in again.stdout
-    assert (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8") == lines
-    (ideas / "ideas.py").write_text(IDEAS.replace("SCALE = 2.0", "SCALE = 1.0"), encoding="utf-8")
-    changed = bench(ideas, "ideas.scaled", *common)
-    assert changed.returncode == 2 and "The code of ideas.scaled has changed since" in changed.stderr
-    broken = bench(ideas, "ideas.broken", *common)
-    assert broken.returncode == 2 and broken.stderr.rstrip().endswith(
-        "rlvr-trl: The method 'broken' fails in its first batch: KeyError: 'no such thing'"
-    )
+    again = bench(ideas, spec, *options, "--bases", "0")
+    assert again.returncode == 0 and "1 cells, 1 of them there." in again.stdout
     assert (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8") == lines
 
 
-LATE = """
-def late(groups):
-    counter["calls"] += 1
-    if counter["calls"] > 2:
-        raise RuntimeError("only later")
-    return groups.rewards - groups.rewards.mean()
-
-
-counter = {"calls": 0}
-"""
+def tiny_bench(methods, tiny, folder, **options):
+    selection = Selection(rates=[5e-5], bases=options.pop("bases", None))
+    return run_bench(methods, selection, folder, published_in=tiny, size=TINY, **options)
 
 
 @pytest.mark.slow
-def test_other_test_problems_and_a_failure_in_the_middle(tiny, ideas):
-    (ideas / "late.py").write_text(LATE, encoding="utf-8")
-    (ideas / "copy").mkdir()
-    for path in [*tiny.glob("*.jsonl"), *tiny.glob("bases/*")]:
-        target = ideas / "copy" / path.relative_to(tiny)
-        target.parent.mkdir(exist_ok=True)
-        text = path.read_bytes()
-        target.write_bytes(text.replace(b'"problems": "', b'"problems": "x') if path.suffix == ".jsonl" else text)
-    other = bench(ideas, "nsr", "--published", "copy")
-    assert other.returncode == 2 and "The test problems of sums drawn here" in other.stderr
-    # the state of a module does not go from one cell to the next
-    ran = bench(ideas, "late.late", "--published", str(tiny), "--jobs", "1")
-    assert ran.returncode == 0, ran.stderr[-2000:]
+def test_every_cell_begins_with_the_code_as_it_was_imported(tiny, ideas):
+    """The state of a module does not go from one cell to the next. Nothing is begun after an error in a first batch."""
+    (ideas / "later.py").write_text(
+        "calls = []\n\n\ndef second(groups):\n    calls.append(1)\n"
+        "    if len(calls) > 1:\n        raise RuntimeError\n    return groups.rewards - groups.rewards.mean()\n",
+        encoding="utf-8",
+    )
+    report = tiny_bench(own_methods(["later.second"]), tiny, ideas / "out", jobs=1)
+    assert report.pairs("second", "dapo") == 2 and not report.failed
+    with pytest.raises(ValueError, match="^The method 'broken' fails in its first batch: KeyError: 'no such thing'$"):
+        tiny_bench(own_methods(["ideas.broken"]), tiny, ideas / "other", bases=[0])
+    assert not list((ideas / "other" / "cells").glob("*.jsonl"))
+
+
+def test_nothing_is_begun_for_which_there_is_no_time(tiny, ideas, capsys):
+    report = tiny_bench(own_methods(["ideas.scaled"]), tiny, ideas / "out", budget=1.0)
+    assert [cell.base for cell in report.left_out] == [0, 1] and not list((ideas / "out" / "cells").glob("*.jsonl"))
+    assert "There was no time for 2 cells: sums scaled rate 5e-05 base 0 seed 0; sums" in capsys.readouterr().out
+
+
+def test_other_test_problems_cannot_be_compared(tiny, ideas, capsys):
+    assert main(["bench", "nsr", "--published", str(tiny)]) == 2  # of the full size
+    assert "The test problems of sums drawn here (" in capsys.readouterr().err
+
+
+def test_code_that_changes_during_a_run_fails(ideas):
+    (method,) = own_methods(["ideas.scaled"]).values()
+    assert changed_sources(method.sources, digests_of_sources(method.settings)) == []
+    (ideas / "ideas.py").write_text(IDEAS.replace("SCALE = 2.0", "SCALE = 20.0"), encoding="utf-8")
+    sys.modules.pop("ideas")  # as in a new process
+    tokenizer = TASKS["sums"].build_tokenizer()
+    settings = {name: value for name, value in method.recipe.items() if name != "learning_rate"}
+    config = RLVRConfig("out", use_cpu=True, max_steps=1, max_completion_length=4, **settings)
+    with pytest.raises(ValueError, match="the code of ideas.scaled has been changed since this run began"):
+        method.trainer(
+            build_model(tokenizer),
+            [TASKS["sums"].reward],
+            config,
+            TASKS["sums"].draw(16),
+            processing_class=tokenizer,
+        )

@@ -258,11 +258,12 @@ def run_bench(
         print(f"No base model is published yet of {', '.join(missing)}: left out.")
     usual = published.seconds()
     print(_describe(cells, waiting, usual, jobs, budget), flush=True)
-    _rehearse(methods, waiting, published.weights, work, jobs)
+    clock = Budget(budget, begin, usual, store.cells)
+    if any(map(clock.allows, waiting)):
+        _rehearse(methods, waiting, published.weights, work, jobs)
     run_cells(
         *([*cells, *reruns], METHODS | dict(methods), store, published.weights, work),
-        **{"size": size, "jobs": jobs, "retry": True, "apart": True},
-        may_begin=Budget(budget, begin, usual, store.cells).allows,
+        **{"size": size, "jobs": jobs, "retry": True, "may_begin": clock.allows, "apart": True},
     )
     left_out = [cell for cell in waiting if cell not in store.cells]
     report = Report(store.cells, published.cells, left_out, missing)

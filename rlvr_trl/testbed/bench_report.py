@@ -11,13 +11,14 @@ from rich.table import Table as RichTable
 from ..line_styles import line_styles
 from ..terminal import literal, print_tables, printable
 from .cells import BASE, Cell
-from .comparison_methods import MAIN, METHODS
+from .comparison_methods import MAIN, METHODS, RATES
 from .intervals import Estimate, average, estimate, settled, shown
 from .outcomes import CURVE, KS, Outcomes, Row, value_of
 
 
 AGAINST = ("grpo", "dapo", "pass_at_8", "dars_hw", BASE)
 SHOWN_KS = (1, 8, 32)
+FEW = 8  # names that a sentence may list
 PAGE, PICTURE = "results.md", "pass_at_k.png"
 
 
@@ -102,16 +103,16 @@ class Report:
         tasks = self.tasks if task is None else [task]
         return sum(len(rates) for one in tasks for rates in self.tasks[one].shared_rates(label, other).values())
 
-    def differences(self, task: str | None = None) -> Grid:
-        title = "Mean over the tasks" if task is None else task
+    def differences(self, label: str, task: str | None = None) -> Grid:
+        """Of an own method minus each of `AGAINST` and of the other own ones, as far as there are cells."""
         rows = []
-        for label in self.labels:
-            for other in (*AGAINST, *(own for own in self.labels if own != label)):
-                if pairs := self.pairs(label, other, task):
-                    estimates = [self.difference(label, other, metric, task) for metric in self.metrics]
-                    cells = [with_interval(one) for one in estimates if one is not None]
-                    rows.append([f"{label} against {self.name(other)}", str(pairs), *cells])
-        return Grid(f"{title}: differences at equal rates and rollouts", ["", "pairs of cells", *self.metrics], rows)
+        for other in (*AGAINST, *(own for own in self.labels if own != label)):
+            if pairs := self.pairs(label, other, task):
+                estimates = [self.difference(label, other, metric, task) for metric in self.metrics]
+                rows.append([self.name(other), str(pairs), *(with_interval(one) for one in estimates if one)])
+        place = task or ("mean of " * (len(self.tasks) > 1) + " and ".join(self.tasks))
+        title = f"{label} minus other methods, at equal rates and rollouts: {place}"
+        return Grid(title, ["minus", "pairs of cells", *self.metrics], rows)
 
     # --- the place among the published rows ---
 
@@ -150,14 +151,13 @@ class Report:
         return f"→ {method}" if method in self.labels else self.name(method)
 
     def lacking(self, task: str) -> list[str]:
-        """The published methods that lack some of the cells of the own ones, each with how many it has."""
+        """The published methods that lack some of the cells of the own ones."""
         outcomes, shared = self.tasks[task], self.shared(task)
-        places = [(base, rate) for base, rates in shared.items() for rate in rates]
-        counts = {
-            name: sum(outcomes.cell(Row(name, rate), base) is not None for base, rate in places) for name in METHODS
-        }
+        rows = {name: [Row(name, rate) for rate in RATES] for name in METHODS}
         return [
-            f"{self.name(name)} ({count} of {len(places)})" for name, count in counts.items() if count < len(places)
+            self.name(name)
+            for name, at_rates in rows.items()
+            if any(outcomes.cell(row, base) is None for base in shared for row in at_rates if row.rate in shared[base])
         ]
 
     # --- what is said of it ---
@@ -176,7 +176,7 @@ class Report:
             shown_values = ", ".join(
                 f"{name} {shown(a, '.4f')} and {shown(b, '.4f')}" for name, (a, b) in values.items()
             )
-            lines.append(f"{cell}: published and trained again here, {shown_values}. {_other_versions(there, here)}")
+            lines.append(f"{cell}: there and, trained again, here: {shown_values}. {_other_versions(there, here)}")
         return lines
 
     def notes(self) -> list[str]:
@@ -187,7 +187,11 @@ class Report:
         notes += [f"Failed: {cell}: {error}" for cell, error in self.failed.items()]
         for task in self.tasks:
             if lacking := self.lacking(task):
-                notes.append(f"Published rows of {task} that lack cells, and so are not placed: {', '.join(lacking)}.")
+                few = f": {', '.join(lacking)}" if len(lacking) <= FEW else ""
+                notes.append(
+                    f"On {task}, {len(lacking)} of {len(METHODS)} published methods lack some of these cells, and are "
+                    f"not placed where they do{few}."
+                )
         alone = [task for task in self.tasks if len(self.shared(task)) == 1]
         if alone:
             notes.append(
@@ -196,11 +200,11 @@ class Report:
             )
         compared = [
             one.interval()
-            for grid_task in (None, *self.tasks)
+            for task in (None, *(self.tasks if len(self.tasks) > 1 else ()))
             for label in self.labels
             for other in AGAINST
             for metric in self.metrics
-            if (one := self.difference(label, other, metric, grid_task)) is not None
+            if (one := self.difference(label, other, metric, task)) is not None
         ]
         apart = sum(not low <= 0 <= high for low, high in compared)
         notes.append(
@@ -222,7 +226,7 @@ LIMITS = (
 def _other_versions(there: dict, here: dict) -> str:
     before, now = ({**saved.get("versions", {}), "device": saved.get("device")} for saved in (there, here))
     other = [f"{name} {before.get(name)} there and {now[name]} here" for name in now if before.get(name) != now[name]]
-    return f"Not the same: {', '.join(other)}." if other else "The versions are the same; the processor may differ."
+    return f"Not the same: {', '.join(other)}." if other else "The libraries are the same; the processor may differ."
 
 
 def with_interval(one: Estimate) -> str:
@@ -251,10 +255,10 @@ def write_report(report: Report, folder: Path, seconds: float) -> None:
         return
     main = [*MAIN, BASE, *report.labels]
     placed = [grid for task in report.tasks for grid in report.placements(task, only=main)]
-    print_tables(*(grid.as_rich() for grid in [*placed, report.differences()]))
+    print_tables(*(grid.as_rich() for grid in [*placed, *map(report.differences, report.labels)]))
     text = [f"# {', '.join(report.labels)} among the published methods", f"![pass@k]({PICTURE})"]
-    grids = [report.differences()]
-    grids += [report.differences(task) for task in report.tasks] if len(report.tasks) > 1 else []
+    each = report.tasks if len(report.tasks) > 1 else ()
+    grids = [report.differences(label, task) for label in report.labels for task in (None, *each)]
     for grid in [*grids, *(grid for task in report.tasks for grid in report.placements(task))]:
         text += [f"## {grid.title}", grid.as_markdown()]
     text += ["## What this can tell and what it cannot", *report.notes()]

@@ -35,6 +35,7 @@ GIVEN_BY_CELLS = {
     "logging_steps": "a cell logs once a batch",
     "logging_strategy": "a cell logs once a batch",
     "share_prompt_prefill": "a cell always shares it",
+    "share_prompt_scoring": "a cell always shares it",
     "disable_tqdm": "a cell has no bar",
     "use_cpu": "a cell finds the device itself",
 }
