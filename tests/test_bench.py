@@ -552,7 +552,7 @@ def tiny_bench(methods, tiny, folder, **options):
 
 @pytest.mark.slow
 def test_every_cell_begins_with_the_code_as_it_was_imported(tiny, ideas):
-    """The state of a module does not go from one cell to the next. Nothing is begun after an error in a first batch."""
+    """The state of a module does not go from one cell to the next. Nothing begins after an error in a first batch."""
     (ideas / "later.py").write_text(
         "calls = []\n\n\ndef second(groups):\n    calls.append(1)\n"
         "    if len(calls) > 1:\n        raise RuntimeError\n    return groups.rewards - groups.rewards.mean()\n",
