@@ -480,7 +480,8 @@ def test_the_page_and_the_picture(tmp_path, capsys):
     assert "| → a \\| $b$ [red] |" in page and "## sums, rate 0.0001, base models 0, 1: 8 rows" in page
     assert "| Pass@8 | 8 | " in page and f"![pass@k]({PICTURE})" in page
     assert "## mine minus other methods, at equal rates and rollouts: sums" in page
-    assert "| a \\| $b$ [red] | 4 | " in page
+    assert "| a \\| $b$ [red] (sums alone) | 4 | " in page
+    assert "## a | $b$ [red] minus other methods, at equal rates and rollouts: sums\n" in page
     shown = capsys.readouterr().out
     assert "a | $b$ [red]" in shown and "\x1b" not in shown and "Failed: maze a | $b$ [red] rate 0.0001" in shown
     assert "NSR" not in shown.split("Published rows")[0] and "It took 61 s." in shown

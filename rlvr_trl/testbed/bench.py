@@ -261,10 +261,10 @@ def run_bench(
     clock = Budget(budget, begin, usual, store.cells)
     if any(map(clock.allows, waiting)):
         _rehearse(methods, waiting, published.weights, work, jobs)
-    run_cells(
-        *([*cells, *reruns], METHODS | dict(methods), store, published.weights, work),
-        **{"size": size, "jobs": jobs, "retry": True, "may_begin": clock.allows, "apart": True},
-    )
+        run_cells(
+            *([*cells, *reruns], METHODS | dict(methods), store, published.weights, work),
+            **{"size": size, "jobs": jobs, "retry": True, "may_begin": clock.allows, "apart": True},
+        )
     left_out = [cell for cell in waiting if cell not in store.cells]
     report = Report(store.cells, published.cells, left_out, missing)
     write_report(report, folder, time.monotonic() - begin)

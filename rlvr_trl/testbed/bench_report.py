@@ -105,12 +105,16 @@ class Report:
 
     def differences(self, label: str, task: str | None = None) -> Grid:
         """Of an own method minus each of `AGAINST` and of the other own ones, as far as there are cells."""
+        tasks = [one for one in (self.tasks if task is None else [task]) if self.tasks[one].rates(label)]
         rows = []
         for other in (*AGAINST, *(own for own in self.labels if own != label)):
-            if pairs := self.pairs(label, other, task):
+            found = [one for one in tasks if self.pairs(label, other, one)]
+            if found:
                 estimates = [self.difference(label, other, metric, task) for metric in self.metrics]
-                rows.append([self.name(other), str(pairs), *(with_interval(one) for one in estimates if one)])
-        place = task or ("mean of " * (len(self.tasks) > 1) + " and ".join(self.tasks))
+                where = f" ({' and '.join(found)} alone)" if found != tasks else ""
+                cells = [with_interval(one) for one in estimates if one is not None]
+                rows.append([self.name(other) + where, str(self.pairs(label, other, task)), *cells])
+        place = ("mean of " if len(tasks) > 1 else "") + " and ".join(tasks)
         title = f"{label} minus other methods, at equal rates and rollouts: {place}"
         return Grid(title, ["minus", "pairs of cells", *self.metrics], rows)
 
@@ -259,6 +263,7 @@ def write_report(report: Report, folder: Path, seconds: float) -> None:
     text = [f"# {', '.join(report.labels)} among the published methods", f"![pass@k]({PICTURE})"]
     each = report.tasks if len(report.tasks) > 1 else ()
     grids = [report.differences(label, task) for label in report.labels for task in (None, *each)]
+    grids = [grid for grid in grids if grid.rows]
     for grid in [*grids, *(grid for task in report.tasks for grid in report.placements(task))]:
         text += [f"## {grid.title}", grid.as_markdown()]
     text += ["## What this can tell and what it cannot", *report.notes()]
@@ -300,7 +305,7 @@ def draw(report: Report, path: Path) -> None:
                 marker="o",
                 markersize=4,
                 linewidth=2.5 if mine else 1.2,
-                label=name.replace("$", r"\$"),
+                label=" " * name.startswith("_") + name.replace("$", r"\$"),
                 **styles[name],
             )
             if mine:

@@ -1,8 +1,10 @@
 """Methods of a user's own, trained with the recipe of the comparison: from names, dotted paths and YAML."""
 
+import contextlib
 import functools
 import hashlib
 import inspect
+import io
 import json
 import types
 import warnings
@@ -171,7 +173,8 @@ def train_own_method(*arguments, sources: dict[str, str], **options) -> RLVRTrai
     Raises:
         `ValueError`: It has been changed in between.
     """
-    trainer = RLVRTrainer(*arguments, **options)
+    with contextlib.redirect_stdout(io.StringIO()):  # it describes the batch, which is the same in every cell
+        trainer = RLVRTrainer(*arguments, **options)
     settings = {"advantages": trainer.args.advantages, "rollouts": trainer.args.rollouts}
     if changed := changed_sources(sources, digests_of_sources(settings)):
         raise ValueError(f"the code of {', '.join(changed)} has been changed since this run began")
