@@ -38,6 +38,8 @@ from rlvr_trl.testbed.own_methods import changed_sources, digests_of_sources, ow
 IDEAS = """
 import functools
 from dataclasses import dataclass
+
+import torch
 from rlvr_trl.advantages import AdvantageEstimator, GroupRelative, NestedEstimator
 from rlvr_trl.rollouts import DARS
 
@@ -67,6 +69,16 @@ class Clipped(NestedEstimator):
 
 narrow = Clipped(limit=0.5)
 part = functools.partial(scaled)
+
+
+@functools.cache
+def share():
+    return 0.5
+
+
+@torch.no_grad()
+def weighted(groups):
+    return share() * groups.rewards
 
 
 class Wider(DARS):
@@ -213,6 +225,8 @@ def digests(spec):
         ("ideas.Clipped", "limit: float = 1.0", "limit: float = 2.0", True),
         ("ideas.narrow", "limit=0.5", "limit=0.6", True),
         ("ideas.Clipped", "limit=0.5", "limit=0.6", False),
+        ("ideas.weighted", "return share() * ", "return -share() * ", True),
+        ("ideas.weighted", "return 0.5", "return 0.25", True),
         ("ideas.scaled", "text = ", "\n\nother = ", False),
     ],
 )

@@ -21,9 +21,9 @@ from ..rollouts import ALLOCATORS
 from ..script_parser import ScriptParser
 from ..terminal import printable
 from ..trainer import RLVRConfig, RLVRTrainer
-from .cells import BASE
+from .cells import BASE, FULL_SIZE
 from .comparison_methods import METHODS, RECIPE
-from .methods import Method
+from .methods import PROMPTS_PER_STEP, Method
 
 
 # What a cell sets itself, with what says it instead
@@ -82,7 +82,7 @@ def own_methods(
         if rollouts is not None and "rollouts" in settings:
             raise ValueError(f"The method {label!r} of {config} has rollouts of its own: leave out --rollouts.")
     labels = _labels(given)
-    entries = {str(label): dict(settings) | allocation for label, settings in entries.items()}
+    entries = {label: dict(settings) | allocation for label, settings in entries.items()}
     if (twice := first_repeated([*labels, *entries])) is not None:
         raise ValueError(f"Two methods have the label {twice!r}.")
     every = dict(zip(labels, given, strict=True)) | entries
@@ -146,7 +146,7 @@ def _own_method(label: str, settings: dict[str, Any]) -> OwnMethod:
         sources = digests_of_sources(settings)
     except ValueError as error:
         raise ValueError(f"The method {label!r}: {error}") from error
-    trainer = functools.partial(train_own_method, sources=sources)
+    trainer = functools.partial(make_own_trainer, sources=sources)
     return OwnMethod(label, trainer, RLVRConfig, RECIPE | settings, sources=sources)
 
 
@@ -160,25 +160,28 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
             (config,) = ScriptParser([RLVRConfig]).parse_settings(method.recipe | on_cpu)
     except TypeError as error:  # of what was compared with a number
         raise ValueError(str(error)) from error
-    if config.prompts_per_batch is None:
-        raise ValueError("`prompts_per_batch` must be a number: a cell counts its batches in prompts.")
+    most = FULL_SIZE.batches * PROMPTS_PER_STEP
+    if config.prompts_per_batch is None or config.prompts_per_batch > most:
+        raise ValueError(
+            f"`prompts_per_batch` must be a number up to {most}, the prompts of a cell, got "
+            f"{config.prompts_per_batch}."
+        )
     read = {name: getattr(config, name) for name in settings}
     return {name: read[name] if isinstance(read[name], bool | int | float) else settings[name] for name in settings}
 
 
-def train_own_method(*arguments, sources: dict[str, str], **options) -> RLVRTrainer:
+def make_own_trainer(model: Any, rewards: list, config: RLVRConfig, *arguments, sources: dict[str, str], **options):
     """
     The trainer of a cell, made where the user's code is still what it was when the run began.
 
     Raises:
         `ValueError`: It has been changed in between.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # it describes the batch, which is the same in every cell
-        trainer = RLVRTrainer(*arguments, **options)
-    settings = {"advantages": trainer.args.advantages, "rollouts": trainer.args.rollouts}
-    if changed := changed_sources(sources, digests_of_sources(settings)):
+    now = digests_of_sources({"advantages": config.advantages, "rollouts": config.rollouts})
+    if changed := changed_sources(sources, now):
         raise ValueError(f"the code of {', '.join(changed)} has been changed since this run began")
-    return trainer
+    with contextlib.redirect_stdout(io.StringIO()):  # it describes the batch, which is the same in every cell
+        return RLVRTrainer(model, rewards, config, *arguments, **options)
 
 
 # --- what the code of a user was ---
@@ -227,8 +230,9 @@ def _add_parts(found: Any, name: str, parts: dict[str, str]) -> None:
         parts[f"{name} arguments"] = _constant([found.args, found.keywords])
         _add_parts(found.func, name, parts)
         return
+    found = inspect.unwrap(found)
     if not isinstance(found, type | types.FunctionType | types.MethodType):
-        parts[f"{name} fields"] = _constant(getattr(found, "__dict__", {}))
+        parts[f"{name} fields"] = _constant(found if is_dataclass(found) else getattr(found, "__dict__", {}))
         found = type(found)  # of an instance
     place = f"{found.__module__}.{found.__qualname__}"
     if place in parts or found.__module__.split(".")[0] in ("builtins", "torch", "rlvr_trl"):
@@ -243,6 +247,7 @@ def _add_parts(found: Any, name: str, parts: dict[str, str]) -> None:
     module = inspect.getmodule(found)
     for used in _names_used(found):
         value = getattr(module, used, None)
+        value = inspect.unwrap(value) if callable(value) else value
         if isinstance(value, type | types.FunctionType) and value.__module__ == found.__module__:
             _add_parts(value, used, parts)
         elif constant := _constant(value):
