@@ -467,7 +467,7 @@ def test_one_base_model_is_no_sample_of_base_models():
     assert "On maze and sums there is one base model, so the interval is over problems alone" in notes
     notes = " ".join(Report(own_cells(), published_cells(), [Cell("maze", "mine", 2e-4, 2)], ["sums 2"]).notes())
     assert "over problems alone" not in notes and "Of sums 2 no base model is published yet." in notes
-    assert "There was no time for 1 cells: maze mine rate 0.0002 base 2 seed 0." in notes
+    assert "There was no time for 1 cell: maze mine rate 0.0002 base 2 seed 0." in notes
     assert "60 differences are shown, and " in notes  # 5 rows x 4 metrics, of two tasks and of their mean
     assert "160,000 parameters" in notes
 
@@ -556,7 +556,7 @@ def test_from_an_idea_to_its_place(tiny, ideas):
     assert page.count("| DAPO | 1 |") == page.count("| base model | 1 |") == 2
     lines = (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8")
     again = bench(ideas, spec, *options, "--bases", "0")
-    assert again.returncode == 0 and "1 cells, 1 of them there." in again.stdout
+    assert again.returncode == 0 and "1 cell, 1 of them there." in again.stdout
     assert (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8") == lines
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from ..registry import did_you_mean
-from .bench_report import Report, shown_time, write_report
+from .bench_report import Report, counted_cells, shown_time, write_report
 from .cell_runner import Store, read_cells, run_cells
 from .cells import BASE, FULL_SIZE, Cell, Size, digest, problems_of
 from .comparison_methods import BASES, MAIN, METHODS, RATES
@@ -270,7 +270,7 @@ def run_bench(
     write_report(report, folder, time.monotonic() - begin)
     failed = [f"{cell}: {store.cells[cell]['error']}" for cell in cells if "error" in store.cells.get(cell, {})]
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(cells)} cells failed. The first: {failed[0]}")
+        raise RuntimeError(f"{len(failed)} of {counted_cells(cells)} failed. The first: {failed[0]}")
     return report
 
 
@@ -297,7 +297,7 @@ def _check_problems(cells: list[Cell], published: Published, size: Size) -> None
 
 
 def _describe(cells: list[Cell], waiting: list[Cell], usual: dict, jobs: int, budget: float | None) -> str:
-    places = f"{len(cells)} cells, {len(cells) - len([cell for cell in cells if cell in waiting])} of them there"
+    places = f"{counted_cells(cells)}, {len(set(cells) - set(waiting))} of them there"
     known = [usual[cell.task] for cell in waiting if cell.task in usual]
     took = f" Where the published ones were run, the rest took {shown_time(sum(known) / jobs)}." if known else ""
     limit = "" if budget is None else f" The budget is {shown_time(budget)}."

@@ -1,6 +1,6 @@
 """What a user's own methods came to among the published ones: tables, a page and a picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +39,7 @@ class Grid:
     def as_rich(self) -> RichTable:
         table = RichTable(title=literal(self.title), box=box.SIMPLE_HEAD, title_justify="left")
         for place, name in enumerate(self.header):
-            numbers = place >= self.left
-            table.add_column(literal(name), justify="right" if numbers else "left", no_wrap=numbers)
+            table.add_column(literal(name), justify="right" if place >= self.left else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*map(literal, row))
         return table
@@ -187,7 +186,9 @@ class Report:
         """What is not there, and what so small a test can tell."""
         notes = [f"Of {', '.join(self.missing)} no base model is published yet."] if self.missing else []
         if self.left_out:
-            notes.append(f"There was no time for {len(self.left_out)} cells: {'; '.join(map(str, self.left_out))}.")
+            notes.append(
+                f"There was no time for {counted_cells(self.left_out)}: {'; '.join(map(str, self.left_out))}."
+            )
         notes += [f"Failed: {cell}: {error}" for cell, error in self.failed.items()]
         for task in self.tasks:
             if lacking := self.lacking(task):
@@ -236,6 +237,10 @@ def _other_versions(there: dict, here: dict) -> str:
 def with_interval(one: Estimate) -> str:
     low, high = (shown(end, "+.3f") for end in one.interval())
     return f"{shown(one.mean, '+.3f')} [{low}, {high}]"
+
+
+def counted_cells(cells: Sized) -> str:
+    return f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
 
 
 def shown_time(seconds: float) -> str:
