@@ -586,6 +586,16 @@ def test_nothing_is_begun_for_which_there_is_no_time(tiny, ideas, capsys):
     assert "There was no time for 2 cells: sums scaled rate 5e-05 base 0 seed 0; sums" in capsys.readouterr().out
 
 
+def test_a_published_method_by_its_settings_gives_the_published_cell(tiny, tmp_path):
+    (method,) = own_methods(["{name: pass_at_k, k: 8}"]).values()
+    own, published = (
+        run_cell(Cell("sums", name, 1e-4, 0), one, tiny / "bases", tmp_path, TINY)
+        for name, one in ((method.label, method), ("pass_at_8", METHODS["pass_at_8"]))
+    )
+    assert method.label == "pass_at_k(k=8)" and own["settings"] == published["settings"]
+    assert all(own[name] == published[name] for name in ("test", "validation", "log", "completions"))
+
+
 def test_other_test_problems_cannot_be_compared(tiny, ideas, capsys):
     assert main(["bench", "nsr", "--published", str(tiny)]) == 2  # of the full size
     assert "The test problems of sums drawn here (" in capsys.readouterr().err
