@@ -14,15 +14,13 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-from comparison_methods import MAIN, METHODS, ON_EVERY_TASK, RATES
-
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
 from rlvr_trl.testbed.cells import BASE, STRONG, Cell
+from rlvr_trl.testbed.comparison_methods import BASES, MAIN, METHODS, ON_EVERY_TASK, RATES
 
 
 RESULTS = Path(__file__).resolve().parent / "results" / "comparison"
-BASES = (0, 1, 2)
 ON_STRONG = ("grpo", "dapo", "a_grae", "a_grae_half", "a_grae_shift", "a_grae_suppression")
 
 

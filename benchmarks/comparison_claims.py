@@ -16,9 +16,8 @@ is judged at the learning rates chosen for each method and at every rate that bo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from comparison_methods import RATES
-
 from rlvr_trl.testbed.cells import BASE
+from rlvr_trl.testbed.comparison_methods import RATES
 from rlvr_trl.testbed.intervals import Estimate, average, settled
 from rlvr_trl.testbed.outcomes import CHOSEN, Outcomes, Row
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from comparison_methods import METHODS, RATES
 from matplotlib.figure import Figure
 
 from rlvr_trl.line_styles import line_styles
+from rlvr_trl.testbed.comparison_methods import METHODS, RATES
 from rlvr_trl.testbed.outcomes import BASE_ROW, KS, Outcomes, Row
 
 

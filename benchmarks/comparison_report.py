@@ -24,11 +24,11 @@ from comparison_claims import (
     row_of,
 )
 from comparison_figures import HEADLINE, draw_gains, draw_rates
-from comparison_methods import METHODS, ON_EVERY_TASK, RATES
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, FULL_SIZE
+from rlvr_trl.testbed.comparison_methods import METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import Estimate, average, false_discovery, shown
 from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
 

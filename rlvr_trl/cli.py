@@ -17,6 +17,8 @@ from .terminal import printable
 NEXT_STEPS = """\
 new here?
   rlvr-trl demo --quick       train GRPO, Pass@k and DARS on mazes and compare them: a minute on a laptop
+  rlvr-trl bench my_module.my_estimator
+                              an idea of yours among the published methods: twenty minutes on a laptop
   rlvr-trl eval --help        measure pass@k of a model on math500, aime24, ... or a file of yours
   rlvr-trl recipes            list the recipes, one for every experiment of the papers
   accelerate launch --num_processes 8 -m rlvr_trl train --recipe pass_at_k/pass_at_8
@@ -54,6 +56,61 @@ def _run_demo(args: argparse.Namespace) -> None:
 
     settings = demo_settings(args.task, args.quick, args.seed)
     run_demo(args.output_dir, args.methods or list(DEFAULT_METHODS), settings)
+
+
+def _add_bench(commands) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="train a method of yours on the cells of the published comparison, on a CPU, and place it among them",
+        description="Trains advantage estimators or allocators of your own on the testbed, from the base models and "
+        "at the learning rates of the published methods, and compares them at equal rates and rollouts. By default "
+        "two tasks, two base models and two rates, as far as they end within 20 minutes. The same command goes on "
+        "where the last one stopped.",
+    )
+    bench.add_argument(
+        "estimators",
+        nargs="*",
+        metavar="ESTIMATOR",
+        help="my_package.my_estimator: a function, a class or an instance, also from the current folder; or YAML such "
+        "as '{name: a_grae, base: {name: pass_at_k, k: 4}}'",
+    )
+    bench.add_argument("--rollouts", metavar="SPEC", help="an allocator for each: my_package.MyAllocator, or YAML")
+    bench.add_argument("--config", metavar="FILE", help="a YAML file of methods, each a label and its settings")
+    bench.add_argument("--tasks", nargs="+", metavar="NAME", help="maze, sudoku, sums, countdown")
+    bench.add_argument("--bases", nargs="+", type=int, metavar="N", help="base models: 0, 1, 2")
+    bench.add_argument("--rates", nargs="+", type=float, metavar="RATE", help="learning rates: 5e-5, 1e-4, 2e-4")
+    bench.add_argument(
+        "--full", action="store_true", help="all tasks, base models and rates, without an end unless --budget is given"
+    )
+    bench.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="begin nothing that would not end within this time: 90s, 20m, 1.5h (default: 20m)",
+    )
+    bench.add_argument("--jobs", type=int, default=2, metavar="N", help="processes of one thread (default: 2)")
+    bench.add_argument(
+        "--check", action="store_true", help="also train a published cell again: is it the same on this machine?"
+    )
+    bench.add_argument(
+        "--output-dir", default="rlvr-bench", metavar="DIR", help="folder for cells and tables (default: rlvr-bench)"
+    )
+    bench.add_argument(
+        "--published", metavar="DIR", help="results of benchmarks/comparison.py (default: those of this package)"
+    )
+    bench.set_defaults(run=_run_bench)
+
+
+def _run_bench(args: argparse.Namespace) -> None:
+    from .checks import check_integer
+    from .testbed.bench import Selection, read_duration, run_bench
+    from .testbed.own_methods import own_methods
+
+    check_integer("--jobs", args.jobs, at_least=1)
+    selection = Selection(args.tasks, args.bases, args.rates, args.full)
+    budget = None if args.full and args.budget is None else read_duration(args.budget or "20m")
+    published = None if args.published is None else Path(args.published)
+    methods = own_methods(args.estimators, args.rollouts, args.config)
+    run_bench(methods, selection, Path(args.output_dir), budget, args.jobs, args.check, published)
 
 
 def _add_train(commands) -> None:
@@ -167,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rlvr-trl {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     _add_demo(commands)
+    _add_bench(commands)
     _add_train(commands)
     _add_recipes(commands)
     add_evaluation(commands)

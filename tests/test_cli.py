@@ -19,12 +19,13 @@ def test_without_a_command_it_says_what_to_do(capsys):
     shown = capsys.readouterr().out
     for text in (
         "rlvr-trl demo --quick",
+        "rlvr-trl bench my_module.my_estimator",
         "rlvr-trl eval --help",
         "rlvr-trl recipes",
         "rlvr_trl train --recipe pass_at_k/pass_at_8",
     ):
         assert text in shown
-    for command in ("demo", "train", "recipes", "eval", "score", "compare", "plot"):
+    for command in ("demo", "bench", "train", "recipes", "eval", "score", "compare", "plot"):
         assert f"\n    {command} " in shown
 
 

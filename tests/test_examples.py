@@ -153,7 +153,7 @@ def installed(tmp_path_factory):
     """A folder with what the wheel installs, built from what git would give to another machine."""
     folder = tmp_path_factory.mktemp("wheel")
     sources, site = folder / "sources", folder / "site"
-    for part in ("rlvr_trl", "examples"):
+    for part in ("rlvr_trl", "examples", "benchmarks/results/comparison"):
         shutil.copytree(ROOT / part, sources / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
@@ -186,6 +186,20 @@ def test_the_wheel_has_the_recipes_and_their_scripts(installed):
     here |= {Path(f"{name}.py") for name in SCRIPTS}
     folder = installed / "rlvr_trl" / "examples"
     assert {path.relative_to(folder) for kind in ("py", "yaml") for path in folder.rglob(f"*.{kind}")} == here
+
+
+@needs_setuptools
+def test_the_wheel_has_the_published_cells_and_their_base_models(installed, tmp_path):
+    here, there = (folder / "benchmarks/results/comparison" for folder in (ROOT, installed / "rlvr_trl"))
+    published = {path for pattern in ("*.jsonl", "bases/*.safetensors", "bases/*.json") for path in here.glob(pattern)}
+    assert {path.relative_to(here) for path in published} == {
+        path.relative_to(there) for path in there.rglob("*") if path.is_file()
+    }
+    code = "from rlvr_trl.testbed.bench import *; print(published_folder(), len(Published(published_folder()).bases))"
+    env = environment() | {"PYTHONPATH": str(installed)}
+    found = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    folder, tasks = found.stdout.split()
+    assert Path(folder) == there and int(tasks) >= 1
 
 
 @needs_setuptools

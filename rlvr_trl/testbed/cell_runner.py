@@ -5,6 +5,7 @@ A line of `<task>.jsonl` is a finished or failed cell. A line is written as a wh
 stopped at any moment and goes on where it was. A process that dies takes its cell with it, and no other.
 """
 
+import contextlib
 import functools
 import gc
 import importlib.metadata
@@ -16,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,47 @@ ENVIRONMENT = {
 }
 
 
+def read_cells(path: Path) -> dict[Cell, dict]:
+    """
+    The finished and failed cells of a file. A last line without an end, of a cell that is being written, does not
+    count.
+
+    Raises:
+        ValueError: Another line is not a cell.
+    """
+    cells = {}
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            saved = json.loads(line)
+            cell = Cell(**saved["cell"])
+            _check_cell(cell, saved)
+            cells[cell] = saved
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"line {number} of '{path}' is not a cell of a comparison: {error!r}") from None
+    return cells
+
+
+def _check_cell(cell: Cell, saved: dict) -> None:
+    """Raises unless a cell has an error, or the numbers that it is compared by."""
+    types = [type(value) for value in astuple(cell)]
+    if types != [str, str, float, int, int]:
+        raise ValueError(f"a cell is two words, a float and two integers, got {cell}")
+    if "error" in saved:
+        if not isinstance(saved["error"], str):
+            raise ValueError(f"an error is text, got {saved['error']!r}")
+        return
+    for name in ("seconds",) if cell.method == BASE else ("seconds", "completions"):
+        if type(saved[name]) not in (int, float):
+            raise ValueError(f"{name} must be a number, got {saved[name]!r}")
+    for tested in (saved, *([saved["equal"]] if "equal" in saved else [])):
+        for test in ("validation", "test"):
+            samples, counts = tested[test]["num_samples"], tested[test]["num_correct"]
+            numbers = [samples, *counts]
+            if not counts or {type(one) for one in numbers} != {int} or not 0 <= min(counts) <= max(counts) <= samples:
+                raise ValueError(f"num_correct of {test} must hold a number from 0 to num_samples for every problem")
+
+
 class Store:
     """
     The finished and failed cells of a folder, one file a task.
@@ -58,12 +100,7 @@ class Store:
             whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
             if rest:
                 _write(path, whole + end)
-            for number, line in enumerate(whole.splitlines(), start=1):
-                try:
-                    saved = json.loads(line)
-                    self.cells[Cell(**saved["cell"])] = saved
-                except (ValueError, TypeError, KeyError) as error:
-                    raise ValueError(f"line {number} of '{path}' is not a cell of a comparison: {error!r}") from None
+            self.cells |= read_cells(path)
 
     def add(self, cell: Cell, saved: dict) -> None:
         """Adds a cell; one that is there already, as one that had failed, is replaced."""
@@ -107,8 +144,7 @@ def _work(pipe: Connection, bases: Path, work: Path, size: Size) -> None:
     # accelerate parses the metadata of packages whenever it unwraps a model, and training ends with a full collection
     importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
     gc.freeze()
-    while True:
-        job = pipe.recv()
+    while (job := pipe.recv()) is not None:
         try:
             saved = run_cell(job.cell, job.method, bases, work, size)
         except Exception as error:
@@ -140,6 +176,15 @@ class CellProcess:
         self.cell = job.cell
         self.pipe.send(job)
 
+    def end(self) -> None:
+        """Ends the process, in the middle of a cell if need be."""
+        if self.cell is None:
+            with contextlib.suppress(OSError):  # it has died
+                self.pipe.send(None)
+            self.process.join(10)
+        self.process.terminate()
+        self.process.join()
+
     def take(self, cell: Cell) -> dict:
         """What its cell came to; an error if the process has died."""
         self.cell = None
@@ -161,6 +206,8 @@ def run_cells(
     minutes: float | None = None,
     retry: bool = False,
     tell: Callable[[str], None] = print,
+    may_begin: Callable[[Cell], bool] = lambda cell: True,
+    apart: bool = False,
 ) -> int:
     """
     Runs the cells that `store` lacks, in their order, and adds each to it when it ends.
@@ -172,6 +219,9 @@ def run_cells(
         minutes (`float`, *optional*): no cell is begun after this time.
         retry (`bool`): whether cells that failed are run again.
         tell (`Callable`): is called with a line about each finished cell.
+        may_begin (`Callable`): is asked whenever a process is free for a cell. One that it refuses waits.
+        apart (`bool`): whether each cell has a process of its own, for methods that may keep something from one cell
+            to the next.
 
     Returns:
         `int`: how many of `cells` are not in the store at the end.
@@ -196,7 +246,7 @@ def run_cells(
         while True:
             late = minutes is not None and time.monotonic() - begin > 60 * minutes
             for worker in workers:
-                job = None if worker.cell or late else _next_job(waiting, workers, methods)
+                job = None if worker.cell or late else _next_job(waiting, workers, methods, may_begin)
                 if job:
                     worker.give(job)
             busy = {worker.pipe: (worker, worker.cell) for worker in workers if worker.cell is not None}
@@ -209,23 +259,29 @@ def run_cells(
                 finished += 1
                 left = len([other for other in cells if other not in store.cells])
                 tell(f"[{finished}, {left} left] {cell}: {outcome_of(saved)}")
+                if apart:
+                    worker.end()
                 if not worker.process.is_alive():
                     workers[workers.index(worker)] = CellProcess(bases, work, size)
     finally:
         for worker in workers:
-            worker.process.terminate()
-            worker.process.join()
+            worker.end()
         lock.release()
         os.environ.clear()
         os.environ.update(usual)
     return len([cell for cell in cells if cell not in store.cells])
 
 
-def _next_job(waiting: list[Cell], workers: list[CellProcess], methods: dict[str, Method]) -> Job | None:
-    """Takes the first cell from the list whose base model is not being made by another process."""
+def _next_job(
+    waiting: list[Cell],
+    workers: list[CellProcess],
+    methods: dict[str, Method],
+    may_begin: Callable[[Cell], bool],
+) -> Job | None:
+    """Takes the first cell from the list that may begin and whose base model is not being made by another process."""
     made = {(worker.cell.task, worker.cell.base) for worker in workers if worker.cell and worker.cell.method == BASE}
     for cell in waiting:
-        if (cell.task, cell.base) not in made:
+        if (cell.task, cell.base) not in made and may_begin(cell):
             waiting.remove(cell)
             return Job(cell, None if cell.method == BASE else methods[cell.method])
     return None

@@ -5,7 +5,7 @@ A row is a method at a learning rate, or at the rate that is chosen for it. For 
 validation problems of the *other* base models, so that what is compared was not what it was chosen by.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -110,6 +110,29 @@ class Outcomes:
         model is common, or only one and the metric has one value for a run.
         """
         return self._estimate(metric, a, b)
+
+    def shared_rates(self, *methods: str) -> dict[int, list[float]]:
+        """For every base model from which all of the methods were trained at one rate or more: these rates."""
+        rates = sorted({rate for method in methods for rate in self.rates(method) if method != BASE})
+        shared = {}
+        for base in sorted({cell.base for cell in self.cells}):
+            trained = [rate for rate in rates if all(self.cell(Row(method, rate), base) for method in methods)]
+            if trained:
+                shared[base] = trained
+        return shared
+
+    def values_over(self, method: str, metric: str, rates: Mapping[int, Sequence[float]]) -> np.ndarray:
+        """`(bases, problems)`: at equal rollouts, the means over some learning rates of each base model."""
+        cells = [[self.values(Row(method, rate, True), metric, (base,)) for rate in rates[base]] for base in rates]
+        return np.array([np.mean(values, axis=0)[0] for values in cells])
+
+    def difference_at_shared_rates(self, a: str, b: str, metric: str) -> Estimate | None:
+        """
+        Of method `a` minus method `b` at equal rollouts, over the base models and learning rates that both have; of
+        several rates the mean counts. `None` if they share none.
+        """
+        rates = self.shared_rates(a, b)
+        return estimate(self.values_over(a, metric, rates) - self.values_over(b, metric, rates)) if rates else None
 
     def _estimate(self, metric: str, a: Row, b: Row | None = None) -> Estimate | None:
         bases = tuple(self.common_bases(a) if b is None else self.common_bases(a, b))

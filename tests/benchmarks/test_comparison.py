@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from comparison import BASES, ON_STRONG, plan
-from comparison_methods import METHODS, ON_EVERY_TASK, RATES
+from comparison import ON_STRONG, plan
 from safetensors.torch import save_file
 
 from rlvr_trl.testbed import TASKS, build_model
 from rlvr_trl.testbed.cells import BASE, STRONG, Cell, Size, run_cell
+from rlvr_trl.testbed.comparison_methods import BASES, METHODS, ON_EVERY_TASK, RATES
 
 
 TINY = Size(batches=1, test_problems=2, samples=2, validation_problems=2, validation_samples=2, warmup_problems=10)

@@ -8,11 +8,11 @@ import comparison_report as report
 import numpy as np
 import pytest
 from comparison_claims import Claim, judge
-from comparison_methods import METHODS, RATES
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, Cell
+from rlvr_trl.testbed.comparison_methods import METHODS, RATES
 from rlvr_trl.testbed.intervals import Estimate
 
 

@@ -14,11 +14,12 @@ here: every method is trained at each of `RATES`.
 
 from dataclasses import replace
 
-from rlvr_trl import RLVRConfig, RLVRTrainer
-from rlvr_trl.testbed.methods import Method
+from ..trainer import RLVRConfig, RLVRTrainer
+from .methods import Method
 
 
 RATES = (5e-5, 1e-4, 2e-4)
+BASES = (0, 1, 2)
 RECIPE = {
     "lr_scheduler_type": "constant_with_warmup",
     "warmup_steps": 20,
