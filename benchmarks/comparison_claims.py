@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from rlvr_trl.testbed.cells import BASE
 from rlvr_trl.testbed.comparison_methods import RATES
-from rlvr_trl.testbed.intervals import Estimate, average, settled
+from rlvr_trl.testbed.intervals import Estimate, average, settle
 from rlvr_trl.testbed.outcomes import CHOSEN, Outcomes, Row
 
 
@@ -102,14 +102,14 @@ def judge(claim: Claim, found: Mapping[float | None, Estimate]) -> Judgement:
 def side(found: Estimate, expected: str) -> int:
     """1 if the interval is on the expected side of the limit, -1 if it is on the other, else 0."""
     sign, limit = EXPECTED[expected]
-    low, high = sorted(settled(sign * (end - limit)) for end in found.interval())
+    low, high = sorted(settle(sign * (end - limit)) for end in found.interval())
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def lean(found: Estimate, expected: str) -> int:
     """On which side the difference itself is."""
     sign, limit = EXPECTED[expected]
-    distance = settled(sign * (found.mean - limit))
+    distance = settle(sign * (found.mean - limit))
     return (distance > 0) - (distance < 0)
 
 

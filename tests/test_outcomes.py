@@ -13,7 +13,7 @@ from rlvr_trl.testbed.intervals import (
     average,
     estimate,
     false_discovery,
-    settled,
+    settle,
     shown,
     t_quantile,
     t_tails,
@@ -103,7 +103,7 @@ def test_the_last_bits_change_nothing():
         around = (value, np.nextafter(value, 0), np.nextafter(value, 2), value - 1e-15, value + 1e-15)
         assert {shown(one, ".3f") for one in around} == {text}
     assert {shown(value, "+.3f") for value in (0.0, -0.0, 1e-17, -1e-17)} == {"+0.000"}
-    assert shown(51200.5 + 2e-11, ",.0f") == "51,200" and settled(-1e-12) == 0
+    assert shown(51200.5 + 2e-11, ",.0f") == "51,200" and settle(-1e-12) == 0
 
 
 # --- cells as rows ---

@@ -148,7 +148,7 @@ def load_enigmata(
     if not kept:
         raise ValueError(f"{path_or_id} has no rows of language={language!r} among its tasks {sorted(wanted)}.")
     rows = as_dataset(rows.select(kept)) if len(kept) < len(rows) else rows
-    columns = {name: [_as_text(value) for value in rows[name]] for name in ("task_name", "answer", "meta")}
+    columns = {name: [_as_json_text(value) for value in rows[name]] for name in ("task_name", "answer", "meta")}
     dataset = as_dataset(rows.select_columns("prompt"))
     for name, values in columns.items():
         dataset = as_dataset(dataset.add_column(name, values))
@@ -160,5 +160,5 @@ def _check_question(question: Any) -> None:
         raise ValueError(f"exclude must have questions, which are texts, found {question!r:.100}")
 
 
-def _as_text(value: Any) -> str | None:
+def _as_json_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)

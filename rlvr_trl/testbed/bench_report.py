@@ -12,8 +12,8 @@ from ..line_styles import line_styles
 from ..terminal import literal, print_tables, printable
 from .cells import BASE, Cell
 from .comparison_methods import MAIN, METHODS, RATES
-from .intervals import Estimate, average, estimate, settled, shown
-from .outcomes import CURVE, KS, Outcomes, Row, value_of
+from .intervals import Estimate, average, estimate, settle, shown
+from .outcomes import CURVE, KS, Outcomes, Row, metric_of
 
 
 AGAINST = ("grpo", "dapo", "pass_at_8", "dars_hw", BASE)
@@ -134,7 +134,7 @@ class Report:
             for method in self._methods():
                 row = Row(method, rate, True)
                 if all(outcomes.cell(row, base) is not None for base in bases):
-                    values = [settled(outcomes.values(row, metric, bases).mean()) for metric in self.metrics]
+                    values = [settle(outcomes.values(row, metric, bases).mean()) for metric in self.metrics]
                     sampled = "" if method == BASE else f"{outcomes.values(row, 'completions', bases).mean():,.0f}"
                     rows.append((values, method, sampled))
             rows.sort(key=lambda row: (-row[0][-1], row[1]))
@@ -174,7 +174,7 @@ class Report:
                 continue
             metrics = ("pass@1", CURVE)
             values = {
-                metric: [float(np.mean(value_of(saved, metric))) for saved in (there, here)] for metric in metrics
+                metric: [float(np.mean(metric_of(saved, metric))) for saved in (there, here)] for metric in metrics
             }
             shown_values = ", ".join(
                 f"{name} {shown(a, '.4f')} and {shown(b, '.4f')}" for name, (a, b) in values.items()

@@ -23,7 +23,7 @@ DIGITS = 10  # after the point. Processors differ by a few 1e-11 at most: in mea
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
-def settled(value: float) -> float:
+def settle(value: float) -> float:
     """The value to 10 digits after the point, the same on every processor; 0 has no sign."""
     return round(float(value), DIGITS) + 0.0
 
@@ -33,7 +33,7 @@ def shown(value: float, form: str) -> str:
     The settled value as text, in a form such as `"+.3f"`. Its decimal digits are rounded, ties to even: 0.7875 is
     0.788 and 0.7865 is 0.786, whatever the nearest binary number is.
     """
-    return format(Decimal(repr(settled(value))), form)
+    return format(Decimal(repr(settle(value))), form)
 
 
 def t_tails(t: float, df: float) -> float:
@@ -82,11 +82,11 @@ class Estimate:
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Both ends, settled."""
         half = t_quantile(confidence, self.df) * math.sqrt(self.variance)
-        return settled(self.mean - half), settled(self.mean + half)
+        return settle(self.mean - half), settle(self.mean + half)
 
     def p_value(self, null: float = 0.0) -> float:
         """Of the two-sided test that the true mean is `null`."""
-        distance = settled(self.mean - null)
+        distance = settle(self.mean - null)
         if self.variance == 0:
             return float(distance == 0)
         return t_tails(distance / math.sqrt(self.variance), self.df)
@@ -114,15 +114,15 @@ def estimate(values: np.ndarray) -> Estimate:
     by_base = problems * ((of_base - mean) ** 2).sum() / (bases - 1) if bases > 1 else 0.0
     by_problem = bases * ((of_problem - mean) ** 2).sum() / (problems - 1) if problems > 1 else 0.0
     if bases == 1 or problems == 1:
-        return Estimate(settled(mean), (by_base + by_problem) / values.size, values.size - 1, bases)
+        return Estimate(settle(mean), (by_base + by_problem) / values.size, values.size - 1, bases)
     left = (values - of_base[:, None] - of_problem + mean) ** 2
     rest = left.sum() / ((bases - 1) * (problems - 1))
     whole = by_base + by_problem - rest
     if whole <= max(by_base, by_problem):  # one of the two components is estimated as below 0, and counts as 0
         larger = (by_base, bases - 1) if by_base >= by_problem else (by_problem, problems - 1)
-        return Estimate(settled(mean), larger[0] / values.size, larger[1], bases)
+        return Estimate(settle(mean), larger[0] / values.size, larger[1], bases)
     shares = by_base**2 / (bases - 1) + by_problem**2 / (problems - 1) + rest**2 / ((bases - 1) * (problems - 1))
-    return Estimate(settled(mean), whole / values.size, max(1.0, whole**2 / shares), bases)
+    return Estimate(settle(mean), whole / values.size, max(1.0, whole**2 / shares), bases)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -130,7 +130,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     count = len(estimates)
     variance = sum(one.variance for one in estimates) / count**2
     shares = sum((one.variance / count**2) ** 2 / one.df for one in estimates)
-    mean = settled(sum(one.mean for one in estimates) / count)
+    mean = settle(sum(one.mean for one in estimates) / count)
     return Estimate(mean, variance, variance**2 / shares if shares else 1.0, sum(one.runs for one in estimates))
 
 
@@ -140,5 +140,5 @@ def false_discovery(p_values: Sequence[float], rate: float = 0.05) -> list[bool]
     and Hochberg, Journal of the Royal Statistical Society B 57(1), 1995).
     """
     ordered = sorted(p_values)
-    passing = [p for place, p in enumerate(ordered, start=1) if settled(p - rate * place / len(ordered)) <= 0]
+    passing = [p for place, p in enumerate(ordered, start=1) if settle(p - rate * place / len(ordered)) <= 0]
     return [bool(passing) and p <= passing[-1] for p in p_values]

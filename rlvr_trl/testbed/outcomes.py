@@ -13,7 +13,7 @@ import numpy as np
 
 from ..evaluation import pass_at_k
 from .cells import BASE, STRONG, Cell
-from .intervals import Estimate, estimate, settled
+from .intervals import Estimate, estimate, settle
 
 
 KS = (1, 2, 4, 8, 16, 32, 64)
@@ -78,7 +78,7 @@ class Outcomes:
             return None
         scores = {}
         for rate in rates:
-            scores[rate] = settled(self.values(Row(method, rate, equal), CURVE, tuple(common), "validation").mean())
+            scores[rate] = settle(self.values(Row(method, rate, equal), CURVE, tuple(common), "validation").mean())
         return max(rates, key=scores.__getitem__)  # the lowest of equally good ones
 
     def cell(self, row: Row, base: int) -> dict | None:
@@ -98,7 +98,7 @@ class Outcomes:
     def values(self, row: Row, metric: str, bases: tuple[int, ...], test: str = "test") -> np.ndarray:
         """`(bases, problems)` for pass@k and [`CURVE`], `(bases,)` for other metrics."""
         found = [self.cell(row, base) for base in bases]
-        return np.array([value_of(saved, metric, test) for saved in found if saved is not None])
+        return np.array([metric_of(saved, metric, test) for saved in found if saved is not None])
 
     def mean(self, row: Row, metric: str) -> Estimate | None:
         """Of a row, over the base models that it has; `None` where nothing has an interval."""
@@ -144,14 +144,14 @@ class Outcomes:
         return estimate(values) if values.size > 1 else None
 
 
-def value_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | float:
+def metric_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | float:
     """
     One number for a run, or one for every problem: pass@k, or [`CURVE`], its mean over the k of `KS` that the samples
     allow.
     """
     if metric == CURVE:
         ks = [k for k in KS if k <= saved[test]["num_samples"]]
-        return np.array([value_of(saved, f"pass@{k}", test) for k in ks]).mean(axis=0)
+        return np.array([metric_of(saved, f"pass@{k}", test) for k in ks]).mean(axis=0)
     if metric.startswith("pass@"):
         return pass_at_k(saved[test]["num_samples"], np.array(saved[test]["num_correct"]), int(metric[5:]))
     if metric == "completions":

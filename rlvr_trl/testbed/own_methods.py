@@ -110,16 +110,16 @@ def _labels(given: list[dict[str, Any]]) -> list[str]:
 
 
 def _label(settings: dict[str, Any], whole: bool) -> str:
-    return " with ".join(_as_text(settings[name], whole) for name in ("advantages", "rollouts") if name in settings)
+    return " with ".join(_spec_text(settings[name], whole) for name in ("advantages", "rollouts") if name in settings)
 
 
-def _as_text(spec: Any, whole: bool) -> str:
+def _spec_text(spec: Any, whole: bool) -> str:
     """`a_grae(base=pass_at_k(k=4))`; of a dotted path the last part, unless it is to be whole."""
     if isinstance(spec, dict) and "name" in spec:
-        fields = ", ".join(f"{name}={_as_text(value, whole)}" for name, value in spec.items() if name != "name")
-        return _as_text(spec["name"], whole) + (f"({fields})" if fields else "")
+        fields = ", ".join(f"{name}={_spec_text(value, whole)}" for name, value in spec.items() if name != "name")
+        return _spec_text(spec["name"], whole) + (f"({fields})" if fields else "")
     if isinstance(spec, list):
-        return f"[{', '.join(_as_text(one, whole) for one in spec)}]"
+        return f"[{', '.join(_spec_text(one, whole) for one in spec)}]"
     return spec.rpartition(".")[2] if isinstance(spec, str) and not whole else str(spec)
 
 
