@@ -1,5 +1,6 @@
 """Every recipe: its numbers against those of the papers, and two steps of the script it names, on a tiny model."""
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -87,6 +88,10 @@ PRINTED = [
         | {"prompts": 128, "update": 32, "iterations": 1, "n": 32, "rate": 1e-6, "lengths": (None, 4096), "beta": 0.0}
         | {"loss": "dapo", "clip": (0.2, 0.28), "scale": "group", "warmup": 10, "dataset": None, "template": None},
     ),
+    ("pass_at_k/pass_at_8_full_sampling_128", "Sec. 2.3, Fig. 4: N_rollout = 128", {"n": 128}),
+    ("pass_at_k/pass_at_8_lr_2e-6", "Sec. 3.4, Fig. 8", {"rate": 2e-6}),
+    ("pass_at_k/pass_at_8_lr_4e-6", "Sec. 3.4, Fig. 8", {"rate": 4e-6}),
+    ("pass_at_k/enigmata_*", "App. A.2 and E.2: 4096 + 4096 tokens", {"lengths": (4096, 4096)}),
     *((f"pass_at_k/entropy_{value}", "Sec. 3.1", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
     (
         "a_grae/*",
@@ -134,7 +139,9 @@ MODELS = {
     "dars/7b_instruct": "Qwen/Qwen2.5-7B-Instruct",
     "dars/7b": "Qwen/Qwen2.5-Math-7B",
     "dars/llama_8b": "meta-llama/Llama-3.1-8B",
-    "pass_at_k/32b": "Qwen/Qwen2.5-32B-Instruct",
+    "pass_at_k/enigmata_32b": "Qwen/Qwen2.5-32B-Instruct",
+    "pass_at_k/enigmata_llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "pass_at_k/enigmata_llama_8b": "meta-llama/Llama-3.1-8B-Instruct",
     "pass_at_k/": "Qwen/Qwen2.5-7B-Instruct",
     "a_grae/7b": "Qwen/Qwen2.5-Math-7B",
     "a_grae/r1_7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
@@ -156,18 +163,17 @@ def estimators() -> dict:
     found |= dict.fromkeys(["dars/7b_instruct_rlvr_baseline", "dars/7b_instruct_dars_hw_breadth"], centered)
 
     then = Scheduled([(0, PassAtK(8)), (0.5, PassAtK(1))])
-    maze = {"pass_at_1": plain, "pass_at_8_then_1": then, "exceeding": ExceedingPassAtK(8)}
-    maze |= {
-        "combination": CombinedPassAtK(8),
-        "adaptive": AdaptivePassAtK(8),
-        "without_easy": WithoutEasy(plain, 0.5),
-    }
-    for k in (4, 8, 16):
-        maze[f"pass_at_{k}"] = PassAtK(k)
-        maze |= {f"pass_at_{k}_{method}": PassAtK(k, method) for method in ("full_sampling", "bootstrap")}
+    trainings = {"pass_at_1": plain, "pass_at_8": PassAtK(8), "pass_at_8_then_1": then}
+    maze = trainings | {"exceeding": ExceedingPassAtK(8), "without_easy": WithoutEasy(plain, 0.5)}
+    maze |= {"pass_at_4": PassAtK(4), "pass_at_16": PassAtK(16)}
+    maze |= {"pass_at_8_bootstrap": PassAtK(8, "bootstrap"), "pass_at_8_full_sampling": PassAtK(8, "full_sampling")}
+    maze |= {"pass_at_8_full_sampling_128": PassAtK(8, "full_sampling")}
+    maze |= dict.fromkeys(["pass_at_8_lr_2e-6", "pass_at_8_lr_4e-6"], PassAtK(8))
     maze |= dict.fromkeys([f"noise_{share}" for share in (10, 30, 50)], plain)
     maze |= dict.fromkeys([f"entropy_{value}" for value in ("0.001", "0.003", "0.005")], plain)
-    maze |= {"32b_pass_at_1": plain, "32b_pass_at_8": PassAtK(8), "32b_pass_at_8_then_1": then}
+    for model, (name, estimator) in product(("7b", "32b", "llama_3b", "llama_8b"), trainings.items()):
+        maze[f"enigmata_{model}_{name}"] = estimator
+    maze |= {"enigmata_7b_combination": CombinedPassAtK(8), "enigmata_7b_adaptive": AdaptivePassAtK(8)}
     found |= {f"pass_at_k/{name}": estimator for name, estimator in maze.items()}
 
     bases = {"grpo": plain, "dapo": plain, "dr_grpo": centered}
@@ -215,8 +221,23 @@ def printed_of(recipe: str) -> dict:
     return printed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def clone_of_enigmata(tmp_path_factory):
+    """A stand-in for the clone that recipes name, in the current folder."""
+    folder = tmp_path_factory.mktemp("clones")
+    task = folder / "Enigmata" / "verifiable_tasks" / "tasks" / "echo"
+    task.mkdir(parents=True)
+    verifier = "def verify(pred, answer, meta):\n    return pred.strip() == answer\n"
+    (task / "verifier.py").write_text(verifier, encoding="utf-8")
+    rows = [{"prompt": f"Say {answer}.", "answer": answer, "task_name": "echo", "meta": "{}", "language": "en"}
+            for answer in ANSWERS]  # fmt: skip
+    (folder / "enigmata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with contextlib.chdir(folder):
+        yield
+
+
 def test_there_is_a_recipe_for_every_experiment():
-    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 83
+    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 91
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -238,7 +259,7 @@ def test_the_numbers_are_those_of_the_paper(recipe):
         "level": args.importance_sampling_level,
         "warmup": args.warmup_steps,
         "dataset": getattr(script_args, "dataset_name", None),
-        "template": getattr(script_args, "prompt_template", None),
+        "template": getattr(script_args, "prompt_template", None) if "enigmata" not in recipe else None,
         "epochs": args.num_train_epochs if "num_train_epochs" in read_settings(RECIPES[recipe], []) else None,
         "steps": args.max_steps if args.max_steps > 0 else None,
         "save": args.save_steps if "save_steps" in read_settings(RECIPES[recipe], []) else None,
@@ -285,6 +306,7 @@ def test_rewards_are_those_of_the_papers():
         built = [build_reward(spec) for spec in script_args.reward_funcs]
         names = [reward.__name__ for reward in built]
         usual = ["maze_reward"] if recipe.startswith("pass_at_k/") else ["math_reward"]
+        usual = ["enigmata_reward"] if "enigmata" in recipe else usual
         if "noise" in recipe:
             assert names == ["maze_reward_noisy", "maze_reward"] and args.reward_weights == [1.0, 0.0]
             assert built[0].share == int(recipe[-2:]) / 100 and args.correctness_reward == "maze_reward"
@@ -306,7 +328,11 @@ def text(tmp_path_factory):
         "folder": folder,
         "model": save_text_model(folder / "model"),
         "problems": save_problems(folder / "problems.jsonl"),
-        "generation": {"train_math": only_answers(), "train_maze": only_answers(distractors=30)},
+        "generation": {
+            "train_math": only_answers(),
+            "train_maze": only_answers(distractors=30),
+            "train_puzzles": only_answers(),
+        },
     }
 
 
@@ -338,6 +364,8 @@ def test_two_steps(recipe, text, tmp_path):
     if script == "train_maze":  # without the instructions, which take long to read one byte after the other
         arguments += ["--sizes", "4", "--mazes_per_size", "8", "--prompt_style", "bare"]
         arguments += ["--eval_mazes_per_size", "1"]
+    elif script == "train_puzzles":
+        arguments += ["--enigmata", "enigmata.jsonl", "--eval_enigmata", "enigmata.jsonl"]
     else:
         arguments += ["--dataset_path", text["problems"], "--eval_path", text["problems"]]
     arguments += ["--eval_every", "2", "--eval_num_samples", "1"]
@@ -374,7 +402,8 @@ def test_two_steps_of_puzzles(tmp_path):
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if "/vl_" not in name])
 def test_pass_at_k_is_measured_on_held_out_problems(recipe):
     _, (script_args, args, _) = parse(recipe)
-    held_out = "eval_mazes_per_size" if hasattr(script_args, "mazes_per_size") else "eval_benchmark"
+    sets = ("eval_mazes_per_size", "eval_problems_per_task", "eval_benchmark")
+    held_out = next(name for name in sets if hasattr(script_args, name))
     assert getattr(script_args, held_out) and script_args.eval_num_samples == 8
     assert script_args.eval_every == (30 if "breadth" in recipe else 50)
     assert args.max_steps == -1 or args.max_steps > script_args.eval_every
