@@ -20,7 +20,7 @@ new here?
   rlvr-trl bench my_module.my_estimator
                               an idea of yours among the published methods: twenty minutes on a laptop
   rlvr-trl eval --help        measure pass@k of a model on math500, aime24, ... or a file of yours
-  rlvr-trl recipes            list the recipes, one for every experiment of the papers
+  rlvr-trl recipes            list the recipes for the experiments of the papers
   accelerate launch --num_processes 8 -m rlvr_trl train --recipe pass_at_k/pass_at_8
                               train a model with one of them, here on 8 GPUs
 """
