@@ -146,6 +146,7 @@ MODELS = {
     "a_grae/7b": "Qwen/Qwen2.5-Math-7B",
     "a_grae/r1_7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
     "a_grae/vl_3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "a_grae/llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
     "two_stage/qwen_7b": "Qwen/Qwen2.5-Math-7B",
     "two_stage/llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
 }
@@ -185,6 +186,8 @@ def estimators() -> dict:
     single |= {"hard_focused": DifficultyFocused("hard", 0.5), "easy_focused": DifficultyFocused("easy", 0.5)}
     single |= {"w_reinforce": PositiveNegativeReinforce.w_reinforce(0.1), "grpo_lead": GRPOLead(plain)}
     found |= {f"a_grae/7b_{name}": estimator for name, estimator in single.items()}
+    controls = {name: single[name] for name in single if name.endswith(("_dominant", "_focused"))} | {"grpo": plain}
+    found |= {f"a_grae/llama_3b_{name}": estimator for name, estimator in controls.items()}  # App. D.1
 
     for model, level in product(("qwen_7b", "llama_3b"), ("grpo", "gspo")):
         found |= {f"two_stage/{model}_{level}": plain, f"two_stage/{model}_{level}_n": NegativeOnly(plain)}
@@ -237,7 +240,7 @@ def clone_of_enigmata(tmp_path_factory):
 
 
 def test_there_is_a_recipe_for_every_experiment():
-    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 91
+    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 96
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
