@@ -20,10 +20,10 @@ from typing import cast
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 CACHE = ("cache", "past_key_values")  # the argument of `forward` since transformers 5.24, and before
+ATTENTION_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer"}  # of a DynamicCache
 BY_ROW = ("input_ids", "attention_mask", "position_ids")  # what the first pass reads, `(B, P)` each
 
 
@@ -56,9 +56,9 @@ def why_scoring_is_not_shared(model) -> str | None:
     if why := why_prefill_is_not_shared(model):
         return why
     name = type(base_model(model)).__name__
-    layers = {type(layer) for layer in DynamicCache(config=model.config).layers}
-    if others := layers - {DynamicLayer, DynamicSlidingWindowLayer}:
-        return f"{name} has other layers than attention ({', '.join(sorted(layer.__name__ for layer in others))})"
+    layers = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
+    if others := layers - ATTENTION_LAYERS:
+        return f"{name} has other layers than attention ({', '.join(sorted(others))})"
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         return f"{name} attends to later tokens"
     if getattr(model.config, "output_router_logits", False):

@@ -53,8 +53,9 @@ def test_any_other_error_is_one_line_too(capsys, tmp_path, position):
 
 def test_interrupted():
     code = (
-        "import _thread, threading, sys\n"
+        "import _thread, signal, threading, sys\n"
         "from rlvr_trl.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores\n"
         "threading.Timer(3, _thread.interrupt_main).start()\n"
         "sys.exit(main(['plot', 'bandit', '--seeds', '200', '--steps', '100000', '--output-dir', sys.argv[1]]))\n"
     )
