@@ -6,13 +6,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rlvr_trl.line_styles import line_styles
-from rlvr_trl.testbed.comparison_methods import METHODS, RATES
+from rlvr_trl.testbed.comparison_methods import LOWER, METHODS, RATES
 from rlvr_trl.testbed.outcomes import BASE_ROW, KS, Outcomes, Row
 
 
 HEADLINE = ("grpo", "pass_at_8", "dars_hw", "a_grae_half", "combination_dars_breadth")
 STYLES = line_styles(["base model", *(METHODS[name].label for name in HEADLINE)])
 WIDE = "pass@32"
+
+
+def rate_text(rate: float) -> str:
+    """`2.5e-5`, `1e-4`."""
+    return f"{rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def panels(tasks: Mapping[str, Outcomes], path: Path, draw: Callable, xlabel: str, ylabel: str) -> None:
@@ -57,8 +62,10 @@ def draw_rates(tasks: Mapping[str, Outcomes], path: Path) -> str:
     """pass@32 minus the base model against the learning rate. Returns what the figure shows."""
 
     def draw(axes, outcomes: Outcomes, name: str) -> None:
-        axes.set_xticks(RATES, [f"{rate:.0e}".replace("e-0", "e-") for rate in RATES])
-        draw_line(axes, {rate: outcomes.difference(Row(name, rate, True), BASE_ROW, WIDE) for rate in RATES}, name)
+        axes.set_xticks(RATES, list(map(rate_text, RATES)))
+        draw_line(
+            axes, {rate: outcomes.difference(Row(name, rate, True), BASE_ROW, WIDE) for rate in (LOWER, *RATES)}, name
+        )
 
     panels(tasks, path, draw, "learning rate", f"{WIDE} minus base model")
     return f"{WIDE} minus base model against the learning rate on four tasks, five methods at equal rollouts"

@@ -23,12 +23,12 @@ from comparison_claims import (
     judge_all,
     row_of,
 )
-from comparison_figures import HEADLINE, draw_gains, draw_rates
+from comparison_figures import HEADLINE, draw_gains, draw_rates, rate_text
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, FULL_SIZE
-from rlvr_trl.testbed.comparison_methods import METHODS, ON_EVERY_TASK, RATES
+from rlvr_trl.testbed.comparison_methods import LOWER, METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import Estimate, average, false_discovery, shown
 from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
 
@@ -36,6 +36,7 @@ from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/comparison_report.py -->", "<!-- end -->"
 WIDE = "pass@32"
+EVERY_RATE = (LOWER, *RATES)
 # The rows on the pages of docs/methods; all at equal rollouts
 METHOD_PAGES = {
     "grpo": "grpo dr_grpo dapo dapo_one_update entropy depth_naive breadth_naive",
@@ -104,10 +105,6 @@ def counted(number: int, noun: str) -> str:
 
 def listed(names: list[str]) -> str:
     return "none" if not names else " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def rate_text(rate: float) -> str:
-    return f"{rate:.0e}".replace("e-0", "e-")
 
 
 def equal(names: Iterable[str]) -> list[str]:
@@ -198,10 +195,10 @@ def rates_table(comparison: Comparison) -> str:
     for name in equal(HEADLINE):
         for metric in ("pass@1", WIDE):
             for task in TASKS:
-                cells = [signed(comparison.difference(task, name, metric, rate)) for rate in RATES]
+                cells = [signed(comparison.difference(task, name, metric, rate)) for rate in EVERY_RATE]
                 if any(cells):
                     rows.append([METHODS[row_of(name).method].label, metric, task, *cells])
-    return markdown(["method", "minus base model", "task", *map(rate_text, RATES)], rows)
+    return markdown(["method", "minus base model", "task", *map(rate_text, EVERY_RATE)], rows)
 
 
 def ranking(comparison: Comparison) -> list[tuple[str, Estimate]]:
@@ -256,7 +253,7 @@ def edges(comparison: Comparison) -> str:
         for name in METHODS
         for base in outcomes.common_bases(Row(name, None, True))
     )
-    each = ", ".join(f"{rate_text(rate)} {counted(chosen[rate], 'time')}" for rate in RATES)
+    each = ", ".join(f"{rate_text(rate)} {counted(chosen[rate], 'time')}" for rate in EVERY_RATE)
     return f"Chosen over all methods, tasks and base models: {each}."
 
 
@@ -307,7 +304,7 @@ def claims_page(comparison: Comparison) -> str:
         ]
         rows = [claim_row(name, one, passes[claim].get(name)) for name, one in comparison.judgements[claim].items()]
         sections.append(
-            markdown(["task", "chosen rates", *map(rate_text, RATES), "verdict", "after FDR"], rows)
+            markdown(["task", "chosen rates", *map(rate_text, EVERY_RATE), "verdict", "after FDR"], rows)
             if rows
             else "Not run yet."
         )
@@ -316,7 +313,7 @@ def claims_page(comparison: Comparison) -> str:
 
 def claim_row(name: str, one: Judgement, passes: bool | None) -> list[str]:
     form = "+,.0f" if one.claim.metric == "completions" else "+.3f"
-    cells = [signed(one.chosen, form), *(signed(one.equal.get(rate), form) for rate in RATES)]
+    cells = [signed(one.chosen, form), *(signed(one.equal.get(rate), form) for rate in EVERY_RATE)]
     return [name, *cells, one.verdict, "" if passes is None else "yes" if passes else "no"]
 
 
@@ -332,8 +329,9 @@ def introduction(comparison: Comparison) -> str:
         f"{counted(len(METHODS), 'method')} on mazes and {len(ON_EVERY_TASK)} of them on [three other "
         f"tasks](testbed.md), {len(RATES)} learning rates, {len(BASES)} base models of 160,000 parameters each. "
         f"{size.batches} batches of 16 prompts × 16 completions in four updates, {size.test_problems} test problems × "
-        f"{size.samples} samples, temperature 1. The rate stays constant after 20 updates. A method's rate is chosen "
-        f"for each base model by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
+        f"{size.samples} samples, temperature 1. The rate stays constant after 20 updates; where the "
+        f"lowest is the best of a method, {rate_text(LOWER)} is tried too. A method's rate is chosen for each base model "
+        f"by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
         f"*other* base models. Intervals are 95 %, over problems and base models together, with Student's t for so "
         f"few base models. {counted(len(saved), 'cell')} took {hours} hours of one core each ({' | '.join(text)})."
     )
