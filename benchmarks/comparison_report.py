@@ -330,8 +330,8 @@ def introduction(comparison: Comparison) -> str:
         f"tasks](testbed.md), {len(RATES)} learning rates, {len(BASES)} base models of 160,000 parameters each. "
         f"{size.batches} batches of 16 prompts × 16 completions in four updates, {size.test_problems} test problems × "
         f"{size.samples} samples, temperature 1. The rate stays constant after 20 updates; where the "
-        f"lowest is the best of a method, {rate_text(LOWER)} is tried too. A method's rate is chosen for each base model "
-        f"by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
+        f"lowest is the best of a method, {rate_text(LOWER)} is tried too. A method's rate is chosen for each base "
+        f"model by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
         f"*other* base models. Intervals are 95 %, over problems and base models together, with Student's t for so "
         f"few base models. {counted(len(saved), 'cell')} took {hours} hours of one core each ({' | '.join(text)})."
     )
