@@ -43,7 +43,7 @@ LOGGED = ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")
 class Size:
     """How long a cell trains, in batches of 16 prompts x 16 completions, and on how many problems it is tested."""
 
-    batches: int = 200
+    batches: int = 100
     test_problems: int = 200
     samples: int = 64
     validation_problems: int = 100
