@@ -23,11 +23,11 @@ from comparison_claims import (
     judge_all,
     row_of,
 )
-from comparison_figures import HEADLINE, draw_gains, draw_rates, rate_text
+from comparison_figures import HEADLINE, WIDE, draw_gains, draw_rates, rate_text
 
 from rlvr_trl.testbed import TASKS
-from rlvr_trl.testbed.cell_runner import Store
-from rlvr_trl.testbed.cells import BASE, FULL_SIZE
+from rlvr_trl.testbed.cell_runner import read_folder
+from rlvr_trl.testbed.cells import BASE, FULL_SIZE, Cell
 from rlvr_trl.testbed.comparison_methods import LOWER, METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import Estimate, average, false_discovery, shown
 from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
@@ -35,7 +35,6 @@ from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/comparison_report.py -->", "<!-- end -->"
-WIDE = "pass@32"
 EVERY_RATE = (LOWER, *RATES)
 # The rows on the pages of docs/methods; all at equal rollouts
 METHOD_PAGES = {
@@ -54,12 +53,12 @@ METHOD_PAGES = {
 class Comparison:
     """The outcomes of every task, the verdicts on the claims, and the words for them."""
 
-    def __init__(self, store: Store):
-        self.store = store
-        self.tasks = {name: Outcomes(store.cells, name) for name in TASKS}
-        self.strong = Outcomes(store.cells, "maze", strong=True)
+    def __init__(self, cells: Mapping[Cell, dict]):
+        self.cells = cells
+        self.tasks = {name: Outcomes(cells, name) for name in TASKS}
+        self.strong = Outcomes(cells, "maze", strong=True)
         self.planned = plan(list(TASKS))
-        self.missing = [cell for cell in self.planned if cell not in store.cells]
+        self.missing = [cell for cell in self.planned if cell not in cells]
         self.judgements = judge_all(self.tasks, CLAIMS)
 
     def difference(self, task: str, name: str, metric: str, rate: float | None = None, to: str = BASE):
@@ -76,10 +75,7 @@ class Comparison:
 
 
 def signed(found: Estimate | None, form: str = "+.3f") -> str:
-    if found is None:
-        return ""
-    low, high = found.interval()
-    return f"{shown(found.mean, form)} [{shown(low, form)}, {shown(high, form)}]"
+    return "" if found is None else found.text(form)
 
 
 def with_half_width(found: Estimate | None) -> str:
@@ -321,7 +317,7 @@ def claim_row(name: str, one: Judgement, passes: bool | None) -> list[str]:
 
 
 def introduction(comparison: Comparison) -> str:
-    size, saved = FULL_SIZE, [one for one in comparison.store.cells.values() if "test" in one]
+    size, saved = FULL_SIZE, [one for one in comparison.cells.values() if "test" in one]
     versions = {tuple(sorted(one["versions"].items())) for one in saved}
     text = ["; ".join(f"{name} {version}" for name, version in one) for one in sorted(versions)]
     hours = shown(sum(one["seconds"] for one in saved) / 3600, ".1f")
@@ -422,18 +418,18 @@ def fill_in_tables(root: Path, comparison: Comparison) -> None:
         fill_in_place(root / "docs/methods" / f"{name}.md", f"{method_table(comparison, rows.split())}\n\n{about}")
 
 
-def fill_in_place(path: Path, block: str) -> None:
+def fill_in_place(path: Path, block: str, begin: str = BEGIN) -> None:
     """
-    Writes the block between the two comments of a page.
+    Writes the block between the two comments of a page, of which the first is `begin`.
 
     Raises:
         `ValueError`: The comments are not there.
     """
     text = path.read_text(encoding="utf-8")
-    whole = f"{BEGIN}\n{block}\n{END}"
-    text, places = re.subn(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: whole, text, flags=re.DOTALL)
+    whole = f"{begin}\n{block}\n{END}"
+    text, places = re.subn(f"{re.escape(begin)}.*{re.escape(END)}", lambda _: whole, text, flags=re.DOTALL)
     if not places:
-        raise ValueError(f"'{path}' has no place for its table: no '{BEGIN}' followed by '{END}'.")
+        raise ValueError(f"'{path}' has no place for its table: no '{begin}' followed by '{END}'.")
     path.write_text(text, encoding="utf-8")
 
 
@@ -444,7 +440,7 @@ def make_report(results: Path, docs: Path) -> Comparison:
     Raises:
         `ValueError`: No cell has a test.
     """
-    comparison = Comparison(Store(results))
+    comparison = Comparison(read_folder(results))
     if not any(outcomes.cells for outcomes in comparison.tasks.values()):
         raise ValueError(f"'{results}' holds no finished cell. Run comparison.py first.")
     (docs / "images").mkdir(parents=True, exist_ok=True)

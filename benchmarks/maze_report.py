@@ -7,22 +7,24 @@ docs/methods come from here too, between two comments that name this file.
 """
 
 import argparse
-import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from comparison_report import fill_in_place, markdown
 from maze_claims import CLAIMS, MARGIN, MISSING, Claim, verdict
 from maze_figures import HEADLINE, figures
 from maze_methods import TABLE
 from maze_plan import BASE, RATE_FACTORS, RESULTS, SCALES, SEARCH_BASE
 from maze_results import CURVE, Results, at_equal_rollouts, label, ordered, present, value_of
-from maze_statistics import mean_and_interval, settled, shown
+from maze_statistics import mean_and_interval
+
+from rlvr_trl.testbed.intervals import settle, shown
 
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- from benchmarks/maze_report.py -->", "<!-- end -->"
+BEGIN = "<!-- from benchmarks/maze_report.py -->"
 HEADLINE_SIZE = "4x4"
 # The rows on the pages of docs/methods, after the base model and DAPO; all at equal rollouts
 METHOD_PAGES = {
@@ -51,10 +53,6 @@ def with_interval(mean: float, low: float, high: float) -> str:
 
 def signed(mean: float, low: float, high: float, form: str = "+.3f") -> str:
     return f"{shown(mean, form)} [{shown(low, form)}, {shown(high, form)}]"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
 def main_table(results: Results, rows: list[str]) -> str:
@@ -110,7 +108,7 @@ def best_table(results: Results) -> str:
     lines = []
     for metric in ("pass@1", f"pass@{results.wide}", CURVE):
         values = {row: results.values(row, metric, runs) for row in rows}
-        chosen = sorted(rows, key=lambda row: -settled(values[row][:, ::2].mean()))  # ties: as in the table
+        chosen = sorted(rows, key=lambda row: -settle(values[row][:, ::2].mean()))  # ties: as in the table
         measured = {row: values[row][:, 1::2] for row in rows}
         as_good = sum(mean_and_interval(measured[row] - measured[chosen[0]], runs)[2] >= 0 for row in rows)
         for place, row in enumerate(chosen[:3], start=1):
@@ -361,29 +359,16 @@ def fill_in_tables(root: Path, results: Results) -> None:
         f"mazes × {scale.samples} samples"
     )
     of_readme = f"{about}; ± is half of a 95 % interval. {summary(results)}"
-    fill_in_place(root / "docs/methods/README.md", f"{headline_table(results)}\n\n{of_readme}")
+    fill_in_place(root / "docs/methods/README.md", f"{headline_table(results)}\n\n{of_readme}", BEGIN)
     size = f"{scale.size}×{scale.size}"
     of_method = (
         f"Mazes of {size}, all at the rollouts of DAPO, with 95 % intervals. {about}. "
         "Made by `python benchmarks/maze_report.py`; [more](../results.md)."
     )
     for page, rows in METHOD_PAGES.items():
-        fill_in_place(root / "docs/methods" / f"{page}.md", f"{method_table(results, rows.split())}\n\n{of_method}")
-
-
-def fill_in_place(page: Path, block: str) -> None:
-    """
-    Writes the block between the two comments of a page.
-
-    Raises:
-        `ValueError`: The comments are not there.
-    """
-    text = page.read_text(encoding="utf-8")
-    whole = f"{BEGIN}\n{block}\n{END}"
-    text, places = re.subn(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: whole, text, flags=re.DOTALL)
-    if not places:
-        raise ValueError(f"'{page}' has no place for its table: no '{BEGIN}' followed by '{END}'.")
-    page.write_text(text, encoding="utf-8")
+        fill_in_place(
+            root / "docs/methods" / f"{page}.md", f"{method_table(results, rows.split())}\n\n{of_method}", BEGIN
+        )
 
 
 def main() -> None:

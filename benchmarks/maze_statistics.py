@@ -9,27 +9,14 @@ The last bits of a mean differ between processors, which add in different orders
 threshold, sorted or printed is therefore settled to 10 digits first.
 """
 
-from decimal import Decimal
 from functools import cache
 
 import numpy as np
 
+from rlvr_trl.testbed.intervals import settle
+
 
 RESAMPLES = 4000
-DIGITS = 10  # after the point. Processors differ by a few 1e-11 at most: in means of completions, up to 1e5
-
-
-def settled(value: float) -> float:
-    """The value to 10 digits after the point, the same on every processor; 0 has no sign."""
-    return round(float(value), DIGITS) + 0.0
-
-
-def shown(value: float, form: str) -> str:
-    """
-    The settled value as text, in a form such as `"+.3f"`. Its decimal digits are rounded, ties to even: 0.7875 is
-    0.788 and 0.7865 is 0.786, whatever the nearest binary number is.
-    """
-    return format(Decimal(repr(settled(value))), form)
 
 
 @cache
@@ -73,4 +60,4 @@ def mean_and_interval(values: np.ndarray, runs: tuple[tuple[int, int], ...]) -> 
     by_maze = run_weights(runs) @ values  # (resamples, mazes)
     means = (by_maze * maze_weights(values.shape[1])).sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return settled(weight @ values.mean(axis=1)), settled(low), settled(high)
+    return settle(weight @ values.mean(axis=1)), settle(low), settle(high)

@@ -22,14 +22,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer
 from trl import ModelConfig
 
 from rlvr_trl import RLVRConfig
-from rlvr_trl.data import filter_by_length, load_enigmata, load_reasoning_gym
+from rlvr_trl.data import load_enigmata, load_reasoning_gym
 from rlvr_trl.registry import name_and_fields
 from rlvr_trl.script_parser import ScriptParser
-from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training
+from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training, without_long_prompts
 
 
 @dataclass
@@ -107,9 +106,7 @@ def make_parser():
 
 def main(script_args, training_args, model_args):
     problems, held_out = load_problems(script_args, training_args.seed)
-    if script_args.max_prompt_length is not None:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-        problems = filter_by_length(problems, tokenizer, script_args.max_prompt_length)
+    problems = without_long_prompts(problems, script_args.max_prompt_length, model_args)
     trainer = make_trainer(script_args, training_args, model_args, problems, held_out)
     run_training(trainer)
     return trainer

@@ -138,10 +138,15 @@ def load_training_set(script_args: SourceScriptArguments, model_args: ModelConfi
         dataset = load_source(name, script_args.dataset_path, split, **options)
     else:
         dataset = load_own(name, split or "train", config=script_args.dataset_config, **options)
-    if script_args.max_prompt_length is None:
+    return without_long_prompts(dataset, script_args.max_prompt_length, model_args)
+
+
+def without_long_prompts(dataset: Dataset, max_prompt_length: int | None, model_args: ModelConfig) -> Dataset:
+    """The rows whose prompt has at most so many tokens of the model's tokenizer; all of them without a limit."""
+    if max_prompt_length is None:
         return dataset
     tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    return filter_by_length(dataset, tokenizer, script_args.max_prompt_length)
+    return filter_by_length(dataset, tokenizer, max_prompt_length)
 
 
 def load_eval_set(script_args: SourceScriptArguments) -> Dataset | None:

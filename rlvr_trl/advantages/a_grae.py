@@ -25,9 +25,9 @@ OMEGAS = ("reward", "accuracy")
 
 
 def _where_mixed(factor: Tensor, p: Tensor, zero_uniform: bool) -> Tensor:
-    """`factor` for groups with right and wrong completions, 1 (or 0) for p of 0 or 1, 1 for unknown p. `(P,)`."""
+    """`factor` for groups with right and wrong completions, 1 (or 0) for p of 0 or 1, 1 where unknown. `(P,)`."""
     uniform = (p == 0) | (p == 1)
-    return factor.masked_fill(uniform, 0.0 if zero_uniform else 1.0).masked_fill_(p.isnan(), 1.0)
+    return factor.masked_fill(uniform, 0.0 if zero_uniform else 1.0).nan_to_num(nan=1.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,6 @@ class AGRAE(NestedEstimator):
         if self.difficulty_shift:
             hard = 1 - p.sqrt() if self.released_code else (1 - p).sqrt()
             factor = _where_mixed(omega / 2 / p.sqrt() + (1 - omega) / 2 / hard, p, self.zero_uniform)
-            factor = factor.nan_to_num(nan=1.0)
         attenuation = (omega / self.alpha).clamp(max=1.0).nan_to_num(nan=1.0) if self.suppression else 1.0
         positive = factor * attenuation
         return torch.where(

@@ -16,7 +16,7 @@ from statistics import median
 
 from ..registry import did_you_mean
 from .bench_report import Report, counted_cells, shown_time, write_report
-from .cell_runner import Store, read_cells, run_cells
+from .cell_runner import Store, read_folder, run_cells
 from .cells import BASE, FULL_SIZE, Cell, Size, digest, problems_of
 from .comparison_methods import BASES, MAIN, METHODS, RATES
 from .methods import PROMPTS_PER_STEP
@@ -55,8 +55,9 @@ class Published:
 
     def __init__(self, folder: Path):
         self.weights = folder / "bases"
-        found = {cell: saved for path in sorted(folder.glob("*.jsonl")) for cell, saved in read_cells(path).items()}
-        self.cells = {cell: saved for cell, saved in found.items() if cell.base in BASES and "error" not in saved}
+        self.cells = {
+            cell: saved for cell, saved in read_folder(folder).items() if cell.base in BASES and "error" not in saved
+        }
         kept = {
             task: [base for base in BASES if (self.weights / f"{task}-{base}.safetensors").exists()] for task in TASKS
         }

@@ -111,7 +111,7 @@ class Report:
             if found:
                 estimates = [self.difference(label, other, metric, task) for metric in self.metrics]
                 where = f" ({' and '.join(found)} alone)" if found != tasks else ""
-                cells = [with_interval(one) for one in estimates if one is not None]
+                cells = [one.text() for one in estimates if one is not None]
                 rows.append([self.name(other) + where, str(self.pairs(label, other, task)), *cells])
         place = ("mean of " if len(tasks) > 1 else "") + " and ".join(tasks)
         title = f"{label} minus other methods, at equal rates and rollouts: {place}"
@@ -232,11 +232,6 @@ def _other_versions(there: dict, here: dict) -> str:
     before, now = ({**saved.get("versions", {}), "device": saved.get("device")} for saved in (there, here))
     other = [f"{name} {before.get(name)} there and {now[name]} here" for name in now if before.get(name) != now[name]]
     return f"Not the same: {', '.join(other)}." if other else "The libraries are the same; the processor may differ."
-
-
-def with_interval(one: Estimate) -> str:
-    low, high = (shown(end, "+.3f") for end in one.interval())
-    return f"{shown(one.mean, '+.3f')} [{low}, {high}]"
 
 
 def counted_cells(cells: Sized) -> str:

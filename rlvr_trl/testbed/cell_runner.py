@@ -63,6 +63,11 @@ def read_cells(path: Path) -> dict[Cell, dict]:
     return cells
 
 
+def read_folder(folder: Path) -> dict[Cell, dict]:
+    """The cells of all files of a folder, which another process may be writing: nothing is changed."""
+    return {cell: saved for path in sorted(folder.glob("*.jsonl")) for cell, saved in read_cells(path).items()}
+
+
 def _check_cell(cell: Cell, saved: dict) -> None:
     """Raises unless a cell has an error, or the numbers that it is compared by."""
     types = [type(value) for value in astuple(cell)]
@@ -95,12 +100,11 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.cells: dict[Cell, dict] = {}
         for path in sorted(folder.glob("*.jsonl")):
             whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
             if rest:
                 _write(path, whole + end)
-            self.cells |= read_cells(path)
+        self.cells = read_folder(folder)
 
     def add(self, cell: Cell, saved: dict) -> None:
         """Adds a cell; one that is there already, as one that had failed, is replaced."""

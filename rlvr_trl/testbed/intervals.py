@@ -84,6 +84,11 @@ class Estimate:
         half = t_quantile(confidence, self.df) * math.sqrt(self.variance)
         return settle(self.mean - half), settle(self.mean + half)
 
+    def text(self, form: str = "+.3f") -> str:
+        """The mean and its interval: `+0.012 [-0.003, +0.027]`."""
+        low, high = self.interval()
+        return f"{shown(self.mean, form)} [{shown(low, form)}, {shown(high, form)}]"
+
     def p_value(self, null: float = 0.0) -> float:
         """Of the two-sided test that the true mean is `null`."""
         distance = settle(self.mean - null)

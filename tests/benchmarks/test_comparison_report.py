@@ -137,7 +137,7 @@ def test_the_pages_say_what_the_cells_hold(tmp_path):
 
 
 def test_one_base_model_gives_equal_rates_and_no_verdict(tmp_path):
-    comparison = report.Comparison(made_up(tmp_path, bases=(0,), tasks=("sums",)))
+    comparison = report.Comparison(made_up(tmp_path, bases=(0,), tasks=("sums",)).cells)
     found = comparison.judgements[claims.CLAIMS[0]]
     assert {task: one.verdict for task, one in found.items()} == {"sums": claims.MISSING}
     assert set(found["sums"].equal) == set(RATES) and found["sums"].p_value is None
@@ -147,7 +147,7 @@ def test_one_base_model_gives_equal_rates_and_no_verdict(tmp_path):
 
 def test_the_best_on_all_tasks_comes_first(tmp_path):
     names = [name for name in report.ON_EVERY_TASK if name != "dr_grpo"]
-    ranked = report.ranking(report.Comparison(made_up(tmp_path, methods=names)))
+    ranked = report.ranking(report.Comparison(made_up(tmp_path, methods=names).cells))
     means = [one.mean for _, one in ranked]
     assert means == sorted(means, reverse=True) and len(ranked) == len(names)  # not the one that was not run
     assert ranked[0][0] == "pass_at_8:equal"  # about .65 on the whole curve, and those that solve one half below .5

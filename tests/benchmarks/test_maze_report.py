@@ -11,12 +11,14 @@ import maze_results
 import maze_statistics as statistics
 import numpy as np
 import pytest
+from comparison_report import END
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from maze_files import write_cell
 from maze_plan import RESULTS, Cell, read
 
 from rlvr_trl.line_styles import line_styles
+from rlvr_trl.testbed.intervals import shown
 
 
 pytestmark = pytest.mark.slow
@@ -56,9 +58,9 @@ def test_interval_covers():
 def test_the_last_bits_change_nothing():
     for value, text in ((63 / 80, "0.788"), (0.7865, "0.786"), (0.0625, "0.062"), (1.0005, "1.000")):
         around = (value, np.nextafter(value, 0), np.nextafter(value, 2), value - 1e-15, value + 1e-15)
-        assert {statistics.shown(one, ".3f") for one in around} == {text}
-    assert {statistics.shown(value, "+.3f") for value in (0.0, -0.0, 1e-17, -1e-17)} == {"+0.000"}
-    assert statistics.shown(51200.5 + 2e-11, ",.0f") == "51,200"
+        assert {shown(one, ".3f") for one in around} == {text}
+    assert {shown(value, "+.3f") for value in (0.0, -0.0, 1e-17, -1e-17)} == {"+0.000"}
+    assert shown(51200.5 + 2e-11, ",.0f") == "51,200"
     for noise in (1e-16, -1e-16):
         _, low, high = statistics.mean_and_interval(np.full((2, 3), noise), ((0, 0), (1, 0)))
         assert claims.verdict(low, high, "higher") == "not reproduced"
@@ -145,7 +147,7 @@ def test_the_best_are_chosen_on_one_half_of_the_mazes_and_measured_on_the_other(
     # Three base models with two seeds: the mean over the mazes with an odd number
     runs = [(base, seed) for base in range(3) for seed in range(2)]
     counts = [read(Cell("4x4", "dapo", *run).path(made_up))["test"]["num_correct"][1::2] for run in runs]
-    assert best[0][1] == statistics.shown(np.mean(counts) / 64, ".3f")
+    assert best[0][1] == shown(np.mean(counts) / 64, ".3f")
 
 
 def test_differences_to_dapo_and_the_base_model(made_up):
@@ -161,7 +163,7 @@ def test_differences_to_dapo_and_the_base_model(made_up):
     assert [line[0] for line in lines] == ["Pass@8", "DAPO", "base model"]
     for line, row in zip(lines, ("pass_at_8", "dapo", "base"), strict=True):
         for column, metric, other in ((1, "pass@1", "dapo"), (2, "pass@32", "dapo"), (4, "pass@32", "base")):
-            mean, low, high = (statistics.shown(value, "+.3f") for value in results.difference(row, other, metric)[:3])
+            mean, low, high = (shown(value, "+.3f") for value in results.difference(row, other, metric)[:3])
             assert line[column] == ("" if row == other else f"{mean} [{low}, {high}]")
 
 
@@ -255,7 +257,7 @@ def test_pages_of_the_methods_get_their_tables(made_up, tmp_path):
     (root / "docs/methods").mkdir(parents=True)
     pages = [root / "docs/methods" / f"{name}.md" for name in ("README", *report.METHOD_PAGES)]
     for page in pages:
-        page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nThe rest\n")
+        page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{END}\n\nThe rest\n")
     report.fill_in_tables(root, results)
     texts = {page.stem: page.read_text() for page in pages}
     for text in texts.values():
