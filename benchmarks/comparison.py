@@ -5,8 +5,8 @@ python benchmarks/comparison.py --jobs 2                          # everything; 
 python benchmarks/comparison.py --tasks sums --only dapo dars_hw  # a part
 python benchmarks/comparison.py --check 3                         # reruns three finished cells: are they the same?
 
-Finished cells are skipped, and so are failed ones unless --retry is given. Where the lowest rate is the best for a
-method, a still lower one follows at the next start.
+Finished cells are skipped, and so are failed ones unless --retry is given. Where the lowest or the highest rate is the
+best for a method, one beyond it follows at the next start.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
 from rlvr_trl.testbed.cells import BASE, STRONG, Cell
-from rlvr_trl.testbed.comparison_methods import BASES, LOWER, MAIN, METHODS, ON_EVERY_TASK, RATES
+from rlvr_trl.testbed.comparison_methods import BASES, BEYOND, MAIN, METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import settle
 from rlvr_trl.testbed.outcomes import CURVE, Outcomes, Row
 
@@ -44,10 +44,10 @@ def plan(tasks: list[str], only: list[str] | None = None) -> list[Cell]:
     return list(cells)
 
 
-def below_the_edge(cells: list[Cell], store: Store) -> list[Cell]:
+def beyond_the_edge(cells: list[Cell], store: Store) -> list[Cell]:
     """
-    Cells at a still lower rate: of every method of a task whose lowest rate is the best, by the whole curve on the
-    validation problems, once all of its cells are there. The rule is the same for all.
+    Cells at a still lower or higher rate: of every method of a task whose lowest or highest rate is the best, by the
+    whole curve on the validation problems, once all of its cells are there. The rule is the same for all.
     """
     found = []
     for task, name in dict.fromkeys((cell.task, cell.method) for cell in cells if cell.base in BASES):
@@ -55,9 +55,10 @@ def below_the_edge(cells: list[Cell], store: Store) -> list[Cell]:
         rows = [Row(name, rate) for rate in RATES]
         if name == BASE or any(outcomes.common_bases(row) != list(BASES) for row in rows):
             continue
-        curves = [settle(outcomes.values(row, CURVE, BASES, "validation").mean()) for row in rows]
-        if curves[0] > max(curves[1:]):
-            found += [Cell(task, name, LOWER, base) for base in BASES]
+        curves = {row.rate: settle(outcomes.values(row, CURVE, BASES, "validation").mean()) for row in rows}
+        best = [rate for rate, curve in curves.items() if curve == max(curves.values())]
+        if len(best) == 1 and best[0] in BEYOND:
+            found += [Cell(task, name, BEYOND[best[0]], base) for base in BASES]
     return found
 
 
@@ -90,7 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     store = Store(args.results)
     cells = plan(args.tasks, args.only)
-    cells += below_the_edge(cells, store)
+    cells += beyond_the_edge(cells, store)
     bases = args.results / "bases"
     if args.check is not None:
         raise SystemExit(0 if check(cells, store, bases, args.work, args.check, args.jobs) else 1)
@@ -98,8 +99,8 @@ def main() -> None:
         *(cells, METHODS, store, bases, args.work), jobs=args.jobs, minutes=args.minutes, retry=args.retry
     )
     print(f"{len(cells) - left} of {len(cells)} cells are done.")
-    if more := len(below_the_edge(cells, store)) - sum(cell.rate == LOWER for cell in cells):
-        print(f"{more} more follow at {LOWER:g}, where {RATES[0]:g} is the best: start this again.")
+    if more := len(set(beyond_the_edge(cells, store)) - set(cells)):
+        print(f"{more} more follow where the lowest or the highest rate is the best: start this again.")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlvr_trl.testbed.cells import BASE
-from rlvr_trl.testbed.comparison_methods import LOWER, RATES
+from rlvr_trl.testbed.comparison_methods import EVERY_RATE
 from rlvr_trl.testbed.intervals import Estimate, average, settle
 from rlvr_trl.testbed.outcomes import CHOSEN, Outcomes, Row
 
@@ -78,7 +78,7 @@ class Judgement:
 
 def differences(outcomes: Outcomes, claim: Claim) -> dict[float | None, Estimate]:
     """At the chosen rates (`None`) and at each equal rate, where both rows have runs."""
-    found = {rate: outcomes.difference(*claim.rows(rate), claim.metric) for rate in (CHOSEN, LOWER, *RATES)}
+    found = {rate: outcomes.difference(*claim.rows(rate), claim.metric) for rate in (CHOSEN, *EVERY_RATE)}
     return {rate: one for rate, one in found.items() if one is not None}
 
 

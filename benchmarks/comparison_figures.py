@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rlvr_trl.line_styles import line_styles
-from rlvr_trl.testbed.comparison_methods import LOWER, METHODS, RATES
+from rlvr_trl.testbed.comparison_methods import EVERY_RATE, METHODS
 from rlvr_trl.testbed.outcomes import BASE_ROW, KS, Outcomes, Row
 
 
@@ -62,10 +62,9 @@ def draw_rates(tasks: Mapping[str, Outcomes], path: Path) -> str:
     """pass@32 minus the base model against the learning rate. Returns what the figure shows."""
 
     def draw(axes, outcomes: Outcomes, name: str) -> None:
-        axes.set_xticks(RATES, list(map(rate_text, RATES)))
-        draw_line(
-            axes, {rate: outcomes.difference(Row(name, rate, True), BASE_ROW, WIDE) for rate in (LOWER, *RATES)}, name
-        )
+        axes.set_xticks(EVERY_RATE, list(map(rate_text, EVERY_RATE)))
+        rows = {rate: Row(name, rate, True) for rate in EVERY_RATE}
+        draw_line(axes, {rate: outcomes.difference(row, BASE_ROW, WIDE) for rate, row in rows.items()}, name)
 
     panels(tasks, path, draw, "learning rate", f"{WIDE} minus base model")
     return f"{WIDE} minus base model against the learning rate on four tasks, five methods at equal rollouts"

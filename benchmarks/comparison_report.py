@@ -28,14 +28,13 @@ from comparison_figures import HEADLINE, WIDE, draw_gains, draw_rates, rate_text
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import read_folder
 from rlvr_trl.testbed.cells import BASE, FULL_SIZE, Cell
-from rlvr_trl.testbed.comparison_methods import LOWER, METHODS, ON_EVERY_TASK, RATES
+from rlvr_trl.testbed.comparison_methods import BEYOND, EVERY_RATE, METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import Estimate, average, false_discovery, shown
 from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
 
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- from benchmarks/comparison_report.py -->", "<!-- end -->"
-EVERY_RATE = (LOWER, *RATES)
 # The rows on the pages of docs/methods; all at equal rollouts
 METHOD_PAGES = {
     "grpo": "grpo dr_grpo dapo dapo_one_update entropy depth_naive breadth_naive",
@@ -326,7 +325,8 @@ def introduction(comparison: Comparison) -> str:
         f"tasks](testbed.md), {len(RATES)} learning rates, {len(BASES)} base models of 160,000 parameters each. "
         f"{size.batches} batches of 16 prompts × 16 completions in four updates, {size.test_problems} test problems × "
         f"{size.samples} samples, temperature 1. The rate stays constant after 20 updates; where the "
-        f"lowest is the best of a method, {rate_text(LOWER)} is tried too. A method's rate is chosen for each base "
+        f"lowest or the highest is the best of a method, {rate_text(BEYOND[RATES[0]])} or "
+        f"{rate_text(BEYOND[RATES[-1]])} is tried too. A method's rate is chosen for each base "
         f"model by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
         f"*other* base models. Intervals are 95 %, over problems and base models together, with Student's t for so "
         f"few base models. {counted(len(saved), 'cell')} took {hours} hours of one core each ({' | '.join(text)})."

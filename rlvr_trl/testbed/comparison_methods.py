@@ -19,7 +19,9 @@ from .methods import Method
 
 
 RATES = (5e-5, 1e-4, 2e-4)
-LOWER = 2.5e-5  # where the lowest of them is the best, so that no method is held back by the edge of the rates
+# Where the lowest or the highest of them is the best, so that no method is held back by the edge of the rates
+BEYOND = {RATES[0]: 2.5e-5, RATES[-1]: 4e-4}
+EVERY_RATE = tuple(sorted((*RATES, *BEYOND.values())))
 BASES = (0, 1, 2)
 RECIPE = {
     "lr_scheduler_type": "constant_with_warmup",

@@ -4,13 +4,13 @@ from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
-from comparison import ON_STRONG, below_the_edge, plan
+from comparison import ON_STRONG, beyond_the_edge, plan
 from safetensors.torch import save_file
 
 from rlvr_trl.testbed import TASKS, build_model
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, STRONG, Cell, Size, run_cell
-from rlvr_trl.testbed.comparison_methods import BASES, LOWER, METHODS, ON_EVERY_TASK, RATES
+from rlvr_trl.testbed.comparison_methods import BASES, BEYOND, METHODS, ON_EVERY_TASK, RATES
 
 
 TINY = Size(batches=1, test_problems=2, samples=2, validation_problems=2, validation_samples=2, warmup_problems=10)
@@ -52,14 +52,17 @@ def test_the_plan():
         assert cell.method == BASE or Cell(cell.task, BASE, 0.0, cell.base) in cells[:place]
 
 
-def test_a_lower_rate_follows_where_the_lowest_is_the_best(tmp_path):
+def test_another_rate_follows_where_the_last_is_the_best(tmp_path):
     """The same rule for every method, on validation problems, once all base models are there."""
     store = Store(tmp_path)
-    right = {"grpo": (6, 5, 4), "nsr": (5, 6, 4), "psr": (5, 5, 4), "dapo": (6, 5, 4)}
+    right = {"grpo": (6, 5, 4), "nsr": (5, 6, 4), "psr": (5, 5, 4), "dapo": (6, 5, 4), "pass_at_8": (4, 5, 6)}
     for name, counts in right.items():
         for (rate, count), base in product(zip(RATES, counts, strict=True), BASES):
             cell = Cell("sums", name, rate, base)
             tested = {"problems": "v", "num_samples": 8, "num_correct": [count, count]}
             if (name, rate, base) != ("dapo", RATES[-1], BASES[-1]):  # one cell of it is not there yet
                 store.add(cell, {"cell": asdict(cell), "validation": tested, "test": tested | {"num_correct": [1, 8]}})
-    assert below_the_edge(plan(["sums"]), store) == [Cell("sums", "grpo", LOWER, base) for base in BASES]
+    lower, higher = BEYOND[RATES[0]], BEYOND[RATES[-1]]
+    expected = [Cell("sums", "grpo", lower, base) for base in BASES]
+    expected += [Cell("sums", "pass_at_8", higher, base) for base in BASES]
+    assert set(beyond_the_edge(plan(["sums"]), store)) == set(expected)
