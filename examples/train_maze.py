@@ -4,8 +4,10 @@ Trains a model on the mazes of Pass@k Training (arXiv 2508.10751): text mazes, a
     accelerate launch --num_processes 8 examples/train_maze.py \
         --config examples/recipes/pass_at_k/pass_at_8.yaml --output_dir runs/maze_pass_at_8
 
-Mazes are drawn from a seed: `--mazes_per_size` of each of `--sizes`, with walls around them, none of them in the
-benchmark `maze`. A model that never finds a way has nothing to learn from; `--sft_steps 200` first trains it on
+Mazes are drawn from a seed: `--mazes_per_size` of each of `--sizes`, lattices as in the paper's Fig. 14 with its
+prompt unless `--walls` or `--prompt_style` say otherwise, none of them in the benchmark `maze`. `--published_mazes
+RUC-AIBOX/Passk_Training_Maze`, or a file, takes those that the authors have published instead. A model that never
+finds a way has nothing to learn from; `--sft_steps 200` first trains it on
 shortest paths with TRL's SFTTrainer, and the run starts from the result, in `<output_dir>/warmup`. With
 `--eval_mazes_per_size 20 --eval_every 20`, pass@k on held-out mazes is measured during training.
 
@@ -21,7 +23,7 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from rlvr_trl import RLVRConfig
-from rlvr_trl.data import load_benchmark, make_maze_dataset
+from rlvr_trl.data import load_benchmark, load_mazes, make_maze_dataset
 from rlvr_trl.script_parser import ScriptParser
 from rlvr_trl.scripts import TrainingScriptArguments, make_trainer, run_training
 
@@ -31,8 +33,15 @@ class MazeScriptArguments(TrainingScriptArguments):
     reward_funcs: list[str] = field(default_factory=lambda: ["maze_reward"], metadata={"help": "Reward functions."})
     sizes: list[int] = field(default_factory=lambda: [9, 11, 13, 15], metadata={"help": "Rows of the mazes."})
     mazes_per_size: int = field(default=10_000, metadata={"help": "Mazes to train on, of each size."})
+    published_mazes: str | None = field(
+        default=None, metadata={"help": "An id of the Hub, a file or a folder: its mazes, with their prompts, count."}
+    )
+    walls: str = field(
+        default="lattice", metadata={"help": "'lattice' of pillars as in the paper's figure, or 'independent'."}
+    )
     prompt_style: str = field(
-        default="instruct", metadata={"help": "'instruct' explains the task, 'bare' is the maze alone."}
+        default="paper",
+        metadata={"help": "'paper' is as printed, 'instruct' explains the task too, 'bare' is the maze alone."},
     )
     sft_steps: int = field(default=0, metadata={"help": "Supervised steps on shortest paths before the training."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Learning rate of these steps."})
@@ -40,11 +49,24 @@ class MazeScriptArguments(TrainingScriptArguments):
 
 
 def make_mazes(script_args: MazeScriptArguments, count: int, seed: int, exclude: Dataset) -> Dataset:
-    """`count` mazes of each size, like those of the benchmark: with a border, and E anywhere."""
-    settings = {"border": True, "max_path_length": None, "prompt_style": script_args.prompt_style, "seed": seed}
+    """`count` mazes of each size, with a border, and E anywhere."""
+    settings = {"border": True, "max_path_length": None, "walls": script_args.walls, "seed": seed}
+    settings["prompt_style"] = script_args.prompt_style
     return concatenate_datasets(
         [make_maze_dataset(count, size, exclude=exclude, **settings) for size in script_args.sizes]
     ).shuffle(seed)
+
+
+def published_mazes(script_args: MazeScriptArguments) -> Dataset:
+    """All of a published training set, whatever `sizes` and `mazes_per_size` are."""
+    changed = [
+        name
+        for name in ("sizes", "mazes_per_size", "walls", "prompt_style")
+        if getattr(script_args, name) != getattr(MazeScriptArguments(), name)
+    ]
+    if changed:
+        raise ValueError(f"`{changed[0]}` is for drawn mazes and has no effect on `published_mazes`. Set one of them.")
+    return load_mazes(script_args.published_mazes)
 
 
 def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_args: ModelConfig, mazes: Dataset):
@@ -52,7 +74,7 @@ def warm_up(script_args: MazeScriptArguments, training_args: RLVRConfig, model_a
     folder = str(Path(training_args.output_dir, "warmup"))
     if training_args.resume_from_checkpoint is None or not Path(folder, "config.json").exists():
         paths = [f"<answer>{path}</answer>" for path in mazes["shortest_path"]]
-        if script_args.prompt_style == "instruct":
+        if not isinstance(mazes[0]["prompt"], str):
             paths = [[{"role": "assistant", "content": path}] for path in paths]
         args = SFTConfig(
             folder,
@@ -82,11 +104,15 @@ def make_parser():
 
 
 def main(script_args, training_args, model_args):
-    held_out, eval_mazes = load_benchmark("maze"), None
+    held_out, eval_mazes = load_benchmark("maze").select_columns("maze"), None
+    mazes = published_mazes(script_args) if script_args.published_mazes else None
+    if mazes is not None:
+        held_out = concatenate_datasets([held_out, mazes.select_columns("maze")])
     if script_args.eval_mazes_per_size > 0:
         eval_mazes = make_mazes(script_args, script_args.eval_mazes_per_size, training_args.seed + 1, held_out)
-        held_out = concatenate_datasets([held_out.select_columns("maze"), eval_mazes.select_columns("maze")])
-    mazes = make_mazes(script_args, script_args.mazes_per_size, training_args.seed, held_out)
+        held_out = concatenate_datasets([held_out, eval_mazes.select_columns("maze")])
+    if mazes is None:
+        mazes = make_mazes(script_args, script_args.mazes_per_size, training_args.seed, held_out)
     if script_args.sft_steps > 0:
         warm_up(script_args, training_args, model_args, mazes)
     trainer = make_trainer(script_args, training_args, model_args, mazes, eval_mazes)

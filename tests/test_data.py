@@ -10,7 +10,16 @@ from published import CHOICES, PROBLEMS, PUBLISHED, two, user, without_prompt, w
 
 import rlvr_trl.data
 from rlvr_trl import rewards
-from rlvr_trl.data import BENCHMARKS, PROMPT_TEMPLATES, SOURCES, load_benchmark, load_math, load_source
+from rlvr_trl.data import (
+    BENCHMARKS,
+    PROMPT_TEMPLATES,
+    SOURCES,
+    load_benchmark,
+    load_math,
+    load_mazes,
+    load_source,
+    make_maze_dataset,
+)
 from rlvr_trl.data.sources import MATH_CONFIGS
 from rlvr_trl.rewards import math_reward, maze_reward
 
@@ -186,13 +195,34 @@ def test_benchmark_keeps_equal_rows(tmp_path):
 
 def test_benchmark_of_mazes():
     dataset = load_benchmark("maze")
-    assert dataset["size"][:] == [size for size in range(7, 22, 2) for _ in range(100)]
-    assert len(set(dataset["maze"])) == 800 and load_benchmark("maze", seed=1)["maze"][:] == dataset["maze"][:]
+    assert dataset["size"][:] == [7] * 75 + [size for size in range(9, 22, 2) for _ in range(100)]
+    assert len(set(dataset["maze"])) == 775 and load_benchmark("maze", seed=1)["maze"][:] == dataset["maze"][:]
     assert all(set(maze[: maze.index("\n")]) == {"*"} for maze in dataset["maze"])
     answers = [f"<answer>{path}</answer>" for path in dataset["shortest_path"]]
-    assert maze_reward(answers, maze=dataset["maze"][:]) == [1.0] * 800
-    with pytest.raises(ValueError, match="maze is generated"):
-        load_benchmark("maze", "mazes.jsonl")
+    assert maze_reward(answers, maze=dataset["maze"][:]) == [1.0] * 775
+    assert all("You need to solve the following maze." in prompt[0]["content"] for prompt in dataset["prompt"])
+    with pytest.raises(ValueError, match="maze has prompts of its own: template must be None, got plain"):
+        load_benchmark("maze", template="plain")
+
+
+@pytest.mark.parametrize("in_prompt", [False, True])
+def test_published_mazes(in_prompt, tmp_path):
+    """In verl's columns; where the reference is not the maze, the prompt has it."""
+    drawn = make_maze_dataset(4, size=[7, 9], walls="lattice", border=True, max_path_length=None, prompt_style="paper")
+    references = drawn["shortest_path"] if in_prompt else [f"{maze}\n" for maze in drawn["maze"]]
+    rows = [
+        {"data_source": "maze", "prompt": prompt, "reward_model": {"style": "rule", "ground_truth": reference}}
+        for prompt, reference in zip(drawn["prompt"], references, strict=True)
+    ]
+    rows.append(rows[0])
+    path = write(tmp_path, rows, "mazes.parquet")
+    assert load_mazes(path)[:] == drawn[:]
+    assert load_benchmark("maze", path)["maze"][:] == [*drawn["maze"], drawn["maze"][0]]
+    broken = {"prompt": rows[0]["prompt"], "reward_model": {"style": "rule", "ground_truth": "S*\n*E"}}
+    with pytest.raises(ValueError, match="Row 1 of .* is not as expected: its maze has no path from S to E"):
+        load_mazes(write(tmp_path, [rows[0], broken], "broken.parquet"))
+    with pytest.raises(ValueError, match="needs the column reward_model"):
+        load_mazes(write(tmp_path, [{"prompt": row["prompt"]} for row in rows], "no_reference.parquet"))
 
 
 def test_tables_agree_and_are_documented():

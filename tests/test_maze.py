@@ -8,7 +8,7 @@ import pytest
 
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.mazes import format_maze, is_solution, parse_maze, shortest_path, shortest_paths, step
-from rlvr_trl.rewards import maze_reward
+from rlvr_trl.rewards import lenient_maze_reward, maze_reward
 from rlvr_trl.rewards.maze import completion_text, extract_moves, extract_tagged_answer
 
 
@@ -138,9 +138,63 @@ def test_all_mazes_of_a_small_kind_are_found_and_not_one_more():
         make_maze_dataset(9, **settings)
 
 
+def regions(grid: list[str], symbols: str) -> int:
+    """Number of connected parts of the cells with these symbols."""
+    left = {(i, j) for i, row in enumerate(grid) for j, symbol in enumerate(row) if symbol in symbols}
+    count = 0
+    while left:
+        count, border = count + 1, [left.pop()]
+        while border:
+            i, j = border.pop()
+            near = {(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)} & left
+            left -= near
+            border += near
+    return count
+
+
+@pytest.mark.parametrize("wall_probability", [None, 0, 0.6, 1])
+def test_lattice(wall_probability):
+    """Rooms, pillars and a border where Fig. 14 has them; whatever walls there are, all rooms can be reached."""
+    settings = {"walls": "lattice", "border": True, "max_path_length": None, "wall_probability": wall_probability}
+    mazes = make_maze_dataset(200, size=[9, 13, 15], prompt_style="paper", seed=4, **settings)
+    share = []
+    for row in mazes:
+        grid, start, end = parse_maze(row["maze"])
+        cells = np.array([list(line) for line in grid])
+        assert (cells[::2, ::2] == "*").all() and not (cells[1::2, 1::2] == "*").any()
+        assert "*" * len(grid) == grid[0] == grid[-1] and (cells[:, [0, -1]] == "*").all()
+        assert start[0] % 2 == start[1] % 2 == end[0] % 2 == end[1] % 2 == 1 and row["path_length"] % 2 == 0
+        assert regions(grid, ".SE") == 1
+        rooms = len(grid) // 2  # in a row
+        walls, places = (cells[1:-1, 1:-1] == "*").sum() - (rooms - 1) ** 2, 2 * rooms * (rooms - 1)
+        share.append(walls / places)
+        assert wall_probability != 0 or walls == 0
+        # With all walls a maze is a tree: as many passages as rooms but one
+        assert wall_probability != 1 or places - walls == rooms**2 - 1
+        assert f"## Maze\n{row['maze']}\n```" in row["prompt"][0]["content"]
+    if wall_probability is None:
+        assert 0.15 < np.mean(share) < 0.2  # .2 without those that would close a ring
+
+
+def test_path_lengths_of_a_lattice_are_uniform_and_even():
+    settings = {"walls": "lattice", "border": True, "min_path_length": 3, "max_path_length": 9}
+    counts = np.bincount(make_maze_dataset(900, size=9, seed=1, **settings)["path_length"])
+    assert counts[[4, 6, 8]].sum() == 900 and counts[[4, 6, 8]].min() > 240  # 300 expected, standard deviation 14
+    with pytest.raises(ValueError, match="path lengths are even with walls='lattice'.*both 5"):
+        make_maze_dataset(1, size=9, walls="lattice", border=True, min_path_length=5, max_path_length=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"walls": "hedges"}, r"walls='hedges' is unknown; use one of \('independent', 'lattice'\)"),
+        ({"walls": "lattice", "size": 9}, "walls='lattice' has a border: border must be True, found False"),
+        (
+            {"walls": "lattice", "border": True, "size": [9, 8]},
+            r"odd and at least 5 with walls='lattice', found \[9, ",
+        ),
+        ({"walls": "lattice", "border": True, "size": 5, "max_path_length": 8}, "must be at most 6 with size=5"),
+        ({"walls": "lattice", "border": True, "size": 5, "wall_probability": 1.1}, r"must be in \[0, 1\], found 1.1"),
         ({"num_mazes": 0}, "num_mazes must be at least 1, found 0"),
         ({"size": 1}, r"size must be at least 2 with border=False, found \[1\]"),
         ({"size": []}, "size must be at least 2"),
@@ -200,6 +254,43 @@ def test_exclude_needs_a_maze_column(mazes):
 def test_reward_by_hand(text, reward):
     assert maze_reward(completions=[text], maze=[MAZE]) == [reward]
     assert maze_reward(completions=[[{"role": "assistant", "content": text}]], maze=[MAZE]) == [reward]
+
+
+@pytest.mark.parametrize(
+    ("text", "moves"),
+    [
+        ("<answer>RDRD</answer>", "RDRD"),
+        ("<answer> r -> D -> r -> d </answer>", "RDRD"),
+        ("<answer>**RDRD**</answer>", "RDRD"),
+        (r"<answer>\boxed{RDRD}</answer> U", "RDRD"),
+        (r"Walls at U and D. \boxed{\text{RD}RD}U", "RDRD"),  # of the command, t, e, x and t are no moves
+        (r"The path is $\boxed RDRD$ D", "RDRD"),
+        ("RDRD", "RDRD"),
+        ("<answer>U</answer> <answer>RDRD</answer> L", "RDRD"),
+        ("<answer>RDRD", "RDRD"),  # of the tag, r is a move: without its end it is text
+        ("<think>RDRD</think>", "RDRD"),
+        ("Right, Down", "RD"),  # as a letter is a move wherever it stands
+        ("", ""),
+        (r"\boxed", ""),
+        (r"\boxed{RDRD", "RDRD"),
+        (r"\boxed{U} \boxed{RDRD}", "RDRD"),
+    ],
+)
+def test_lenient_reward_by_hand(text, moves):
+    """Against the moves that a reader of the published verifier's rules writes down."""
+    if text == "<answer>RDRD":
+        moves = "R" + moves
+    assert lenient_maze_reward([text], maze=[MAZE]) == [float(is_solution(MAZE, moves))]
+    logged = {}
+    lenient_maze_reward([text], maze=[MAZE], log_extra=logged.__setitem__)
+    assert logged["extracted_answer"] == [moves or None]
+
+
+def test_what_is_read_strictly_is_read_leniently(mazes):
+    completions = [f"I go.\n<answer>{', '.join(path)}</answer>" for path in mazes["shortest_path"]]
+    wrong_mazes = [*mazes["maze"][1:], mazes["maze"][0]]
+    for grids in (mazes["maze"][:], wrong_mazes):
+        assert lenient_maze_reward(completions, grids) == maze_reward(completions, grids)
 
 
 def test_shortest_paths_are_rewarded(mazes):

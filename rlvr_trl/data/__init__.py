@@ -12,7 +12,7 @@ _HOMES = {
     "benchmarks": ("BENCHMARKS", "load_benchmark"),
     "filters": ("deduplicate", "filter_by_length", "filter_by_pass_rate", "filter_by_verifier"),
     "loaders": ("load_math", "load_own", "load_source"),
-    "maze": ("make_maze_dataset",),
+    "maze": ("load_mazes", "make_maze_dataset"),
     "puzzle_sets": ("load_enigmata", "load_reasoning_gym"),
     "sources": ("SOURCES",),
     "templates": ("PROMPT_TEMPLATES",),
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .benchmarks import BENCHMARKS, load_benchmark
     from .filters import deduplicate, filter_by_length, filter_by_pass_rate, filter_by_verifier
     from .loaders import load_math, load_own, load_source
-    from .maze import make_maze_dataset
+    from .maze import load_mazes, make_maze_dataset
     from .puzzle_sets import load_enigmata, load_reasoning_gym
     from .sources import SOURCES
     from .templates import PROMPT_TEMPLATES
@@ -40,6 +40,7 @@ __all__ = [
     "load_benchmark",
     "load_enigmata",
     "load_math",
+    "load_mazes",
     "load_own",
     "load_reasoning_gym",
     "load_source",

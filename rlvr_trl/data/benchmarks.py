@@ -9,7 +9,7 @@ from datasets import Dataset, concatenate_datasets, get_dataset_split_names
 
 from ..registry import did_you_mean
 from .loaders import load_own, load_source
-from .maze import make_maze_dataset
+from .maze import load_mazes, make_maze_dataset
 from .reading import FORMATS, as_dataset, found_on_hub
 from .templates import Template
 
@@ -17,9 +17,9 @@ from .templates import Template
 # What cannot be the folder of a benchmark: other files and parts of a run, and names that Windows keeps for itself
 _TAKEN = r"overall|results\.json(\.tmp)?|pass_at_k\.(png|svg)|(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
 
-MAZE_SIZES = range(7, 22, 2)
-MAZES_PER_SIZE = 100
+MAZES_OF_SIZE = {7: 75, **dict.fromkeys(range(9, 22, 2), 100)}  # as in Table 4 of arXiv 2508.10751
 MAZE_SEED = 2508_10751  # unlike the small seeds that training sets are made with
+LIKE_THE_PAPER = {"walls": "lattice", "border": True, "max_path_length": None, "prompt_style": "paper"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Benchmark:
     A benchmark.
 
     Args:
-        split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` if it is generated.
+        split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` for mazes.
         reward (`str`): name of its reward function in `rlvr_trl.rewards`.
         draws (`int`): disjoint samples drawn from it; with 0 all of it is used.
         draw_size (`int`): questions in one draw.
@@ -73,7 +73,8 @@ def load_benchmark(
             One of `BENCHMARKS`, with dashes or underscores; or, with `path_or_id`, any other name for a benchmark of
             your own.
         path_or_id (`str` or `Path`, *optional*):
-            A local file or folder, or another id of the Hub, of the same shape; see [`load_source`]. Mazes have none.
+            A local file or folder, or another id of the Hub, of the same shape; see [`load_source`]. For `"maze"` a
+            set as [`load_mazes`] reads it, such as `"RUC-AIBOX/Passk_Training_Maze"`, of which `test` counts.
             A benchmark of your own has the columns of [`load_own`], and its split is `test` or the only one.
         template (`str`, `list` or `callable`, *optional*):
             See [`load_source`] and [`load_own`]. Mazes have none.
@@ -82,8 +83,9 @@ def load_benchmark(
 
     Returns:
         [`~datasets.Dataset`]: the columns of [`load_source`]; for MMLU-Pro also `draw` (0, 1 or 2), with the rows of a
-        draw together; for mazes those of [`make_maze_dataset`], 100 of each odd size from 7 to 21 with a border. Make
-        training mazes with `exclude=load_benchmark("maze")`. For a benchmark of your own those of [`load_own`].
+        draw together; for mazes those of [`make_maze_dataset`], lattices of every odd size from 7 to 21: 75 of 7, 100
+        of each other. Make training mazes with `exclude=load_benchmark("maze")`. For a benchmark of your own those of
+        [`load_own`].
 
     Raises:
         ValueError: the benchmark is unknown and has no path, has several splits and none is `test`, or has fewer rows
@@ -99,11 +101,9 @@ def load_benchmark(
         return load_own(path_or_id, _test_split(path_or_id), template=template, distinct=False)
     benchmark = BENCHMARKS[name]
     if benchmark.split is None:
-        if path_or_id is not None or template is not None:
-            raise ValueError(
-                f"{name} is generated: path_or_id and template must be None, got {path_or_id}, {template}."
-            )
-        return _mazes()
+        if template is not None:
+            raise ValueError(f"{name} has prompts of its own: template must be None, got {template}.")
+        return _mazes() if path_or_id is None else load_mazes(path_or_id, "test", distinct=False)
     dataset = load_source(name, path_or_id, benchmark.split, template=template, distinct=False)
     return _draw(dataset, benchmark, name, seed) if benchmark.draws else dataset
 
@@ -157,8 +157,5 @@ def _draw(dataset: Dataset, benchmark: Benchmark, name: str, seed: int) -> Datas
 def _mazes() -> Dataset:
     # Path lengths are not limited: E is any cell that can be reached.
     return concatenate_datasets(
-        [
-            make_maze_dataset(MAZES_PER_SIZE, size, border=True, max_path_length=None, seed=MAZE_SEED)
-            for size in MAZE_SIZES
-        ]
+        [make_maze_dataset(count, size, **LIKE_THE_PAPER, seed=MAZE_SEED) for size, count in MAZES_OF_SIZE.items()]
     )

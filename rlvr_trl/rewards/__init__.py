@@ -14,7 +14,7 @@ _HOMES = {
     "enigmata": ("EnigmataReward",),
     "gym": ("ReasoningGymReward", "reasoning_gym_reward"),
     "math": ("MathReward", "math_reward"),
-    "maze": ("maze_reward",),
+    "maze": ("lenient_maze_reward", "maze_reward"),
     "puzzle": ("countdown_reward", "sudoku_reward", "sums_reward"),
     "wrappers": ("LengthReward", "NoisyReward", "WeightedReward"),
 }
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .enigmata import EnigmataReward
     from .gym import ReasoningGymReward, reasoning_gym_reward
     from .math import MathReward, math_reward
-    from .maze import maze_reward
+    from .maze import lenient_maze_reward, maze_reward
     from .puzzle import countdown_reward, sudoku_reward, sums_reward
     from .wrappers import LengthReward, NoisyReward, WeightedReward
 else:
@@ -41,6 +41,7 @@ __all__ = [
     "boxed_format_reward",
     "choice_reward",
     "countdown_reward",
+    "lenient_maze_reward",
     "math_reward",
     "maze_reward",
     "reasoning_gym_reward",

@@ -1,4 +1,4 @@
-"""The reward for a maze: 1 for a path from S to E inside the last `<answer>…</answer>`, else 0 (arXiv 2508.10751)."""
+"""The rewards for a maze: 1 for a path from S to E, else 0 (arXiv 2508.10751), read strictly or leniently."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -55,6 +55,59 @@ def maze_reward(
     """
     answers = [extract_moves(completion_text(c), thinking_tags, starts_thinking) for c in completions]
     return score_answers("maze", maze, answers, is_solution, log_extra)
+
+
+def lenient_maze_reward(
+    completions: list[str] | list[list[dict]],
+    maze: list[str],
+    log_extra: Callable[[str, list], None] | None = None,
+    **kwargs,
+) -> list[float]:
+    r"""
+    Reward function that reads the moves as the verifier does that the authors of Pass@k Training (arXiv 2508.10751)
+    published, to compare with their numbers. Train with [`maze_reward`].
+
+    Of what follows the last `<answer>`, or of all if there are no tags, what is in the last box counts, or all if
+    there is none; every U, D, L and R in it is a move, in lower case too, and everything else is passed over. So
+    `U -> R`, `**UR**` and `\boxed{ur}` are read, and words are moves by their letters: `Right` is R, but `Ground` is
+    R, U, D. A thought counts like any other text.
+
+    Args:
+        completions, maze, log_extra, **kwargs:
+            As in [`maze_reward`].
+
+    Returns:
+        `list[float]`: 1.0 or 0.0 per completion.
+
+    Raises:
+        ValueError: If an entry of `maze` is not a maze, or if there is not one for each completion.
+
+    Example:
+    ```python
+    >>> lenient_maze_reward(["<answer>r -> d</answer>", "The path is RD."], maze=["S.\n*E", "S.\n*E"])
+    [1.0, 0.0]
+    ```
+    """
+    answers = [moves_in(completion_text(c)) or None for c in completions]
+    return score_answers("maze", maze, answers, is_solution, log_extra)
+
+
+def moves_in(text: str) -> str:
+    """All letters of moves in the part of a text that [`lenient_maze_reward`] reads."""
+    if "<answer>" in text and "</answer>" in text:
+        text = text.rpartition("<answer>")[2].partition("</answer>")[0]
+    _, box, after = text.rpartition("boxed")
+    if box and not after.startswith("{"):
+        text = after.partition("$")[0]
+    elif box:
+        depth = 0
+        for place, symbol in enumerate(after):
+            depth += (symbol == "{") - (symbol == "}")
+            if depth == 0:
+                after = after[:place]
+                break
+        text = after[1:]
+    return "".join(move for move in text.upper() if move in MOVES)
 
 
 def extract_moves(

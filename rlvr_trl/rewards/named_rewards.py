@@ -19,7 +19,7 @@ from .choice import choice_reward
 from .enigmata import EnigmataReward
 from .gym import ReasoningGymReward
 from .math import math_reward
-from .maze import maze_reward
+from .maze import lenient_maze_reward, maze_reward
 from .puzzle import countdown_reward, sudoku_reward, sums_reward
 from .wrappers import LengthReward, NoisyReward
 
@@ -28,6 +28,7 @@ from .wrappers import LengthReward, NoisyReward
 REWARDS: dict[str, Callable[..., Callable]] = {
     "math_reward": lambda: math_reward,
     "maze_reward": lambda: maze_reward,
+    "lenient_maze_reward": lambda: lenient_maze_reward,
     "sudoku_reward": lambda: sudoku_reward,
     "sums_reward": lambda: sums_reward,
     "countdown_reward": lambda: countdown_reward,
