@@ -35,6 +35,10 @@ class TrainingScriptArguments:
             Completions per held-out prompt, where a script measures pass@k during training.
         eval_every (`int`, *optional*):
             Optimizer steps between two such measurements. By default with every evaluation of `eval_strategy`.
+        eval_temperature (`float`, *optional*):
+            Temperature of these completions. By default that of the training.
+        eval_greedy (`bool`, *optional*, defaults to `False`):
+            Whether greedy accuracy is measured as well, as `eval_greedy_pass@1`.
 
     Raises:
         `ValueError`: A reward function is unknown, or has a wrong field.
@@ -56,6 +60,12 @@ class TrainingScriptArguments:
     eval_every: int | None = field(
         default=None,
         metadata={"help": "Optimizer steps between two measurements of pass@k. By default with each evaluation."},
+    )
+    eval_temperature: float | None = field(
+        default=None, metadata={"help": "Temperature of these completions. By default that of the training."}
+    )
+    eval_greedy: bool = field(
+        default=False, metadata={"help": "Measure greedy accuracy on these prompts as well, as eval_greedy_pass@1."}
     )
 
     def __post_init__(self):
@@ -215,9 +225,14 @@ def make_trainer(
         **kwargs,
     )
     if eval_dataset is not None:
+        every, temperature = script_args.eval_every, script_args.eval_temperature
         trainer.add_callback(
-            PassAtKCallback(trainer, eval_dataset, script_args.eval_num_samples, every=script_args.eval_every)
+            PassAtKCallback(trainer, eval_dataset, script_args.eval_num_samples, every=every, temperature=temperature)
         )
+        if script_args.eval_greedy:
+            trainer.add_callback(
+                PassAtKCallback(trainer, eval_dataset, 1, every=every, temperature=0, prefix="eval_greedy")
+            )
     return trainer
 
 

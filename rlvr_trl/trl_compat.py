@@ -193,12 +193,14 @@ class Attribute(Part):
         kind (`type` or tuple of types): what its value must be an instance of; not for what copies a user's setting.
         keys (`tuple[str, ...]`): keys that it must have.
         only_with (`str`, *optional*): an option of the trainer without which it need not be there.
+        unless (`str`, *optional*): an option of the trainer with which it need not be there.
     """
 
     set_in: str = "__init__"
     kind: type | tuple[type, ...] = object
     keys: tuple[str, ...] = ()
     only_with: str | None = None
+    unless: str | None = None
 
     def problem_in(self, owner: Any) -> str | None:
         methods = [vars(base)[self.set_in] for base in _own_bases(owner, self.library) if self.set_in in vars(base)]
@@ -209,7 +211,8 @@ class Attribute(Part):
 
     def problem_of(self, instance: Any) -> str | None:
         """What is wrong with the attribute of one object, at the end of its constructor."""
-        if self.set_in != "__init__" or self.only_with is not None and not getattr(instance, self.only_with, False):
+        is_off = self.only_with is not None and not getattr(instance, self.only_with, False)
+        if self.set_in != "__init__" or is_off or (self.unless is not None and getattr(instance, self.unless, False)):
             return None
         if not hasattr(instance, self.name):
             return "is not set"
@@ -379,6 +382,21 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     ),
     Attribute(owner=GRPO, name="num_generations", why="is 1 for extra completions", until=STAGES),
     Attribute(owner=GRPO, name="num_generations_eval", why="is 1 to measure pass@k", until=EVALUATION),
+    Attribute(
+        owner=GRPO,
+        name="generation_config",
+        unless="use_vllm",
+        why="has another temperature while pass@k is measured at one",
+        until=EVALUATION,
+    ),
+    Attribute(
+        owner=GRPO,
+        name="generation_kwargs",
+        kind=dict,
+        unless="use_vllm",
+        why="overrides the configuration, so it has that temperature too",
+        until=EVALUATION,
+    ),
     Attribute(owner=GRPO, name="_tokenizer", why="its pad token ends a completion", until=PUBLIC),
     Attribute(owner=GRPO, name="eos_token_ids", kind=(list, tuple), why="end a completion", until=PUBLIC),
     Attribute(owner=GRPO, name="reward_funcs", kind=list, why="each gets a guard that names it", until=REWARD_ERRORS),
@@ -718,6 +736,12 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         set_in="_init_vllm",
         why="the engine in this process, whose progress bar is replaced",
         until=OWN_BAR,
+    ),
+    Attribute(
+        owner="trl.generation.vllm_generation:VLLMGeneration",
+        name="temperature",
+        why="is another one while pass@k is measured at it",
+        until=EVALUATION,
     ),
     Attribute(
         owner="trl.generation.vllm_generation:VLLMGeneration",

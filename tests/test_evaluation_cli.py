@@ -111,6 +111,58 @@ def test_eval_goes_on_and_shows_tables(model, problems, finished, capsys):
         assert word in shown
 
 
+def test_parts_are_reported_apart(model, tmp_path, capsys):
+    """By a column of the file, in its order, or numbers in theirs; pass@k of a part is that of its problems alone."""
+    rows = [json.loads(line) | {"level": "hard" if i % 3 else "easy", "year": 10 - i // 4} for i, line in
+            enumerate(Path(save_problems(tmp_path / "plain.jsonl", 8)).read_text().splitlines())]  # fmt: skip
+    path, run = tmp_path / "own.jsonl", tmp_path / "run"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["eval", model, "--benchmarks", f"own={path}", "--num-samples", "4", "--max-new-tokens", "32"]
+    assert main([*arguments, "--output-dir", str(run), "--by", "level"]) == 0
+    shown = capsys.readouterr().out
+    saved = json.loads((run / "own" / "results.json").read_text())
+    assert list(saved["subsets"]) == ["easy", "hard"] and saved["settings"]["by"] == "level"
+    counts = np.array([problem["num_correct"] for problem in saved["problems"]])
+    for name, chosen in (("easy", [0, 3, 6]), ("hard", [1, 2, 4, 5, 7])):
+        part = saved["subsets"][name]
+        assert part["num_problems"] == len(chosen) and f"level {name}" in shown
+        assert part["pass_at_k"]["4"] == pytest.approx(pass_at_k(4, counts[chosen], 4).mean())
+    assert main([*arguments, "--output-dir", str(run), "--by", "year"]) == 0  # another column is no other run
+    assert list(json.loads((run / "own" / "results.json").read_text())["subsets"]) == ["9", "10"]
+    assert "subsets" not in json.loads((run / "results.json").read_text())["overall"]
+    for by, message in (
+        ("levl", "No benchmark has the column --by levl: own has solution, "),
+        ("prompt", "by='prompt' needs a text or a number for every problem, found [{"),
+    ):
+        assert main([*arguments, "--output-dir", str(tmp_path / "other"), "--by", by]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_several_temperatures_are_one_command(model, problems, tmp_path, capsys):
+    """Each is a run of its own, as if it had been made alone; greedy completions are one a problem."""
+    run, alone = tmp_path / "sweep", tmp_path / "alone"
+    arguments = ["eval", model, "--benchmarks", f"amc23={problems[0]}", "--num-samples", "4", "--max-new-tokens", "32"]
+    assert main([*arguments, "--output-dir", str(run), "--temperature", "0", "0.6", "1.4"]) == 0
+    shown = capsys.readouterr().out
+    assert main([*arguments, "--output-dir", str(alone), "--temperature", "1.4"]) == 0
+    for name in ("samples-0.jsonl", "scores.jsonl"):
+        assert (run / "temperature-1.4/amc23" / name).read_bytes() == (alone / "amc23" / name).read_bytes()
+    counts = {path.name: load_results(path)["amc23"] for path in run.glob("temperature-*")}
+    assert {name: counts[name].ks for name in counts} == {
+        "temperature-0": [1],
+        "temperature-0.6": [1, 2, 4],
+        "temperature-1.4": [1, 2, 4],
+    }
+    table = shown[shown.index("pass@k at each temperature") :]
+    for name, count in counts.items():
+        cells = [f"{value:.3f}" for value in count.pass_at_k.values()]
+        (line,) = [line for line in table.splitlines() if f" {name.removeprefix('temperature-')} " in line]
+        assert all(cell in line for cell in cells)
+    assert (run / "pass_at_k.png").exists()
+    assert main([*arguments, "--output-dir", str(run), "--temperature", "1", "1.0"]) == 2
+    assert "--temperature has a value twice: 1 1." in capsys.readouterr().err
+
+
 def test_score_again(finished, capsys):
     before = json.loads((finished / "results.json").read_text())
     assert main(["score", str(finished)]) == 0

@@ -104,9 +104,10 @@ def test_train_maze_with_a_warm_up(text, tmp_path):
     arguments = ["--model_name_or_path", text[0], "--output_dir", str(tmp_path), *ON_CPU, "--max_steps", "1"]
     arguments += ["--sizes", "5", "--mazes_per_size", "8", "--sft_steps", "2", "--sft_learning_rate", "1e-2"]
     arguments += ["--eval_mazes_per_size", "2", "--eval_every", "1", "--eval_num_samples", "2"]
+    arguments += ["--eval_greedy", "true", "--eval_temperature", "0.8"]
     arguments += ["--num_generations", "4", "--per_device_train_batch_size", "8", "--max_completion_length", "4"]
     output = run(EXAMPLES / "train_maze.py", *arguments, "--advantages", '{"name": "pass_at_k", "k": 2}')
-    assert "eval_pass@2" in output and f"Model saved to {tmp_path}." in output
+    assert "eval_pass@2" in output and "eval_greedy_pass@1" in output and f"Model saved to {tmp_path}." in output
     before, warm, after = weights(Path(text[0])), weights(tmp_path / "warmup"), weights(tmp_path)
     change = max((warm[name] - weight).abs().max() for name, weight in before.items())
     assert change > 1e-3

@@ -114,6 +114,40 @@ def test_samples_are_the_models_own(make_trainer, held_out, tokenizer):
         assert callback.latest.completions.texts[3 * index : 3 * index + 3] == [expected] * 3
 
 
+def test_greedy_accuracy_beside_the_samples(make_trainer, held_out, tokenizer):
+    """At temperature 0 completions are those of greedy `generate`; what is sampled at 1 afterwards is as without."""
+    trainer = make_trainer(learning_rate=0.0, top_k=5)
+    sampled = PassAtKCallback(trainer, held_out, num_samples=3, every=1)
+    sampled._measure()
+    usual = trainer.generation_config, dict(trainer.generation_kwargs)
+    greedy = PassAtKCallback(trainer, held_out, num_samples=1, every=1, temperature=0, prefix="eval_greedy")
+    greedy._measure()
+    expected = []
+    for prompt in held_out["prompt"]:
+        inputs = tokenizer(prompt, return_tensors="pt")
+        output = trainer.model.eval().generate(**inputs, do_sample=False, max_new_tokens=6)
+        expected.append(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert greedy.latest.completions.texts == expected
+    right = np.mean([text[:1] in ("U", "D") for text in expected])
+    assert greedy.history == [entry for entry in trainer.state.log_history if "eval_greedy_pass@1" in entry]
+    assert greedy.history[0]["eval_greedy_pass@1"] == pytest.approx(right)
+    assert greedy.latest.settings["temperature"] == 0 and sampled.latest.settings["temperature"] == 1
+    assert usual == (trainer.generation_config, trainer.generation_kwargs)
+    before = sampled.latest.completions.texts
+    sampled._measure()
+    assert sampled.latest.completions.texts == before and before[::3] != expected
+
+
+def test_samples_at_another_temperature(make_trainer, held_out):
+    """What a trainer at .4 samples at 1.3 is what a trainer at 1.3 samples."""
+    texts = []
+    for own, other in ((0.4, 1.3), (1.3, None), (0.4, None)):
+        callback = PassAtKCallback(make_trainer(temperature=own), held_out, num_samples=8, every=1, temperature=other)
+        callback._measure()
+        texts.append(callback.latest.completions.texts)
+    assert texts[0] == texts[1] != texts[2]
+
+
 def test_measures_at_the_start_and_every_n_steps(make_trainer, held_out):
     trainer = make_trainer(max_steps=5, eval_strategy="steps", eval_steps=3)
     callback = train_with(trainer, held_out, num_samples=2, every=2, prefix="eval_held_out")
@@ -325,6 +359,10 @@ async def waits(completions, **kwargs):
         ({"reward_func": Reward()}, "is a model.*not right or wrong.*Pass a function as `reward_func`"),
         ({"reward_func": waits}, "is an async function"),
         ({"dataset": Dataset.from_dict({"question": ["1"]})}, "needs a 'prompt' column"),
+        ({"temperature": -1}, r"`temperature` must be 0 \(greedy\) or a positive number, got -1"),
+        ({"temperature": True}, "must be 0 .*, got True"),
+        ({"temperature": math.inf}, "must be 0 .*, got inf"),
+        ({"temperature": 0}, "all 8 completions of a prompt would be the same greedy one. Set `num_samples` to 1"),
         ({"dataset": []}, "dataset is empty"),
         ({"dataset": [{"prompt": "a"}, {"prompt": [{"role": "user", "content": "b"}]}]}, "1 of 2 are"),
         ({"dataset": [{"prompt": [{"role": "user", "content": "b"}], "image": None}]}, "text prompts only"),
@@ -342,10 +380,11 @@ def test_arguments_that_cannot_work(make_trainer, held_out, settings, message):
         ({"metric_for_best_model": "eval_pass@3"}, "'eval_pass@3', but with `num_samples`=8.*powers of two up to 8"),
         ({"metric_for_best_model": "pass@16"}, "'pass@16', but with `num_samples`=8"),
         ({"metric_for_best_model": "eval_pass@8", "greater_is_better": False}, "`greater_is_better` is False"),
+        ({"generation_kwargs": {"temperature": 0.5}}, "sets 'temperature', which would win over `temperature`=0.7"),
         ({"generation_kwargs": {"seed": 3}}, "seed=3, which makes all samples of a prompt identical"),
     ],
 )
 def test_configurations_that_cannot_work(make_trainer, held_out, config, message):
     trainer = make_trainer(**config)
     with pytest.raises(ValueError, match=message):
-        PassAtKCallback(trainer, held_out, num_samples=8, every=1)
+        PassAtKCallback(trainer, held_out, num_samples=8, every=1, temperature=0.7)

@@ -32,12 +32,14 @@ class Benchmark:
         reward (`str`): name of its reward function in `rlvr_trl.rewards`.
         draws (`int`): disjoint samples drawn from it; with 0 all of it is used.
         draw_size (`int`): questions in one draw.
+        by (`str`, *optional*): column by which an evaluation reports parts of it apart, unless it names another.
     """
 
     split: str | None
     reward: str = "math_reward"
     draws: int = 0
     draw_size: int = 0
+    by: str | None = None
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -47,12 +49,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     "amc23": Benchmark("test"),
     "minerva": Benchmark("test"),
     "olympiadbench": Benchmark("train"),
-    "olymmath": Benchmark("test"),
+    "olymmath": Benchmark("test", by="level"),
     "arc_challenge": Benchmark("test", "choice_reward"),
-    "mmlu_pro": Benchmark("test", "choice_reward", draws=3, draw_size=128),
+    "mmlu_pro": Benchmark("test", "choice_reward", draws=3, draw_size=128, by="draw"),
     "mathvision": Benchmark("test"),
     "geo3k": Benchmark("test"),
-    "maze": Benchmark(None, "maze_reward"),
+    "maze": Benchmark(None, "maze_reward", by="size"),
 }
 
 

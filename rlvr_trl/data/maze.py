@@ -186,7 +186,7 @@ def load_mazes(path_or_id: str | Path = PUBLISHED_MAZES, split: str = "train", *
     rows = read_rows(path_or_id, (), split, has_configs=True)
     check_columns(rows, ("prompt", "reward_model"), "A set of mazes", path_or_id)
     found: dict[str | int, dict] = {}
-    for index, row in enumerate(rows):
+    for index, row in enumerate(map(dict, rows)):
         try:
             maze = _maze_of(row)
             path = shortest_path(maze)

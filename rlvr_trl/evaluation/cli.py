@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def _add_eval(commands) -> None:
         "--output-dir", required=True, metavar="DIR", help="folder of the run, with one folder for each benchmark"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems of each benchmark")
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="report the problems with each value of this column apart as well (default: level of olymmath, size of "
+        "maze, draw of mmlu_pro)",
+    )
     parser.add_argument("--template", metavar="NAME", help="prompt template (default: the benchmark's)")
     _add_sampling(parser.add_argument_group("sampling"))
     _add_model(parser.add_argument_group("model"))
@@ -53,7 +60,14 @@ def _add_sampling(group) -> None:
     group.add_argument(
         "--max-new-tokens", type=int, required=True, metavar="N", help="tokens after which a completion is cut"
     )
-    group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (default: 1.0)")
+    group.add_argument(
+        "--temperature",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="T",
+        help="0 is greedy (default: 1.0); several: one run for each, in folders of their own",
+    )
     group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: 1.0, off)")
     group.add_argument("--top-k", type=int, default=0, metavar="K", help="top-k sampling (default: 0, off)")
     group.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
@@ -120,14 +134,18 @@ def _add_compare(commands) -> None:
 def _run_eval(args: argparse.Namespace) -> None:
     from .samples import SamplingSettings
 
-    sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "seed")}
-    SamplingSettings(**sampling)  # raises for a setting that is out of range
+    sampling = {name: getattr(args, name) for name in ("max_new_tokens", "top_p", "top_k", "seed")}
+    for temperature in args.temperature:
+        SamplingSettings(temperature=temperature, **sampling)  # raises for a setting that is out of range
+    if len(set(args.temperature)) < len(args.temperature):
+        raise ValueError(f"--temperature has a value twice: {' '.join(format(t, 'g') for t in args.temperature)}.")
     for option in ("num_samples", "limit", "tensor_parallel_size", "token_budget"):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}.")
     benchmarks = _load_benchmarks(args)
     rewards = _rewards_of(benchmarks, args.reward)
+    by = _columns_to_report_by(benchmarks, args.by)
     images = any({"image", "images"} & set(dataset.column_names) for _, dataset in benchmarks.values())
 
     from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
@@ -140,18 +158,23 @@ def _run_eval(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in (*names, *VLLM_SETTINGS, "token_budget")}
     check_engine_settings(num_processes=state.num_processes, images=images, **settings)
     engine = load_engine(args.model, images=images, device=state.device, **settings)
-    check_same_engine(args.output_dir, engine.describe())
-    for name, (path, dataset) in benchmarks.items():
+    folders = {temperature: _folder_of(args, temperature) for temperature in args.temperature}
+    for folder in folders.values():
+        check_same_engine(folder, engine.describe())
+    for (temperature, folder), (name, (path, dataset)) in product(folders.items(), benchmarks.items()):
         if state.is_main_process:
             judge = f"judged by {args.reward or name_of(rewards[name])}"
-            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each, {judge}", flush=True)
+            at = f" at temperature {temperature:g}" if len(folders) > 1 else ""
+            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each{at}, {judge}", flush=True)
         evaluate_engine(
             engine,
             dataset,
             rewards[name],
-            num_samples=args.num_samples,
+            num_samples=1 if temperature == 0 and len(folders) > 1 else args.num_samples,
+            temperature=temperature,
             **sampling,
-            output_dir=Path(args.output_dir) / name,
+            by=by[name],
+            output_dir=folder / name,
             state=state,
             record={
                 **{"benchmark": name, "path": path, "template": args.template, "limit": args.limit},
@@ -159,8 +182,16 @@ def _run_eval(args: argparse.Namespace) -> None:
             },
         )
     if state.is_main_process:
-        _show_results(args.output_dir)
+        summaries = {temperature: _show_results(folder) for temperature, folder in folders.items()}
+        if len(summaries) > 1:
+            _show_sweep(Path(args.output_dir), summaries)
     state.destroy_process_group()
+
+
+def _folder_of(args: argparse.Namespace, temperature: float) -> Path:
+    """The folder of a run: `--output-dir`, or one in it for each of several temperatures."""
+    folder = Path(args.output_dir)
+    return folder if len(args.temperature) == 1 else folder / f"temperature-{temperature:g}"
 
 
 def _state() -> Any:
@@ -220,8 +251,31 @@ def _rewards_of(benchmarks: dict[str, tuple[str | None, Any]], reward: str | Non
     return rewards
 
 
-def _show_results(run_dir: str) -> None:
-    """Writes the summary and the curves of a run, and prints its tables."""
+def _columns_to_report_by(benchmarks: dict[str, tuple[str | None, Any]], by: str | None) -> dict[str, str | None]:
+    """
+    The column of each benchmark by which its parts are reported: `by`, where it is there, or else its own.
+
+    Raises:
+        ValueError: no benchmark has the column `by`, or it cannot be reported by.
+    """
+    from ..data import BENCHMARKS
+    from .results import check_by
+
+    columns = {name: dataset.column_names for name, (_, dataset) in benchmarks.items()}
+    if by is not None and not any(by in names for names in columns.values()):
+        found = "; ".join(f"{name} has {', '.join(names)}" for name, names in columns.items())
+        raise ValueError(f"No benchmark has the column --by {by}: {found}.")
+    own = {name: BENCHMARKS[name].by if name in BENCHMARKS else None for name in benchmarks}
+    chosen = {name: by if by in columns[name] else own[name] for name in benchmarks}
+    present = {name: column if column in columns[name] else None for name, column in chosen.items()}
+    for name, column in present.items():
+        if column is not None:
+            check_by(column, benchmarks[name][1][column][:])
+    return present
+
+
+def _show_results(run_dir: str | Path) -> dict:
+    """Writes the summary and the curves of a run, and prints its tables. Returns the summary."""
     from ..terminal import print_tables
     from .display import plot_pass_at_k, result_tables
     from .results import OVERALL, pooled
@@ -235,6 +289,24 @@ def _show_results(run_dir: str) -> None:
     plot_pass_at_k(results, *pictures, title="pass@k, 95 % intervals over problems")
     print_tables(*result_tables(summary))
     print(f"{Path(run_dir) / RESULTS}, {', '.join(picture.name for picture in pictures)}")
+    return summary
+
+
+def _show_sweep(folder: Path, summaries: dict[float, dict]) -> None:
+    """Prints pass@k at all temperatures, and draws one curve for each, over the problems of all benchmarks."""
+    from ..terminal import print_tables
+    from .display import plot_pass_at_k, sweep_table
+    from .results import pooled
+    from .store import load_results
+
+    curves = {
+        f"temperature {temperature:g}": pooled(load_results(folder / f"temperature-{temperature:g}").values())
+        for temperature in summaries
+    }
+    pictures = [folder / f"pass_at_k.{kind}" for kind in ("png", "svg")]
+    plot_pass_at_k(curves, *pictures, title="pass@k at each temperature, 95 % intervals over problems")
+    print_tables(sweep_table(summaries))
+    print(f"{pictures[0]}, {pictures[1].name}")
 
 
 def _run_score(args: argparse.Namespace) -> None:

@@ -36,6 +36,9 @@ def _pass_at_k_table(summary: dict) -> Table:
     rows = benchmarks if len(benchmarks) == 1 else benchmarks | {OVERALL: summary[OVERALL]}
     for name, result in rows.items():
         table.add_row(literal(name), str(result["num_problems"]), *(_with_interval(result, k) for k in ks))
+        for value, part in result.get("subsets", {}).items():
+            part_of = literal(f"  {result['settings']['by']} {value}")
+            table.add_row(part_of, str(part["num_problems"]), *(_with_interval(part, k) for k in ks))
     if len(benchmarks) > 1:
         means = summary["mean_over_benchmarks"]["pass_at_k"]
         table.add_row("mean of benchmarks", "", *(f"{means[k]:.3f}" if k in means else "" for k in ks))
@@ -74,6 +77,30 @@ def _completions_table(benchmarks: dict[str, dict]) -> Table:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def sweep_table(summaries: Mapping[float, dict]) -> Table:
+    """
+    pass@k of each benchmark at several temperatures.
+
+    Args:
+        summaries (`dict[float, dict]`): as [`summarize`] returns them, by temperature.
+    """
+    first = next(iter(summaries.values()))
+    names = [*first["benchmarks"], *([OVERALL] if len(first["benchmarks"]) > 1 else [])]
+    found = {
+        (name, temperature): (summary if name == OVERALL else summary["benchmarks"])[name]["pass_at_k"]
+        for name in names
+        for temperature, summary in summaries.items()
+    }
+    ks = sorted({k for means in found.values() for k in means}, key=int)
+    table = Table(title="pass@k at each temperature; intervals are in the tables above")
+    table.add_column("benchmark", no_wrap=True)
+    for header in ("temperature", *(f"@{k}" for k in ks)):
+        table.add_column(header, justify="right", no_wrap=True)
+    for (name, temperature), means in found.items():
+        table.add_row(literal(name), f"{temperature:g}", *(f"{means[k]:.3f}" if k in means else "" for k in ks))
+    return table
 
 
 def comparison_table(reference: str, run: str, comparisons: list[Comparison]) -> Table:

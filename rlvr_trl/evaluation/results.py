@@ -13,6 +13,7 @@ from .statistics import answer_entropy, mean_interval, pass_at_k, wrong_answer_d
 
 
 OVERALL = "overall"  # the name for the problems of all benchmarks together
+MOST_SUBSETS = 100  # more parts than that are no parts, but problems
 INTERVALS = "95 %, Bayesian bootstrap over problems with half a problem more at the bound (see mean_interval)"
 
 
@@ -195,6 +196,25 @@ class EvaluationResult(ProblemCounts):
         """The prompt of each problem."""
         return [problem.row["prompt"] for problem in self.problems]
 
+    @property
+    def subsets(self) -> dict[str, SavedCounts]:
+        """The counts of the problems with each value of the column `settings["by"]`, in order; empty without one."""
+        by = self.settings.get("by")
+        if by is None:
+            return {}
+        rows: dict[str | int | float, list[int]] = {}
+        for index, problem in enumerate(self.problems):
+            rows.setdefault(problem.row[by], []).append(index)
+        values = sorted(rows) if all(isinstance(value, int | float) for value in rows) else list(rows)
+        return {
+            str(value): SavedCounts(
+                problem_ids=[self.problem_ids[index] for index in rows[value]],
+                num_samples=self.num_samples[rows[value]],
+                num_correct=self.num_correct[rows[value]],
+            )
+            for value in values
+        }
+
     @cached_property
     def _is_scored(self) -> np.ndarray:  # (problems, num_samples)
         return ~np.isnan(self.rewards)
@@ -282,11 +302,25 @@ class EvaluationResult(ProblemCounts):
             "mean_length": self.mean_length,
             "truncated_share": self.truncated_share,
             "reward_metrics": {name: _or_none(value) for name, value in self.reward_metrics.items()},
+            "subsets": {
+                value: counts.counts_to_dict() for value, counts in self.subsets.items() if counts.is_scorable.any()
+            },
             "problems": [
                 {"id": problem.id, "prompt": problem.plain_prompt, "num_samples": int(n), "num_correct": int(c)}
                 for problem, n, c in zip(self.problems, self.num_samples, self.num_correct, strict=True)
             ],
         }
+
+
+def check_by(by: str, values: list) -> None:
+    """Raises `ValueError` unless a column has a text or a number for each problem, and few different ones."""
+    wrong = [value for value in values if not isinstance(value, str | int | float)]
+    if wrong:
+        raise ValueError(f"by={by!r} needs a text or a number for every problem, found {wrong[0]!r:.100}.")
+    if len(set(values)) > MOST_SUBSETS:
+        raise ValueError(
+            f"by={by!r} has {len(set(values))} different values, but at most {MOST_SUBSETS} are reported."
+        )
 
 
 def _or_none(value: float | None) -> float | None:

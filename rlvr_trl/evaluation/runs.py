@@ -14,7 +14,7 @@ from accelerate import PartialState
 from ..distributed import Processes
 from ..rewards.wrappers import check_reward_packages
 from .problems import Problem, digest_of, distinct_problems
-from .results import EvaluationResult
+from .results import EvaluationResult, check_by
 from .samples import Completions, Engine, Sample, SamplingSettings
 from .sampling import sample_missing
 from .scoring import Scores, check_reward, name_of, score
@@ -67,6 +67,7 @@ def evaluate_engine(
     top_k: int = 0,
     seed: int = 0,
     correctness_threshold: float = 0.5,
+    by: str | None = None,
     output_dir: str | Path | None = None,
     state: PartialState | None = None,
     progress: bool = True,
@@ -88,6 +89,8 @@ def evaluate_engine(
             further samples are drawn, with the seeds that they have in a run of this number.
         max_new_tokens, temperature, top_p, top_k, seed: as in [`SamplingSettings`].
         correctness_threshold (`float`): a completion is correct if its reward is above this.
+        by (`str`, *optional*): a column, such as `"level"`. The problems with each of its values are reported apart as
+            well, as [`EvaluationResult.subsets`].
         output_dir (`str` or `Path`, *optional*): folder of the run. Completions are written as they finish; after a
             kill, the same call samples what is missing. Scores are always computed anew.
         state ([`~accelerate.PartialState`], *optional*): the processes to spread the sampling over, each with its own
@@ -117,6 +120,10 @@ def evaluate_engine(
         check_reward_packages(reward_func)
         problems, num_duplicates = distinct_problems(dataset)
         check_reward(reward_func, problems[0].row)
+        if by is not None and by not in problems[0].row:
+            raise ValueError(f"by={by!r} is no column of the dataset, which has {', '.join(problems[0].row)}.")
+        if by is not None:
+            check_by(by, [problem.row.get(by) for problem in problems])
         prompts = [problem.prompt_with_images for problem in problems]
         engine.check(prompts)
         survey = engine.survey(prompts, max_new_tokens) if hasattr(engine, "survey") else None
@@ -132,6 +139,7 @@ def evaluate_engine(
             "num_beyond_context": None if survey is None else survey.num_beyond_context,
             "reward": _recorded_name(reward_func),
             "correctness_threshold": correctness_threshold,
+            "by": by,
             "versions": _versions(),
         }
     _check_same_on_all(processes, settings)

@@ -34,7 +34,7 @@ SETTINGS, PROBLEMS, SCORES, RESULTS, LOCK = "settings.json", "problems.jsonl", "
 # that concerns the scoring
 NOT_COMPARED = (
     *("versions", "path", "model", "adapter", "reward", "correctness_threshold", "num_duplicates"),
-    "num_beyond_context",
+    *("num_beyond_context", "by"),
 )
 
 

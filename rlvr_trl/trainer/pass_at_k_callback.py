@@ -1,5 +1,6 @@
 """pass@k of a held-out set while a model trains, sampled by the engine that the trainer samples with."""
 
+import copy
 import math
 import random
 import re
@@ -7,7 +8,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -32,9 +33,10 @@ class PassAtKCallback(TrainerCallback):
     """
     Measures pass@k on prompts of its own while a model trains, as [`~rlvr_trl.evaluation.evaluate`] does afterwards.
 
-    Completions come from the trainer's engine (vLLM where `use_vllm` is set) with the trainer's sampling settings, and
-    are scored as in training. The measurement leaves no trace in the training: weights, metrics and random states are
-    the same with and without it, except for the random state inside vLLM, which cannot be restored.
+    Completions come from the trainer's engine (vLLM where `use_vllm` is set) with the trainer's sampling settings, at
+    another temperature if one is given, and are scored as in training. The measurement leaves no trace in the
+    training: weights, metrics and random states are the same with and without it, except for the random state inside
+    vLLM, which cannot be restored.
 
     ```python
     trainer = RLVRTrainer(..., args=RLVRConfig(..., eval_strategy="steps", eval_steps=50, save_steps=50,
@@ -64,6 +66,8 @@ class PassAtKCallback(TrainerCallback):
             step already.
         batch_size (`int`, *optional*): completions that each process asks the engine for at once. The default is
             `args.per_device_eval_batch_size`; vLLM is faster with many.
+        temperature (`float`, *optional*): at which completions are sampled, if not at `args.temperature`. At 0 they
+            are greedy, all of a prompt the same: use `num_samples=1`.
         prefix (`str`): what the names of the metrics begin with. Two callbacks need two, such as `"eval_hard"`.
 
     Attributes:
@@ -84,6 +88,7 @@ class PassAtKCallback(TrainerCallback):
         every: int | None = None,
         at_start: bool = True,
         batch_size: int | None = None,
+        temperature: float | None = None,
         prefix: str = "eval",
     ):
         batch_size = trainer.args.per_device_eval_batch_size if batch_size is None else batch_size
@@ -96,6 +101,7 @@ class PassAtKCallback(TrainerCallback):
                 "`every` is None, so pass@k is measured with each evaluation, but `eval_strategy` is 'no'. Set one."
             )
         _check_engine(trainer)
+        _check_temperature(trainer, temperature, num_samples)
         self.best_k = _best_k(trainer.args, prefix, num_samples)
         self.problems, self.num_duplicates = distinct_problems(dataset)
         self._prompts = [problem.row["prompt"] for problem in self.problems]
@@ -105,7 +111,7 @@ class PassAtKCallback(TrainerCallback):
         self.trainer = trainer
         self.reward_func = _correctness_reward(trainer, reward_func)
         self.num_samples, self.every, self.at_start = num_samples, every, at_start
-        self.batch_size, self.prefix = batch_size, prefix
+        self.batch_size, self.temperature, self.prefix = batch_size, temperature, prefix
         self.latest: EvaluationResult | None = None
         self._prompt_ids: dict[int, list[int]] = {}  # of the problems that this process has sampled
         self._survey: PromptSurvey | None = None  # from the first measurement on
@@ -164,7 +170,7 @@ class PassAtKCallback(TrainerCallback):
         begin = time.perf_counter()
         seed = np.random.SeedSequence([trainer.args.seed, step, processes.index]).generate_state(1).item()
         with _random_state(trainer.accelerator.device, seed):
-            with _evaluation_mode(trainer):
+            with _evaluation_mode(trainer), _sampling_at(trainer, self.temperature):
                 samples = self._sample(processes)
             if self._survey is None:
                 self._survey = self._survey_prompts(processes)
@@ -256,7 +262,7 @@ class PassAtKCallback(TrainerCallback):
         return {
             "num_samples": self.num_samples,
             "max_new_tokens": args.max_completion_length,
-            "temperature": args.temperature,
+            "temperature": args.temperature if self.temperature is None else self.temperature,
             "top_p": args.top_p,
             "top_k": args.top_k,
             "correctness_threshold": getattr(args, "correctness_threshold", 0.5),
@@ -281,6 +287,23 @@ def _check_engine(trainer) -> None:
         raise ValueError(
             f"`generation_kwargs` sets seed={trainer.args.generation_kwargs['seed']!r}, which makes all samples of a "
             f"prompt identical. Remove it; `seed` of the trainer is enough."
+        )
+
+
+def _check_temperature(trainer, temperature: float | None, num_samples: int) -> None:
+    if temperature is None:
+        return
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise ValueError(f"`temperature` must be 0 (greedy) or a positive number, got {temperature!r}.")
+    if temperature == 0 and num_samples > 1:
+        raise ValueError(
+            f"`temperature` is 0, so that all {num_samples} completions of a prompt would be the same greedy one. Set "
+            f"`num_samples` to 1."
+        )
+    if both := sorted({"temperature", "do_sample"} & {*(trainer.args.generation_kwargs or {})}):
+        raise ValueError(
+            f"`generation_kwargs` sets {both[0]!r}, which would win over `temperature`={temperature} of "
+            f"PassAtKCallback. Remove one of them."
         )
 
 
@@ -356,6 +379,23 @@ def _evaluation_mode(trainer) -> Iterator[None]:
         trainer.model.eval()
         for module in training:  # one by one: some stay in evaluation mode while the rest trains
             module.training = True
+
+
+@contextmanager
+def _sampling_at(trainer, temperature: float | None) -> Iterator[None]:
+    """Within this, the trainer samples at another temperature; at 0 greedily."""
+    with ExitStack() as borrowed:
+        if temperature is not None and trainer.use_vllm:
+            borrowed.enter_context(borrow(trainer.vllm_generation, temperature=temperature))
+        elif temperature is not None:
+            greedy = {"do_sample": False} | dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
+            changes = {"temperature": temperature} if temperature > 0 else greedy
+            config = copy.deepcopy(trainer.generation_config)
+            for name, value in changes.items():
+                setattr(config, name, value)
+            kwargs = trainer.generation_kwargs | changes
+            borrowed.enter_context(borrow(trainer, generation_config=config, generation_kwargs=kwargs))
+        yield
 
 
 @contextmanager
