@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from launching import launch
-from scripts.updates_of_recipes import CASES, CASES_ON, EVERY, train_cases
+from scripts.updates_of_recipes import CASES, CASES_ON, EVERY, EVERY_RECIPE, train_cases, train_every_recipe
 from tiny_training import build, flat_weights, planned_batch, planned_steps, right_moves, trained
 
 from rlvr_trl import DARSTrainer, RLVRConfig, RLVRTrainer
@@ -50,7 +50,7 @@ def several(tmp_path_factory, model):
     @functools.cache
     def train_on(processes: int) -> dict[int, dict]:
         folder = tmp_path_factory.mktemp(f"on_{processes}")
-        launch("updates_of_recipes.py", str(folder), model, str(processes), processes=processes)
+        launch("updates_of_recipes.py", str(folder), model, str(processes), "cases", processes=processes)
         return torch.load(folder / f"{processes}.pt", weights_only=False)
 
     return train_on
@@ -76,6 +76,23 @@ def test_every_update_has_the_gradient_that_it_has_on_one_process(one, several, 
         for name in ours.keys() - ON_EACH_PROCESS:
             if ours[name] is not None or theirs[name] is not None:  # a bucket without a prompt
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+
+
+@pytest.fixture(scope="module")
+def every_recipe(tmp_path_factory, model):
+    """The weights of all recipes, on one process and on two."""
+    folder = tmp_path_factory.mktemp("every")
+    launch("updates_of_recipes.py", str(folder), model, "2", "every", processes=2, timeout=600)
+    return train_every_recipe(str(folder), model, 1), torch.load(folder / "2.pt", weights_only=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
+def test_every_recipe_has_the_same_weights_on_two_processes(every_recipe, recipe):
+    """After two small batches, with its own estimator, allocator, loss and group size."""
+    (one, two), start = every_recipe, every_recipe[0]["start"]
+    assert (one[recipe] - start).norm() > 1e-4  # it has trained
+    assert (one[recipe] - two[recipe]).norm() <= TOLERANCE * (one[recipe] - start).norm()
 
 
 # --- the split, against brute force ---

@@ -164,7 +164,7 @@ def test_files_that_are_missing_empty_or_of_another_kind(name, tmp_path):
 
 def test_unknown_names():
     with pytest.raises(
-        ValueError, match=r"'math5000' is not a benchmark. Did you mean 'math500'\? Use one of math500, .*, maze"
+        ValueError, match=r"'math5000' is not a benchmark. Did you mean 'math500'\? Use one of math, math500, .*, maze"
     ):
         load_benchmark("math5000")
     with pytest.raises(ValueError, match=r"'maths' is not a source. Did you mean 'math'\? Use one of math, openr1"):

@@ -64,17 +64,17 @@ VISION = two(
 )
 
 
-def with_images(tmp_path, rows, column, suffix, is_list):
+def with_images(tmp_path, rows, column, suffix, is_list, images=FIGURES):
     """A file of the rows and one figure each: in the file for parquet, beside it for JSON."""
     if suffix == ".parquet":
-        figures = [[figure] if is_list else figure for figure in FIGURES]
+        figures = [[figure] if is_list else figure for figure in images]
         feature = List(Image()) if is_list else Image()
         extra = Dataset.from_dict({column: figures}, features=Features({column: feature}))
         datasets.concatenate_datasets([Dataset.from_list(rows), extra], axis=1).to_parquet(str(tmp_path / "v.parquet"))
         return tmp_path / "v.parquet"
-    for i, figure in enumerate(FIGURES):
+    for i, figure in enumerate(images):
         figure.save(tmp_path / f"{i}.png")
-    names = [[f"{i}.png"] if is_list else f"{i}.png" for i in (0, 1)]
+    names = [[f"{i}.png"] if is_list else f"{i}.png" for i in range(len(images))]
     return write(tmp_path, [row | {column: name} for row, name in zip(rows, names, strict=True)], "v.jsonl")
 
 
@@ -98,6 +98,64 @@ def test_mathvision_has_one_image_and_options_in_some_rows(suffix, tmp_path):
     assert [prompt[1]["content"] for prompt in dataset["prompt"]] == ["How many?", "Which one?"]
     assert ["letter" in prompt[0]["content"] for prompt in dataset["prompt"]] == [False, True]
     assert [image.convert("RGB").tobytes() for image in dataset["image"]] == [figure.tobytes() for figure in FIGURES]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_mathverse_names_its_options_in_the_question_or_the_image(suffix, tmp_path):
+    rows = two(
+        sample_index="1",
+        problem_version=("Text Dominant", "Vision Only"),
+        question=("Find x.\nChoices:\nA:1°\nB:2°\nC:3°", ""),
+        question_type="multi-choice",
+        metadata={"split": "testmini", "source": "s", "subject": "Plane Geometry", "subfield": "Angle"},
+        answer=("C", "D"),
+    )
+    rows.append(rows[0] | {"question": "Find y.", "question_type": "free-form", "answer": "7 cm"})
+    images = [*FIGURES, FIGURES[0]]
+    dataset = load_benchmark("mathverse", with_images(tmp_path, rows, "image", suffix, is_list=False, images=images))
+    assert dataset.column_names == ["prompt", "answer", "subject", "image", "version"]
+    assert [prompt[1]["content"] for prompt in dataset["prompt"]] == [rows[0]["question"], "", "Find y."]
+    assert ["letter" in prompt[0]["content"] for prompt in dataset["prompt"]] == [True, True, False]
+    assert dataset["answer"][:] == ["C", "D", "7 cm"] and dataset["version"][1] == "Vision Only"
+    assert [image.convert("RGB").getpixel((0, 0))[0] for image in dataset["image"]] == [255, 0, 255]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_mmmu_has_options_as_text_and_up_to_seven_images(suffix, tmp_path):
+    rows = two(
+        id="validation_Math_1",
+        question=("<image 1> How many?", "Is <image 2> like <image 1>?"),
+        options=("['$6', \"it's 7 <image 1>\"]", "[]"),
+        explanation="",
+        img_type="['Plots']",
+        answer=("B", "['yes', 'indeed']"),
+        topic_difficulty="Easy",
+        question_type=("multiple-choice", "open"),
+        subfield="Geometry",
+    )
+    for i, figure in enumerate(FIGURES):
+        figure.save(tmp_path / f"{i}.png")
+    names = [("0.png", None), ("1.png", "0.png")]
+    for row, of in zip(rows, names, strict=True):
+        row |= {f"image_{n}": (of + (None,) * 5)[n - 1] for n in range(1, 8)}
+    if suffix == ".parquet":
+        for row in rows:
+            for n in range(1, 8):
+                name = row[f"image_{n}"]
+                row[f"image_{n}"] = name and {"bytes": (tmp_path / name).read_bytes(), "path": None}
+    dataset = load_benchmark("mmmu", write(tmp_path, rows, f"mmmu{suffix}"))
+    assert dataset.column_names == ["prompt", "answer", "level", "subject", "images"]
+    assert dataset["prompt"][0][1]["content"] == "How many?\n\nA. $6\nB. it's 7"
+    assert dataset["prompt"][1][1]["content"] == "Is [image 2] like [image 1]?"
+    assert dataset["answer"][:] == ["B", "yes"]
+    reds = [[image.convert("RGB").getpixel((0, 0))[0] for image in images] for images in dataset["images"]]
+    assert reds == [[255], [0, 255]]
+    for options, message in (("[1]", "is no list of texts"), ("[" * 9000, "is no list"), ("[" * 30_000, "too long")):
+        (tmp_path / "wrong.jsonl").unlink(missing_ok=True)
+        wrong = [row | {"options": options} for row in rows]
+        if suffix == ".jsonl":
+            with pytest.raises(ValueError, match=f"Row 0 of .* is not as expected: .*{message}"):
+                load_source("mmmu", write(tmp_path, wrong, "wrong.jsonl"))
 
 
 def test_images_need_messages_and_one_tag_each(tmp_path):

@@ -91,6 +91,16 @@ PRINTED = [
     ("pass_at_k/pass_at_8_full_sampling_128", "Sec. 2.3, Fig. 4: N_rollout = 128", {"n": 128}),
     ("pass_at_k/pass_at_8_lr_2e-6", "Sec. 3.4, Fig. 8", {"rate": 2e-6}),
     ("pass_at_k/pass_at_8_lr_4e-6", "Sec. 3.4, Fig. 8", {"rate": 4e-6}),
+    (
+        "pass_at_k/math_llama_*",
+        "App. E.1: 2048 + 6144 tokens, data of [9]",
+        {"lengths": (2048, 6144), "dataset": "RUC-AIBOX/STILL-3-Preview-RL-Data", "template": "boxed"},
+    ),
+    (
+        "pass_at_k/math_r1_*",
+        "App. E.1: 10240 tokens, data of [9]",
+        {"lengths": (2048, 10240), "dataset": "RUC-AIBOX/STILL-3-Preview-RL-Data", "template": "boxed"},
+    ),
     ("pass_at_k/enigmata_*", "App. A.2 and E.2: 4096 + 4096 tokens", {"lengths": (4096, 4096)}),
     *((f"pass_at_k/entropy_{value}", "Sec. 3.1", {"entropy": value}) for value in (0.001, 0.003, 0.005)),
     (
@@ -114,6 +124,11 @@ PRINTED = [
         "a_grae/vl_3b*",
         "App. C.2: batch 512, 5 responses, system prompt, 20 epochs",
         {"prompts": 512, "n": 5, "lengths": (None, 2048), "dataset": "geo3k", "template": "a_grae_geo3k"},
+    ),
+    (
+        "a_grae/vl_3b_medical*",
+        "App. C.2: batch 32, 10 epochs, the other settings the same",
+        {"prompts": 32, "update": 32, "dataset": "medical_mri.parquet", "epochs": 10},
     ),
     (
         "two_stage/*",
@@ -142,6 +157,10 @@ MODELS = {
     "pass_at_k/enigmata_32b": "Qwen/Qwen2.5-32B-Instruct",
     "pass_at_k/enigmata_llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
     "pass_at_k/enigmata_llama_8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "pass_at_k/math_llama_3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "pass_at_k/math_llama_8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "pass_at_k/math_r1_1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "pass_at_k/math_r1_7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
     "pass_at_k/": "Qwen/Qwen2.5-7B-Instruct",
     "a_grae/7b": "Qwen/Qwen2.5-Math-7B",
     "a_grae/r1_7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
@@ -174,11 +193,18 @@ def estimators() -> dict:
     maze |= dict.fromkeys([f"entropy_{value}" for value in ("0.001", "0.003", "0.005")], plain)
     for model, (name, estimator) in product(("7b", "32b", "llama_3b", "llama_8b"), trainings.items()):
         maze[f"enigmata_{model}_{name}"] = estimator
+    for model, (name, estimator) in product(("llama_3b", "llama_8b", "r1_1.5b", "r1_7b"), trainings.items()):
+        maze[f"math_{model}_{name}"] = estimator
+    maze["math_r1_1.5b_pass_at_8_then_1_twice"] = Scheduled(
+        [(0, PassAtK(8)), (0.25, PassAtK(1)), (0.5, PassAtK(8)), (0.75, PassAtK(1))]
+    )
     maze |= {"enigmata_7b_combination": CombinedPassAtK(8), "enigmata_7b_adaptive": AdaptivePassAtK(8)}
     found |= {f"pass_at_k/{name}": estimator for name, estimator in maze.items()}
 
     bases = {"grpo": plain, "dapo": plain, "dr_grpo": centered}
-    for (model, alpha), (name, base) in product({"7b": 1.0, "r1_7b": 1.0, "vl_3b": 0.5}.items(), bases.items()):
+    for (model, alpha), (name, base) in product(
+        {"7b": 1.0, "r1_7b": 1.0, "vl_3b": 0.5, "vl_3b_medical": 0.5}.items(), bases.items()
+    ):
         found |= {f"a_grae/{model}_{name}": base, f"a_grae/{model}_{name}_a_grae": AGRAE(base, alpha=alpha)}
     single = {"grpo_difficulty_shift": AGRAE(plain, suppression=False)}
     single |= {"grpo_suppression": AGRAE(plain, difficulty_shift=False)}
@@ -240,7 +266,7 @@ def clone_of_enigmata(tmp_path_factory):
 
 
 def test_there_is_a_recipe_for_every_experiment():
-    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 96
+    assert set(RECIPES) == set(estimators()) and len(RECIPES) == 115
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -309,12 +335,13 @@ def test_rewards_are_those_of_the_papers():
         built = [build_reward(spec) for spec in script_args.reward_funcs]
         names = [reward.__name__ for reward in built]
         usual = ["maze_reward"] if recipe.startswith("pass_at_k/") else ["math_reward"]
-        usual = ["enigmata_reward"] if "enigmata" in recipe else usual
+        usual = ["enigmata_reward"] if "enigmata" in recipe else ["math_reward"] if "/math_" in recipe else usual
         if "noise" in recipe:
             assert names == ["maze_reward_noisy", "maze_reward"] and args.reward_weights == [1.0, 0.0]
             assert built[0].share == int(recipe[-2:]) / 100 and args.correctness_reward == "maze_reward"
         elif recipe.startswith("a_grae/vl_3b"):
-            assert names == ["math_reward", "boxed_format_reward"] and args.reward_weights == [0.1, 0.9]  # App. C.2
+            first = "choice_reward" if "medical" in recipe else "math_reward"
+            assert names == [first, "boxed_format_reward"] and args.reward_weights == [0.1, 0.9]  # App. C.2
         elif recipe == "a_grae/7b_grpo_lead":
             assert names == ["math_reward_length"] and (built[0].min_tokens, built[0].decay) == (4000, 0.05)
         else:
@@ -370,7 +397,8 @@ def test_two_steps(recipe, text, tmp_path):
     elif script == "train_puzzles":
         arguments += ["--enigmata", "enigmata.jsonl", "--eval_enigmata", "enigmata.jsonl"]
     else:
-        arguments += ["--dataset_path", text["problems"], "--eval_path", text["problems"]]
+        arguments += ["--dataset_name" if "/math_" in recipe else "--dataset_path", text["problems"]]
+        arguments += ["--eval_path", text["problems"]]
     arguments += ["--eval_every", "2", "--eval_num_samples", "1"]
     module, parsed = parse(recipe, *arguments)
     before = AutoModelForCausalLM.from_pretrained(text["model"]).state_dict()
@@ -419,7 +447,8 @@ def figures(tmp_path_factory):
     # Without torchvision, transformers has no processor for Qwen2.5-VL; this one reads and writes the same files
     AutoProcessor.register(Qwen2_5_VLConfig, ImageTextProcessor, exist_ok=True)
     processor, model = build_processor(), build_vision_model()
-    processor.tokenizer.add_tokens(ANSWERS[:2])
+    letters = [r"\boxed{A}", r"\boxed{B}"]
+    processor.tokenizer.add_tokens([*ANSWERS[:2], *letters])
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
@@ -428,16 +457,22 @@ def figures(tmp_path_factory):
     rows = {"problem": [f"<image>What is {i}?" for i in range(4)], "images": images, "answer": ["1", "2"] * 2}
     features = Features({"problem": Value("string"), "images": List(ImageFeature()), "answer": Value("string")})
     Dataset.from_dict(rows, features=features).to_parquet(folder / "geo3k.parquet")
-    allowed = processor.tokenizer.convert_tokens_to_ids([*ANSWERS[:2], "<|im_end|>"])
-    suppressed = sorted({*range(len(processor.tokenizer))} - {*allowed})
-    return folder, json.dumps({"suppress_tokens": suppressed})
+    Dataset.from_dict(rows | {"answer": ["A", "B"] * 2}, features=features).to_parquet(folder / "medical.parquet")
+    generation = {}
+    for name, answers in (("geo3k", ANSWERS[:2]), ("medical", letters)):
+        allowed = processor.tokenizer.convert_tokens_to_ids([*answers, "<|im_end|>"])
+        suppressed = sorted({*range(len(processor.tokenizer))} - {*allowed})
+        generation[name] = json.dumps({"suppress_tokens": suppressed})
+    return folder, generation
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if "/vl_" in name])
 def test_two_steps_with_images(recipe, figures, tmp_path):
     folder, generation = figures
     arguments = [*scaled(recipe, tmp_path), "--model_name_or_path", str(folder / "model")]
-    arguments += ["--dataset_path", str(folder / "geo3k.parquet"), "--generation_kwargs", generation]
+    name = "medical" if "medical" in recipe else "geo3k"
+    arguments += ["--dataset_name" if name == "medical" else "--dataset_path", str(folder / f"{name}.parquet")]
+    arguments += ["--generation_kwargs", generation[name]]
     module, parsed = parse(recipe, *arguments)
     before = AutoModelForImageTextToText.from_pretrained(folder / "model").state_dict()
     check_two_steps(module.main(*parsed), before)

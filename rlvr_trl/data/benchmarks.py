@@ -43,6 +43,7 @@ class Benchmark:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "math": Benchmark("test", by="level"),
     "math500": Benchmark("test"),
     "aime24": Benchmark("train"),
     "aime25": Benchmark("test"),
@@ -53,6 +54,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "arc_challenge": Benchmark("test", "choice_reward"),
     "mmlu_pro": Benchmark("test", "choice_reward", draws=3, draw_size=128, by="draw"),
     "mathvision": Benchmark("test"),
+    "mathverse": Benchmark("testmini", by="version"),
+    "mmmu": Benchmark("validation"),
     "geo3k": Benchmark("test"),
     "maze": Benchmark(None, "maze_reward", by="size"),
 }

@@ -8,7 +8,7 @@ from datasets import Dataset, List, Value
 
 from ..registry import did_you_mean
 from .filters import deduplicate, select_rows
-from .reading import FORMATS, as_dataset, check_columns, decoded_images, read_rows, undecoded_images
+from .reading import FORMATS, as_dataset, check_columns, decoded_images, images_together, read_rows, undecoded_images
 from .sources import SOURCES, Source, reference_text
 from .templates import Template, fill_template, find_template
 
@@ -198,8 +198,10 @@ def _in_trl_format(rows: Dataset, template: str | Template | None, path_or_id: s
 
 def _with_prompts(rows: Dataset, source: Source, template: str | Template | None, path_or_id: str | Path) -> Dataset:
     chosen = None if template is None else find_template(template)
-    if source.images:
-        rows = undecoded_images(rows, source.images, path_or_id)
+    if isinstance(source.images, tuple):
+        rows, image_column = images_together(rows, source.images, path_or_id), "images"
+    elif image_column := source.images:
+        rows = undecoded_images(rows, image_column, path_or_id)
 
     def convert(row: dict, index: int) -> dict:
         try:
@@ -221,16 +223,16 @@ def _with_prompts(rows: Dataset, source: Source, template: str | Template | None
         return {name: [row[name] for row in converted] for name in converted[0]}
 
     # A cached result would outlive a change of this package, and of functions that a template calls.
-    removed = [column for column in rows.column_names if column != source.images]
+    removed = [column for column in rows.column_names if column != image_column]
     dataset = as_dataset(
         rows.map(convert_batch, batched=True, with_indices=True, remove_columns=removed, load_from_cache_file=False)
     )
     new_names = {c: c.removeprefix(_NEW) for c in dataset.column_names if c.startswith(_NEW)}
     dataset = as_dataset(dataset.rename_columns(new_names))
-    if source.images:
-        dataset = decoded_images(dataset, source.images)
-        if source.images == "decoded_image":
-            dataset = as_dataset(dataset.rename_column(source.images, "image"))
+    if image_column:
+        dataset = decoded_images(dataset, image_column)
+        if image_column == "decoded_image":
+            dataset = as_dataset(dataset.rename_column(image_column, "image"))
     ordered = [column for column in _ORDER if column in dataset.column_names]
     return as_dataset(dataset.select_columns(ordered + [c for c in dataset.column_names if c not in ordered]))
 

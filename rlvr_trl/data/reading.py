@@ -141,6 +141,15 @@ def undecoded_images(dataset: Dataset, column: str, path_or_id: str | Path) -> D
     )
 
 
+def images_together(dataset: Dataset, columns: Sequence[str], path_or_id: str | Path) -> Dataset:
+    """The dataset with `images` in place of several columns with an image or none, undecoded and in their order."""
+    for column in columns:
+        dataset = undecoded_images(dataset, column, path_or_id)
+    images = [[one for one in row if one is not None] for row in zip(*(dataset[c] for c in columns), strict=True)]
+    dataset = as_dataset(dataset.remove_columns(list(columns)))
+    return as_dataset(dataset.add_column("images", images, feature=List(Image(decode=False))))
+
+
 def _has_paths(dataset: Dataset, column: str) -> bool:
     """Whether there is an image that is a path and has no bytes."""
     chunks = dataset.data.column(column).chunks

@@ -4,6 +4,7 @@ A source has a function from one of its rows to a [`Question`]. Everything else 
 the same for all and lives in `loaders`.
 """
 
+import ast
 import math
 import re
 from collections.abc import Callable
@@ -26,10 +27,22 @@ MATH_CONFIGS = (
     "precalculus",
 )
 
+MMMU_CONFIGS = (
+    *("Accounting", "Agriculture", "Architecture_and_Engineering", "Art", "Art_Theory", "Basic_Medical_Science"),
+    *("Biology", "Chemistry", "Clinical_Medicine", "Computer_Science", "Design"),
+    *("Diagnostics_and_Laboratory_Medicine", "Economics", "Electronics", "Energy_and_Power", "Finance", "Geography"),
+    *("History", "Literature", "Manage", "Marketing", "Materials", "Math", "Mechanical_Engineering", "Music"),
+    *("Pharmacy", "Physics", "Psychology", "Public_Health", "Sociology"),
+)
+MMMU_IMAGES = tuple(f"image_{number}" for number in range(1, 8))
+
 _DAPO_FIRST = "Solve the following math problem step by step."
 _DAPO_LAST = "Remember to put your answer on its own line"
 _LEVEL = re.compile(r"level\s*", re.IGNORECASE)
 _OLYMMATH_LEVEL = re.compile(r"EASY|HARD", re.IGNORECASE)
+_NUMBERED_IMAGE = re.compile(r"<image (\d)>")
+_MATHVERSE_OPTION = re.compile(r"^([A-J])\s*:", re.MULTILINE)
+_LONGEST_LIST = 20_000  # characters of a list that is written as text
 _IMAGE_TAG = re.compile(r"(?:(?<![ \t])[ \t]+)?<image\d*>[ \t]*\n?")  # starts once in a run of blanks, hence linear
 
 
@@ -70,7 +83,8 @@ class Source:
         read (`callable`): a row to a [`Question`].
         configs (`tuple[str]`): configurations, joined in this order.
         template (`str`): name of the default template. Questions with options have `"choice"`.
-        images (`str`, *optional*): column with an image, or a list of images, which becomes `image` or `images`.
+        images (`str` or `tuple[str]`, *optional*): column with an image, or a list of images, which becomes `image` or
+            `images`; or columns with one image each or none, which become `images` together.
     """
 
     hub: str
@@ -79,7 +93,7 @@ class Source:
     read: Callable[[dict], Question]
     configs: tuple[str, ...] = ()
     template: str = "boxed"
-    images: str | None = None
+    images: str | tuple[str, ...] | None = None
 
 
 def read_math(row: dict) -> Question:
@@ -173,6 +187,47 @@ def read_mathvision(row: dict) -> Question:
     return _question_of_images(
         _IMAGE_TAG.sub("", row["question"]).strip(), _clean_answer(row["answer"]), columns, row["options"] or ()
     )
+
+
+def read_mathverse(row: dict) -> Question:
+    """The options are part of the question, or of the image; the answer is then a letter."""
+    text = row["question"] or ""
+    found = _MATHVERSE_OPTION.findall(text) or LETTERS[:4]
+    options = LETTERS[: LETTERS.index(max(found)) + 1] if row["question_type"] == "multi-choice" else ()
+    columns = {"version": row["problem_version"], "subject": (row["metadata"] or {}).get("subject")}
+    return _question_of_images(text.strip(), _clean_answer(row["answer"]), columns, tuple(options))
+
+
+def read_mmmu(row: dict) -> Question:
+    """
+    Options are a list, or one written as text. Of several answers to an open question the first counts. A tag
+    `<image 2>` becomes [image 2], and is left out if there is one image.
+    """
+    several = len(row["images"]) > 1
+
+    def shown(text: str) -> str:
+        return _NUMBERED_IMAGE.sub(r"[image \1]" if several else "", text).strip()
+
+    answer = row["answer"]
+    if row["question_type"] != "multiple-choice" and isinstance(answer, str) and answer.startswith("["):
+        answer = next(iter(_list_of_texts(answer)), None)
+    columns = {"subject": row["subfield"], "level": row["topic_difficulty"]}
+    options = [shown(option) for option in _list_of_texts(row["options"])]
+    return _question_of_images(shown(row["question"]), _clean_answer(answer), columns, options)
+
+
+def _list_of_texts(value: list | str | None) -> list[str]:
+    """A list of texts, which may be written as one text in Python's way; it is read and never run."""
+    if isinstance(value, str):
+        if len(value) > _LONGEST_LIST:
+            raise ValueError(f"a list of {len(value)} characters is too long.")
+        try:
+            value = ast.literal_eval(value)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise ValueError(f"{value!r:.100} is no list of texts.") from None
+    if not isinstance(value, list | None) or not all(isinstance(one, str) for one in value or ()):
+        raise ValueError(f"{value!r:.100} is no list of texts.")
+    return value or []
 
 
 def _question(text, answer, columns, options=()) -> Question:
@@ -271,5 +326,21 @@ SOURCES: dict[str, Source] = {
         ("question", "options", "decoded_image", "answer"),
         read_mathvision,
         images="decoded_image",
+    ),
+    "mathverse": Source(
+        "AI4Math/MathVerse",
+        "testmini",
+        ("question", "image", "answer", "question_type", "problem_version", "metadata"),
+        read_mathverse,
+        ("testmini",),
+        images="image",
+    ),
+    "mmmu": Source(
+        "MMMU/MMMU",
+        "validation",
+        ("question", "options", "answer", "question_type", "subfield", "topic_difficulty", *MMMU_IMAGES),
+        read_mmmu,
+        MMMU_CONFIGS,
+        images=MMMU_IMAGES,
     ),
 }

@@ -1,9 +1,11 @@
 """
-Recipes, scaled down, on any number of processes: the gradient of each optimizer step of two batches, and the logs.
+Recipes, scaled down, on any number of processes: of some the gradient of each optimizer step of two batches, and the
+logs; of every one the weights after two batches.
 
 What is sampled depends on the prompt, how often it was sampled before, and the batch, but on no process.
 """
 
+import json
 import random
 import sys
 from dataclasses import fields
@@ -41,6 +43,8 @@ CASES = [
 EVERY = range(len(CASES))
 # Where a third process changes most: it has nothing but filler, or no share in an update
 CASES_ON = {3: [case for case in EVERY if CASES[case][1].items() >= FEW.items() or case in (1, 5)]}
+# A row of each has its own number of completions, so that its estimator and its allocator can work as they are
+EVERY_RECIPE = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 LOGGED = ("prompt", "completion", "advantages", "rewards")
 
 
@@ -83,7 +87,12 @@ def even_ids_are_right(completion_ids, **kwargs):
     return [float(sum(ids) % 2 == 0) for ids in completion_ids]
 
 
-def train(recipe: str, changed: dict, model: str, output_dir: str, processes: int) -> dict:
+def every_eighth_sum_is_right(completion_ids, **kwargs):
+    """Rare enough that 8 completions, or 16, often have none that is right."""
+    return [float(sum(ids) % 8 == 0) for ids in completion_ids]
+
+
+def train(recipe: str, changed: dict, model: str, output_dir: str, processes: int, reward=even_ids_are_right) -> dict:
     """Trains two batches and a part of a third, whose prompts are left out."""
     tokenizer = build_tokenizer()
     args = RLVRConfig(**settings_of(recipe, output_dir, changed))
@@ -92,7 +101,7 @@ def train(recipe: str, changed: dict, model: str, output_dir: str, processes: in
         mazes = mazes.to_iterable_dataset()
     trainer = Watched(
         AutoModelForCausalLM.from_pretrained(model),
-        even_ids_are_right,
+        reward,
         args,
         mazes,
         processing_class=tokenizer,
@@ -102,11 +111,42 @@ def train(recipe: str, changed: dict, model: str, output_dir: str, processes: in
     trainer.gradients = []
     trainer.train()
     logged = trainer.logged_completions
+    weights = trainer.accelerator.unwrap_model(trainer.model).parameters()
     return {
         "gradients": torch.stack(trainer.gradients),
+        "weights": torch.cat([parameter.detach().flatten() for parameter in weights]),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
         "logged": {name: logged[name] for name in LOGGED},
     }
+
+
+def changes_of(recipe: str) -> dict:
+    """What makes a recipe small: the prompts of a batch, each update of which keeps one; two batches."""
+    settings = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())
+    per_update = settings.get("prompts_per_update")
+    updates = settings["prompts_per_batch"] // per_update if per_update else 1
+    small = {"prompts_per_batch": max(updates, 2), "num_generations": settings["num_generations"]}
+    small |= {"prompts_per_update": 1} if per_update else {}
+    # of several rewards the first is taken
+    return small | {"reward_weights": None, "correctness_reward": None, "per_device_train_batch_size": 16}
+
+
+def train_every_recipe(folder: str, model: str, processes: int) -> dict[str, torch.Tensor]:
+    """
+    The weights that each recipe ends with, by its name, with those that all begin with as `"start"`. Recipes that
+    differ in their models, data and lengths alone are one training.
+    """
+    begin = AutoModelForCausalLM.from_pretrained(model)
+    weights = {"start": torch.cat([parameter.detach().flatten() for parameter in begin.parameters()])}
+    trained = {}
+    for recipe in EVERY_RECIPE:
+        changes = changes_of(recipe)
+        settings = json.dumps(settings_of(recipe, "", changes), sort_keys=True)
+        if settings not in trained:
+            found = train(recipe, changes, model, f"{folder}/run", processes, every_eighth_sum_is_right)
+            trained[settings] = found["weights"]
+        weights[recipe] = trained[settings]
+    return weights
 
 
 def train_cases(folder: str, model: str, processes: int) -> dict[int, dict]:
@@ -114,7 +154,7 @@ def train_cases(folder: str, model: str, processes: int) -> dict[int, dict]:
 
 
 if __name__ == "__main__":
-    folder, model, processes = sys.argv[1:]
-    results = train_cases(folder, model, int(processes))
+    folder, model, processes, what = sys.argv[1:]
+    results = (train_every_recipe if what == "every" else train_cases)(folder, model, int(processes))
     if torch.distributed.get_rank() == 0:
         torch.save(results, f"{folder}/{processes}.pt")
