@@ -212,6 +212,7 @@ CLAIMS = [
         TWO_STAGE,
         ("§4.2, Fig. 2", "GRPO-N keeps more entropy than GRPO", "grpo_n", "grpo_kl", "token_entropy"),
         ("§4.2, Fig. 2", "… more even than the base model has", "grpo_n", BASE, "token_entropy"),
+        ("Table 4", "GRPO-N has more diverse answers than GRPO", "grpo_n", "grpo_kl", "answer_entropy"),
         ("Table 1", "GRPO-N has a higher pass@k than GRPO at large k", "grpo_n", "grpo_kl", "pass@64"),
         ("§4.2", "… at a competitive pass@1", "grpo_n", "grpo_kl", "pass@1", "not lower"),
         ("§4.2", "GRPO-N raises pass@1 above the base model", "grpo_n", BASE, "pass@1"),

@@ -29,7 +29,8 @@ import rlvr_trl.trainer
 from rlvr_trl import RLVRConfig
 from rlvr_trl.advantages import Scheduled
 from rlvr_trl.analysis import advantage_curves
-from rlvr_trl.data import SOURCES, load_benchmark
+from rlvr_trl.data import SOURCES, load_benchmark, make_maze_dataset
+from rlvr_trl.data.maze import PUBLISHED_MAZES
 from rlvr_trl.rewards import boxed_format_reward, math_reward, maze_reward
 
 
@@ -99,8 +100,11 @@ def write_dataset(folder: Path, rows: list[dict[str, Any]], split: str, configs:
 
 
 def write_published(folder: Path) -> None:
-    """Writes all sources but those with images, and the dataset of TRL's first example."""
+    """Writes all sources but those with images, mazes, and the dataset of TRL's first example."""
     write_dataset(folder / "trl-lib/DeepMath-103K", chat_rows(), "train", ())
+    mazes = make_maze_dataset(4, size=[7, 9], walls="lattice", border=True, max_path_length=None, prompt_style="paper")
+    mazes = [{"prompt": row["prompt"], "reward_model": {"ground_truth": row["maze"]}} for row in mazes]
+    write_dataset(folder / PUBLISHED_MAZES, mazes, "train", ())
     for name, source in SOURCES.items():
         if rows := rows_of(name):
             write_dataset(folder / source.hub, rows, source.split, source.configs)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_trl.advantages import AGRAE, AdaptivePassAtK, GroupRelative, PassAtK
+from rlvr_trl.advantages import AGRAE, AdaptivePassAtK, DominantSide, GroupRelative, PassAtK
 from rlvr_trl.analysis import (
     FIGURES,
     PRESETS,
@@ -334,6 +334,31 @@ def test_a_method_has_one_colour_in_every_figure():
     assert styles["GRPO"]["color"] not in {styles[file]["color"] for file in files}
 
 
+def test_the_two_parts_of_grpo_are_equal_and_of_other_methods_not():
+    """As the paper's Fig. 1 shows them, and Fig. 6: 2n√(p(1 − p)), largest at 1/2 and the same at 1/4 and 3/4."""
+    for figure in ("a_grae_fig1", "a_grae_fig6"):
+        curves = FIGURES[figure].compute(8)["GRPO"]
+        p = curves.accuracy
+        inner = slice(1, -1)
+        ratio = curves.total[inner] / (16 * np.sqrt(p * (1 - p)))[inner]
+        np.testing.assert_allclose(ratio, np.sqrt(7 / 8), rtol=1e-3)  # GRPO divides by the unbiased deviation
+        np.testing.assert_allclose(curves.total_correct, curves.total_wrong)
+        np.testing.assert_allclose(curves.total_correct + curves.total_wrong, curves.total)
+    curves = advantage_curves(DominantSide(10.0), 8, rollouts=DARS("hardness_weighted", 32))
+    np.testing.assert_allclose(curves.total_correct + curves.total_wrong, curves.total)
+    assert np.abs(curves.total_correct - curves.total_wrong).max() > 0.1
+
+
+def test_smaller_caps_contract_the_curves_to_that_of_the_base():
+    """As App. G.1 of DARS says of Fig. 16: with N_max = N it is the method without DARS."""
+    curves = FIGURES["dars_fig16"].compute()
+    for name, limits in (("DARS-ET", (10, 12, 16)), ("DARS-HW", (12, 16, 32))):
+        totals = [curves["Dr. GRPO"].total, *(curves[f"{name}, {limit}"].total for limit in limits)]
+        for smaller, larger in zip(totals, totals[1:], strict=False):
+            assert (smaller <= larger + 0.1).all() and smaller.sum() < larger.sum()  # interpolated between counts
+    assert curves["Dr. GRPO"].group_size.tolist() == [8] * 9
+
+
 def test_every_figure_can_be_computed():
     for figure in FIGURES.values():
         for curves in figure.compute(16).values():
@@ -348,8 +373,13 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
     assert main(["plot", "curves", *spec, "--num-samples", "16", "--format", "svg", *out]) == 0
     assert main(["plot", "bandit", "--preset", "default", "--seeds", "3", "--steps", "20", *out]) == 0
     assert "default, G = 2, η = 0.1: the mean crosses never; 0 of 3 seeds do" in capsys.readouterr().out
+    own = ["--rewards", "0.5", "1", "0", "--logits", "0", "-3", "0", "--group-size", "3", "--optimizer", "sgd"]
+    assert main(["plot", "bandit", *own, "--negative-only", "--seeds", "3", "--steps", "20", *out]) == 0
+    expected = simulate((0.5, 1, 0), (0, -3, 0), 3, optimizer="sgd", negative_only=True, seeds=3, steps=20)
+    rows = [row for row in read_csv(tmp_path / "new" / "bandit_own.csv") if row["action"] == "reward 1, logit -3"]
+    np.testing.assert_allclose([float(row["mean"]) for row in rows], expected.mean(0)[:, 1])
     names = {path.stem: path for path in (tmp_path / "new").iterdir() if path.suffix != ".csv"}
-    assert set(names) == {"a_grae_fig1", "curves", "bandit_default"}
+    assert set(names) == {"a_grae_fig1", "curves", "bandit_default", "bandit_own"}
     assert names["a_grae_fig1"].read_bytes().startswith(b"\x89PNG") and "<svg" in names["curves"].read_text()
     rows = [row for row in read_csv(tmp_path / "new" / "curves.csv") if row["curve"] == "first stage"]
     expected = advantage_curves(AGRAE(PassAtK(8)), 16, batch_accuracy=0.3)
@@ -363,7 +393,10 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
             ["curves", "--figure", "fig1"],
             "Unknown figure 'fig1'. Valid figures: dars_fig2, ",
         ),
-        (["bandit", "--preset", "three"], "Unknown preset 'three'. Valid presets: default, group_size, "),
+        (
+            ["bandit", "--preset", "three"],
+            "Unknown preset 'three'. Valid presets: default, policies, rewards, group_size, ",
+        ),
         (["bandit", "--seeds", "0"], "`seeds` must be an integer of at least 1, got 0"),
         (["curves", "--estimator", "grpoo"], "Unknown advantage estimator 'grpoo'. Valid names: group_relative, "),
         (

@@ -174,16 +174,17 @@ def test_unknown_names():
         _ = rlvr_trl.data.load_maths
 
 
-def test_draws_of_mmlu_pro(tmp_path):
-    questions = two(**CHOICES["mmlu_pro"][0][0])[:1] * 400
-    path = write(tmp_path, [q | {"question": f"Question {i}"} for i, q in enumerate(questions)], "mmlu.parquet")
-    first, again, other = (load_benchmark("mmlu_pro", path, seed=seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize("name", ["mmlu_pro", "arc_challenge"])
+def test_draws(name, tmp_path):
+    questions = CHOICES[name][0][:1] * 400
+    path = write(tmp_path, [q | {"question": f"Question {i}"} for i, q in enumerate(questions)], "rows.parquet")
+    first, again, other = (load_benchmark(name, path, seed=seed) for seed in (0, 0, 1))
     assert first["draw"][:] == [0] * 128 + [1] * 128 + [2] * 128
     texts = [prompt[1]["content"] for prompt in first["prompt"]]
     assert len(set(texts)) == 384  # the draws are disjoint
     assert first["prompt"][:] == again["prompt"][:] != other["prompt"][:]
     with pytest.raises(ValueError, match="3 draws x 128 questions = 384 rows, found 2"):
-        load_benchmark("mmlu_pro", write(tmp_path, CHOICES["mmlu_pro"][0], "few.parquet"))
+        load_benchmark(name, write(tmp_path, CHOICES[name][0], "few.parquet"))
 
 
 def test_benchmark_keeps_equal_rows(tmp_path):

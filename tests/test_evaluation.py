@@ -130,6 +130,7 @@ def test_missing_rewards_are_no_samples(model, tokenizer):
     assert result.pass_at_k == pytest.approx({1: (1 / 2 + 1 / 4) / 2, 2: (1 + 1 / 2) / 2})
     assert result.pass_at_k[1] == pass_at_k([2, 4], [1, 1], 1).mean()
     assert result.answer_entropy == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert result.to_dict()["answer_entropy_bits"] == pytest.approx((1 + 2) / 2)
     assert result.share_all_wrong == 0.0
     json.dumps(result.to_dict(), allow_nan=False)
 

@@ -280,7 +280,8 @@ def test_functions_of_undocumented_modules_come_through_the_door():
     """An import from a submodule that no documentation names, or of a private name, of one of the five libraries."""
     documented = {
         *("trl", "transformers", "accelerate", "accelerate.utils", "torch", "torch.nn", "torch.nn.functional", "vllm"),
-        *("torch.utils.data", "transformers.utils", "trl.rewards", "vllm.lora.request"),
+        *("torch.func", "torch.nn.attention", "torch.utils.data", "transformers.utils", "trl.rewards"),
+        "vllm.lora.request",
     }
     trackers = ("TensorBoard", "Trackio", "Wandb")  # the page of transformers on callbacks names them
     callbacks = {("transformers.integrations", f"{tracker}Callback") for tracker in trackers}

@@ -12,13 +12,15 @@ from ..lazy import import_on_use
 _HOMES = {
     "curves": ("FIGURES", "AdvantageCurves", "Curve", "Figure", "advantage_curves"),
     "bandit": ("PRESETS", "Bandit", "crossing_step", "expected_update", "simulate"),
-    "plots": ("plot_bandit", "plot_curves"),
+    "mass": ("predicted_mass_change",),
+    "plots": ("plot_bandit", "plot_curves", "plot_mass"),
 }
 
 if TYPE_CHECKING:
     from .bandit import PRESETS, Bandit, crossing_step, expected_update, simulate
     from .curves import FIGURES, AdvantageCurves, Curve, Figure, advantage_curves
-    from .plots import plot_bandit, plot_curves
+    from .mass import predicted_mass_change
+    from .plots import plot_bandit, plot_curves, plot_mass
 else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
 
@@ -34,5 +36,7 @@ __all__ = [
     "expected_update",
     "plot_bandit",
     "plot_curves",
+    "plot_mass",
+    "predicted_mass_change",
     "simulate",
 ]

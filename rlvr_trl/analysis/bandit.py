@@ -202,6 +202,7 @@ class Bandit:
     actions: tuple[str, ...] = ("good, explored", "best, unexplored", "bad, explored")
     group_size: int = 2
     temperature: float = 1.0
+    learning_rate: float = 0.1
     steps: int = 400
     negative_only: bool = False
     optimizer: str = "adam"
@@ -213,6 +214,7 @@ class Bandit:
             self.logits,
             self.group_size,
             temperature=self.temperature,
+            learning_rate=self.learning_rate,
             steps=self.steps if steps is None else steps,
             seeds=seeds,
             negative_only=self.negative_only,
@@ -228,8 +230,15 @@ _FOUR = replace(
     actions=(*_DEFAULT.actions, "bad, unexplored"),
 )
 
+# The figure of the paper has these two rows: other policies with the same rewards, and other rewards with the same
+# policy. Its values are not printed in the text, so these are ours.
+_POLICIES = {f"best logit {logit:g}": replace(_DEFAULT, logits=(0.0, logit, 0.0)) for logit in (-2.0, -3.0, -4.0)}
+_REWARDS = {f"good reward {reward:g}": replace(_DEFAULT, rewards=(reward, 1.0, 0.0)) for reward in (0.2, 0.5, 0.8)}
+
 PRESETS: dict[str, dict[str, Bandit]] = {
     "default": {"G = 2, η = 0.1": _DEFAULT},
+    "policies": _POLICIES,
+    "rewards": _REWARDS,
     "group_size": {f"G = {g}": replace(_DEFAULT, group_size=g) for g in (2, 3, 5, 10)},
     "temperature": {f"temperature {t}": replace(_DEFAULT, temperature=float(t), steps=1000) for t in (1, 2, 5, 20)},
     "four_actions": {"G = 2, η = 0.1, four actions": _FOUR},

@@ -22,6 +22,7 @@ from ..advantages import (
     GroupRelative,
     PassAtK,
     RolloutGroups,
+    WithoutEasy,
 )
 from ..checks import check_integer
 from ..rollouts import DARS, RolloutAllocator
@@ -39,6 +40,7 @@ class AdvantageCurves:
         accuracy: c/n.
         group_size: Completions of the group: n and those of the extra stage.
         total: Σ|A| over the group.
+        total_correct, total_wrong: Its two parts, of the correct and of the wrong completions.
         positive: Advantage A⁺ of a correct completion (the mean, where they differ); NaN at c = 0.
         negative: Advantage A⁻ of a wrong completion, likewise; NaN at c = n.
         batch_accuracy: Accuracy of the whole batch that the groups were part of.
@@ -47,6 +49,8 @@ class AdvantageCurves:
     accuracy: np.ndarray
     group_size: np.ndarray
     total: np.ndarray
+    total_correct: np.ndarray
+    total_wrong: np.ndarray
     positive: np.ndarray
     negative: np.ndarray
     batch_accuracy: float
@@ -118,6 +122,8 @@ def advantage_curves(
         accuracy=(correct.double() / n).numpy(),
         group_size=sizes.numpy(),
         total=at_expected_count(groups.sum(advantages.abs())),
+        total_correct=at_expected_count(groups.sum(advantages.abs() * right)),
+        total_wrong=at_expected_count(groups.sum(advantages.abs() * wrong)),
         positive=at_expected_count(groups.sum(advantages * right) / groups.sum(right)),
         negative=at_expected_count(groups.sum(advantages * wrong) / groups.sum(wrong)),
         batch_accuracy=float(right.mean()),
@@ -176,7 +182,8 @@ class Figure:
         num_samples (`int`, *optional*, defaults to `32`):
             Completions of the first stage, unless `compute` is given another number.
         panels (`tuple[str, ...]`, *optional*):
-            Which of `"total"`, `"positive"` and `"negative"` are drawn. By default all.
+            Which of `"total"`, `"total_correct"`, `"total_wrong"`, `"positive"` and `"negative"` are drawn. By default
+            the first and the last two.
     """
 
     title: str
@@ -215,6 +222,22 @@ FIGURES: dict[str, Figure] = {
         panels=("total",),
     ),
     "dars_fig16": Figure(
+        "DARS, groups of 8 and at most N_max",
+        (
+            Curve("Dr. GRPO", _DR_GRPO),
+            *(
+                Curve(f"{name}, {limit}", _DR_GRPO, DARS(schedule, limit))
+                for name, schedule, limits in (
+                    ("DARS-ET", "equal_treatment", (10, 12, 16)),
+                    ("DARS-HW", "hardness_weighted", (12, 16, 32)),
+                )
+                for limit in limits
+            ),
+        ),
+        num_samples=8,
+        panels=("total",),
+    ),
+    "dars_std": Figure(
         "DARS, advantages divided by the standard deviation",
         (Curve("GRPO", _GRPO), *_dars(_GRPO, "std")),
         num_samples=16,
@@ -227,12 +250,20 @@ FIGURES: dict[str, Figure] = {
         (
             Curve("Pass@1", PassAtK(1)),
             Curve("Pass@8", PassAtK(8)),
+            Curve("Pass@1 without easy problems", WithoutEasy(_GRPO, 0.5)),
             *(Curve(f"exceeding Pass@{k}", ExceedingPassAtK(k)) for k in (4, 8, 16)),
             *(Curve(f"combined Pass@{k}, Pass@1", CombinedPassAtK(k)) for k in (4, 8, 16)),
         ),
     ),
     # arXiv 2602.05548
     "a_grae_fig1": Figure(
+        "The two symmetries of GRPO's advantages",
+        (Curve("GRPO", _GRPO),),
+        num_samples=8,
+        panels=("total_correct", "total_wrong", "total"),
+    ),
+    "a_grae_fig6": Figure("GRPO by difficulty: 2n√(p(1 − p))", (Curve("GRPO", _GRPO),), panels=("total",)),
+    "a_grae_shift": Figure(
         "A-GRAE at several batch accuracies ω",
         (
             Curve("GRPO", _GRPO),
@@ -240,7 +271,7 @@ FIGURES: dict[str, Figure] = {
         ),
         num_samples=8,
     ),
-    "a_grae_fig6": Figure(
+    "a_grae_focused": Figure(
         "Control groups of A-GRAE: one difficulty in focus",
         (
             Curve("GRPO", _GRPO),

@@ -50,7 +50,16 @@ def _add_bandit(kinds) -> None:
         help="exploitation, then exploration, in a softmax bandit",
         description="Trains a softmax bandit with group-relative advantages over many seeds.",
     )
-    bandit.add_argument("--preset", default="all", metavar="NAME", help="which comparison, or all (default: all)")
+    what = bandit.add_mutually_exclusive_group()
+    what.add_argument("--preset", default="all", metavar="NAME", help="which comparison, or all (default: all)")
+    what.add_argument("--rewards", type=float, nargs="+", metavar="R", help="your own: the reward of each action")
+    own = "with --rewards, "
+    bandit.add_argument("--logits", type=float, nargs="+", metavar="Z", help=f"{own}the first logit of each action")
+    bandit.add_argument("--group-size", type=int, metavar="G", help=f"{own}actions sampled a step (default: 2)")
+    bandit.add_argument("--temperature", type=float, metavar="T", help=f"{own}of sampling (default: 1)")
+    bandit.add_argument("--learning-rate", type=float, metavar="ETA", help=f"{own}step size (default: 0.1)")
+    bandit.add_argument("--optimizer", choices=("adam", "sgd"), help=f"{own}(default: adam)")
+    bandit.add_argument("--negative-only", action="store_true", help=f"{own}leave out positive advantages")
     bandit.add_argument("--seeds", type=int, default=200, metavar="N", help="independent runs (default: 200)")
     bandit.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default: the preset's own)")
     _add_output(bandit)
@@ -107,7 +116,11 @@ def _run_bandit(args: argparse.Namespace) -> None:
     from .bandit import PRESETS, crossing_step
     from .plots import plot_bandit
 
-    for name, panels in _choose(args.preset, PRESETS, "preset").items():
+    chosen = _choose(args.preset, PRESETS, "preset") if args.rewards is None else {"own": {"yours": _bandit_of(args)}}
+    unused = [name for name in ("logits", *_BANDIT_OPTIONS) if getattr(args, name)]
+    if args.rewards is None and unused:
+        raise ValueError(f"--{unused[0].replace('_', '-')} needs --rewards: the presets have their own.")
+    for name, panels in chosen.items():
         runs = {label: (bandit.simulate(args.seeds, args.steps), bandit.actions) for label, bandit in panels.items()}
         path = _path(args, f"bandit_{name}")
         plot_bandit(runs, path, "Softmax bandit: mean over seeds and 5–95 % band")
@@ -117,6 +130,18 @@ def _run_bandit(args: argparse.Namespace) -> None:
             step = "never" if mean != mean else f"at step {mean:.0f}"
             print(f"{name}, {label}: the mean crosses {step}; {crossed} of {len(each)} seeds do")
         _print_paths(path)
+
+
+_BANDIT_OPTIONS = ("group_size", "temperature", "learning_rate", "optimizer", "negative_only")
+
+
+def _bandit_of(args: argparse.Namespace) -> Any:
+    from .bandit import Bandit
+
+    logits = args.logits or [0.0] * len(args.rewards)
+    names = tuple(f"reward {reward:g}, logit {logit:g}" for reward, logit in zip(args.rewards, logits, strict=False))
+    given = {name: value for name in _BANDIT_OPTIONS if (value := getattr(args, name)) is not None}
+    return Bandit(tuple(args.rewards), tuple(logits), names, **given)
 
 
 def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -15,23 +15,32 @@ from .curves import AdvantageCurves
 
 _PANELS = {
     "total": "sum of |A| over the group",
+    "total_correct": "sum of |A| over its correct completions",
+    "total_wrong": "sum of |A| over its wrong completions",
     "positive": "A⁺ of a correct completion",
     "negative": "A⁻ of a wrong completion",
 }
 _BAND = (0.05, 0.95)
+_MASS = {
+    "correct": "right, sampled at the start",
+    "wrong": "wrong, sampled at the start",
+    "known": "right, not sampled at the start",
+    "rest": "everything else",
+    "greedy": "greedy at the start",
+}
 
 
 def plot_curves(
     curves: Mapping[str, AdvantageCurves],
     path: str | Path,
     title: str,
-    panels: Sequence[str] = tuple(_PANELS),
+    panels: Sequence[str] = ("total", "positive", "negative"),
 ) -> None:
     """
     Draws curves over accuracy, one panel for each quantity, into `path`, and writes the `.csv` beside it.
 
-    The columns of the CSV are `curve`, `num_correct`, `accuracy`, `group_size`, `total`, `positive`, `negative`. It
-    holds all quantities, drawn or not.
+    The columns of the CSV are `curve`, `num_correct`, `accuracy`, `group_size`, `total`, `total_correct`,
+    `total_wrong`, `positive`, `negative`. It holds all quantities, drawn or not.
 
     Args:
         curves (`Mapping[str, AdvantageCurves]`):
@@ -41,7 +50,7 @@ def plot_curves(
         title (`str`):
             Title of the picture.
         panels (`Sequence[str]`, *optional*):
-            Which of `"total"`, `"positive"` and `"negative"` to draw. By default all.
+            Which of the last five to draw. By default `"total"`, `"positive"` and `"negative"`.
 
     Raises:
         `ValueError`: `path` has another suffix.
@@ -109,6 +118,45 @@ def plot_bandit(
         )
     _save_figure(figure, axes, path)
     _write_csv(path, ("panel", "step", "action", "mean", "low", "high"), rows)
+
+
+def plot_mass(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    path: str | Path,
+    title: str,
+    prefix: str = "mass",
+) -> None:
+    """
+    Draws the probability of the answers that a callback has followed over steps, one panel for each run, and writes
+    the `.csv` beside it.
+
+    The columns of the CSV are `panel`, `step`, `answers`, `probability`.
+
+    Args:
+        histories (`Mapping[str, Sequence[Mapping[str, float]]]`):
+            For each panel the `history` of a [`MassDynamicsCallback`], or these entries of a `log_history`.
+        path (`str` or `Path`):
+            A `.png` or `.svg` file in a folder that exists.
+        title (`str`):
+            Title of the picture.
+        prefix (`str`, *optional*, defaults to `"mass"`):
+            That of the callback.
+
+    Raises:
+        `ValueError`: `path` has another suffix.
+    """
+    path = _check_suffix(path)
+    figure, axes = _figure(len(histories), title)
+    rows = []
+    for axis, (panel, history) in zip(axes, histories.items(), strict=True):
+        for kind, label in _MASS.items():
+            points = [(e["step"], e[f"{prefix}_{kind}"]) for e in history if f"{prefix}_{kind}" in e]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, linewidth=1.4)
+                rows += [(panel, step, kind, value) for step, value in points]
+        axis.set(xlabel="step", ylabel="probability", ylim=(-0.02, 1.02), title=panel)
+    _save_figure(figure, axes, path)
+    _write_csv(path, ("panel", "step", "answers", "probability"), rows)
 
 
 def _check_suffix(path: str | Path) -> Path:

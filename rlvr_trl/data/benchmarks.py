@@ -51,7 +51,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "minerva": Benchmark("test"),
     "olympiadbench": Benchmark("train"),
     "olymmath": Benchmark("test", by="level"),
-    "arc_challenge": Benchmark("test", "choice_reward"),
+    "arc_challenge": Benchmark("test", "choice_reward", draws=3, draw_size=128, by="draw"),
     "mmlu_pro": Benchmark("test", "choice_reward", draws=3, draw_size=128, by="draw"),
     "mathvision": Benchmark("test"),
     "mathverse": Benchmark("testmini", by="version"),
@@ -84,13 +84,13 @@ def load_benchmark(
         template (`str`, `list` or `callable`, *optional*):
             See [`load_source`] and [`load_own`]. Mazes have none.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the draws of MMLU-Pro. Mazes are always the same.
+            Seed of the draws of ARC-c and MMLU-Pro. Mazes are always the same.
 
     Returns:
-        [`~datasets.Dataset`]: the columns of [`load_source`]; for MMLU-Pro also `draw` (0, 1 or 2), with the rows of a
-        draw together; for mazes those of [`make_maze_dataset`], lattices of every odd size from 7 to 21: 75 of 7, 100
-        of each other. Make training mazes with `exclude=load_benchmark("maze")`. For a benchmark of your own those of
-        [`load_own`].
+        [`~datasets.Dataset`]: the columns of [`load_source`]; for ARC-c and MMLU-Pro also `draw` (0, 1 or 2), with the
+        rows of a draw together, as arXiv 2510.04028 evaluates them; for mazes those of [`make_maze_dataset`], lattices
+        of every odd size from 7 to 21: 75 of 7, 100 of each other. Make training mazes with
+        `exclude=load_benchmark("maze")`. For a benchmark of your own those of [`load_own`].
 
     Raises:
         ValueError: the benchmark is unknown and has no path, has several splits and none is `test`, or has fewer rows

@@ -158,7 +158,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in (*names, *VLLM_SETTINGS, "token_budget")}
     check_engine_settings(num_processes=state.num_processes, images=images, **settings)
     engine = load_engine(args.model, images=images, device=state.device, **settings)
-    folders = {temperature: _folder_of(args, temperature) for temperature in args.temperature}
+    folders = {temperature: _run_folder(args, temperature) for temperature in args.temperature}
     for folder in folders.values():
         check_same_engine(folder, engine.describe())
     for (temperature, folder), (name, (path, dataset)) in product(folders.items(), benchmarks.items()):
@@ -188,7 +188,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     state.destroy_process_group()
 
 
-def _folder_of(args: argparse.Namespace, temperature: float) -> Path:
+def _run_folder(args: argparse.Namespace, temperature: float) -> Path:
     """The folder of a run: `--output-dir`, or one in it for each of several temperatures."""
     folder = Path(args.output_dir)
     return folder if len(args.temperature) == 1 else folder / f"temperature-{temperature:g}"

@@ -297,6 +297,7 @@ class EvaluationResult(ProblemCounts):
             "num_unscorable_completions": self.num_unscorable_completions,
             "num_beyond_context": self.num_beyond_context,
             "answer_entropy": self.answer_entropy,
+            "answer_entropy_bits": None if self.answer_entropy is None else self.answer_entropy / math.log(2),
             "wrong_answer_diversity": _or_none(self.wrong_answer_diversity),
             "token_entropy": _or_none(self.token_entropy),
             "mean_length": self.mean_length,

@@ -84,7 +84,7 @@ def lenient_maze_reward(
 
     Example:
     ```python
-    >>> lenient_maze_reward(["<answer>r -> d</answer>", "The path is RD."], maze=["S.\n*E", "S.\n*E"])
+    >>> lenient_maze_reward(["<answer>r -> d</answer>", "I go down."], maze=["S.\n*E", "S.\n*E"])
     [1.0, 0.0]
     ```
     """

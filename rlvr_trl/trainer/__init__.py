@@ -5,6 +5,7 @@ from ..trl_compat import check_private_parts
 
 check_private_parts("trl", "transformers", "accelerate", "torch")  # before the imports below, which rely on them
 
+from .mass_callback import MassDynamicsCallback  # noqa: E402
 from .method_trainers import (  # noqa: E402
     AGRAEConfig,
     AGRAETrainer,
@@ -25,6 +26,7 @@ __all__ = [
     "AGRAETrainer",
     "DARSConfig",
     "DARSTrainer",
+    "MassDynamicsCallback",
     "NegativeGRPOConfig",
     "NegativeGRPOTrainer",
     "PassAtKCallback",

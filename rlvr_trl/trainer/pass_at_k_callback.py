@@ -244,7 +244,7 @@ class PassAtKCallback(TrainerCallback):
                 entropy=entropy,
             )
             for (problem, sample), ids, reply, entropy in zip(
-                requests, completion_ids, replies, _token_entropies(trainer, prompt_ids, completion_ids), strict=True
+                requests, completion_ids, replies, score_tokens(trainer, prompt_ids, completion_ids)[1], strict=True
             )
         ]
 
@@ -427,9 +427,15 @@ def _head_without_temperature(trainer) -> Iterator[None]:
         yield
 
 
-def _token_entropies(trainer, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[float]:
-    """Mean over the tokens of each completion of the entropy of the model's next-token distribution, in nats."""
-    pad_id, rows, means = trainer._tokenizer.pad_token_id, trainer.args.per_device_eval_batch_size, []
+def score_tokens(
+    trainer, prompt_ids: list[list[int]], completion_ids: list[list[int]]
+) -> tuple[list[float], list[float]]:
+    """
+    For each completion the log probability that the model's own distribution (temperature 1) gives it, and the mean
+    entropy of that distribution over its tokens, both in nats.
+    """
+    pad_id, rows = trainer._tokenizer.pad_token_id, trainer.args.per_device_eval_batch_size
+    totals, means = [], []
     for start in range(0, len(prompt_ids), rows):
         prompts = [torch.tensor(ids) for ids in prompt_ids[start : start + rows]]
         completions = [torch.tensor(ids) for ids in completion_ids[start : start + rows]]
@@ -439,8 +445,9 @@ def _token_entropies(trainer, prompt_ids: list[list[int]], completion_ids: list[
         attention_mask = torch.cat([prompt_mask, mask], dim=1)
         device, width = trainer.accelerator.device, mask.shape[1]
         with torch.no_grad(), _head_without_temperature(trainer):
-            _, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            log_probs, entropies, _ = trainer._get_per_token_logps_and_entropies(
                 trainer.model, ids.to(device), attention_mask.to(device), width, rows, compute_entropy=True
-            )  # (B, C)
+            )  # (B, C) each
+        totals += (log_probs.double().cpu() * mask).sum(dim=1).tolist()
         means += ((entropies.float().cpu() * mask).sum(dim=1) / mask.sum(dim=1)).tolist()
-    return means
+    return totals, means

@@ -46,6 +46,25 @@ def test_prompts_read_once_give_the_same_tokens(tmp_path):
     assert figures["training"]["losses"]["RLVRTrainer"] == figures["training"]["losses"]["stock TRL"]
 
 
+def test_answers_of_a_base_model_are_followed():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/mass_dynamics.py", "--quick"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if ", step " in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{name}, step {step}" for name in ("GRPO", "GRPO-N") for step in (0, 32)
+    ]
+    start, end = (dict(part.split() for part in line.partition(": ")[2].split(", ")) for line in lines[:2])
+    assert float(start["correct"]) + float(start["wrong"]) + float(start["rest"]) + float(start["known"]) > 0.99
+    assert start == dict(part.split() for part in lines[2].partition(": ")[2].split(", ")) and end != start
+
+
 def test_coverage_of_intervals_is_measured_and_on_the_page(tmp_path):
     def coverage(*arguments):
         return subprocess.run(

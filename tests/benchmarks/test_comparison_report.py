@@ -93,7 +93,7 @@ def made_up(folder, methods=("grpo", "dapo", "pass_at_8"), bases=(0, 1, 2), task
 def cell_of(task, method, rate, base, num_correct) -> tuple[Cell, dict]:
     cell = Cell(task, method, rate, base)
     counts = {"problems": task, "num_samples": 64, "num_correct": num_correct.tolist()}
-    tested = counts | {"token_entropy": 0.5 - 1000 * rate, "wrong_answer_diversity": 0.5}
+    tested = counts | {"token_entropy": 0.5 - 1000 * rate, "answer_entropy": 1.0, "wrong_answer_diversity": 0.5}
     validation = counts | {"num_samples": 32, "num_correct": np.minimum(num_correct, 32).tolist()}
     saved = {"cell": asdict(cell), "test": tested, "validation": validation, "seconds": 90.0}
     saved |= {"versions": {"torch": "2"}, "device": "x86_64", "completions": 51_200}
