@@ -1,5 +1,6 @@
 """
-The rules of three small puzzles, which have many right answers each and can be checked without a model.
+The rules of three small puzzles, which have many right answers each and can be checked without a model, and grids of
+colours as text.
 
 - A *sudoku* is a 4x4 grid with some digits given, as 16 characters row by row: 1 to 4, and `.` for an empty cell. An
   answer is the 16 digits of a grid that agrees with them, in which each row, each column and each 2x2 box has all four
@@ -13,6 +14,7 @@ The rules of three small puzzles, which have many right answers each and can be 
 import random
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations_with_replacement, permutations, product
 
@@ -189,3 +191,25 @@ def _parse_countdown(countdown: str) -> tuple[list[str], int]:
 @cache
 def _all_countdowns() -> tuple[str, ...]:
     return tuple(expressions_by_countdown())
+
+
+# --- grids of colours, as in ARC-AGI ---
+
+
+def as_grid(rows: Sequence[Sequence[int]]) -> str:
+    """
+    A grid of colours as text: a row on each line, its cells apart.
+
+    Raises:
+        ValueError: The rows are not equally long, or a cell is no integer from 0 to 9.
+    """
+    cells = [cell for row in rows for cell in row]
+    if not cells or len({len(row) for row in rows}) > 1 or not all(type(c) is int and 0 <= c <= 9 for c in cells):
+        raise ValueError(f"a grid has rows of equally many integers from 0 to 9, found {rows!r:.100}")
+    return "\n".join(" ".join(map(str, row)) for row in rows)
+
+
+def is_grid(text: str) -> bool:
+    """Whether a text is a grid as [`as_grid`] writes it."""
+    rows = text.split("\n")
+    return all(re.fullmatch("[0-9](?: [0-9])*+", row) for row in rows) and len({len(row) for row in rows}) == 1

@@ -1,5 +1,6 @@
 """Loaders and benchmarks: the real MATH and AMC files, folders, templates, errors, draws."""
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlvr_trl.data import (
     BENCHMARKS,
     PROMPT_TEMPLATES,
     SOURCES,
+    load_arc_agi,
     load_benchmark,
     load_math,
     load_mazes,
@@ -21,7 +23,7 @@ from rlvr_trl.data import (
     make_maze_dataset,
 )
 from rlvr_trl.data.sources import MATH_CONFIGS
-from rlvr_trl.rewards import math_reward, maze_reward
+from rlvr_trl.rewards import grid_reward, math_reward, maze_reward
 
 
 ROOT = Path(__file__).parents[1]
@@ -224,6 +226,59 @@ def test_published_mazes(in_prompt, tmp_path):
         load_mazes(write(tmp_path, [rows[0], broken], "broken.parquet"))
     with pytest.raises(ValueError, match="needs the column reward_model"):
         load_mazes(write(tmp_path, [{"prompt": row["prompt"]} for row in rows], "no_reference.parquet"))
+
+
+ARC_TASK = {
+    "train": [{"input": [[0, 1], [2, 3]], "output": [[3, 2], [1, 0]]}, {"input": [[4]], "output": [[4]]}],
+    "test": [{"input": [[5, 6]], "output": [[6, 5]]}, {"input": [[7], [8]], "output": [[8], [7]]}],
+}
+
+
+def test_tasks_of_arc_agi(tmp_path):
+    """From the files of its repository, and from rows; one question for each test input."""
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    (folder / "b0c4d837.json").write_text(json.dumps(ARC_TASK), encoding="utf-8")
+    (folder / "a5313dff.json").write_text(json.dumps(ARC_TASK | {"test": ARC_TASK["test"][:1]}), encoding="utf-8")
+    dataset = load_benchmark("arc-agi", folder)
+    assert dataset["task"][:] == ["a5313dff", "b0c4d837", "b0c4d837"] and dataset["test"][:] == [0, 0, 1]
+    assert dataset["grid"][:] == ["6 5", "6 5", "8\n7"]
+    text = dataset["prompt"][2][0]["content"]
+    assert "Input:\n0 1\n2 3\nOutput:\n3 2\n1 0\n\nInput:\n4\nOutput:\n4\n\nInput:\n7\n8\n" in text
+    answers = ["<answer>6 5</answer>", "I think [[6,5]].\n<answer>\n[[6, 5]]\n</answer>", "<answer>8\n7\n</answer>"]
+    assert grid_reward(answers, grid=dataset["grid"][:]) == [1.0, 1.0, 1.0]
+    rows = load_benchmark("arc_agi", write(tmp_path, [ARC_TASK], "tasks.parquet"))
+    assert rows["prompt"][:] == dataset["prompt"][1:] and rows["task"][:] == ["0", "0"]
+    with pytest.raises(ValueError, match="arc_agi has no dataset of its own on the Hub: name a folder"):
+        load_benchmark("arc_agi")
+    for broken, message in (({"train": []}, "KeyError"), (ARC_TASK | {"test": [{"input": [[0, 10]]}]}, "from 0 to 9")):
+        (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
+        with pytest.raises(ValueError, match=f"The task broken of .* is not as expected: .*{message}"):
+            load_arc_agi(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("<answer>01\n23</answer>", "0 1\n2 3"),
+        ("<answer>0, 1\n2, 3</answer>", "0 1\n2 3"),
+        ("<answer>[[0, 1], [2, 3]]</answer>", "0 1\n2 3"),
+        ("<answer>[0 1]\n[2 3]</answer>", "0 1\n2 3"),
+        ("<think><answer>4</answer></think><answer>\n0 1\n\n2 3\n</answer>", "0 1\n2 3"),
+        ("<answer>4</answer> <answer>0 1 2 3</answer>", "0 1 2 3"),
+        ("0 1\n2 3", None),
+        ("<answer>0 1\n2</answer>", None),
+        ("<answer>red</answer>", None),
+        ("<answer></answer>", None),
+        ("<answer>" + "]" * 100_000 + " " * 100_000 + "</answer>", None),  # linear in time
+    ],
+)
+def test_grids_are_read(text, grid):
+    logged = {}
+    rewards = grid_reward([text, text], grid=["0 1\n2 3", "9"], log_extra=logged.__setitem__)
+    assert logged["extracted_answer"] == [grid] * 2 and rewards == [float(grid == "0 1\n2 3"), 0.0]
+    with pytest.raises(ValueError, match="grid must have grids of digits as text, found '0 1"):
+        grid_reward([text], grid=["0 1\n2"])
 
 
 def test_tables_agree_and_are_documented():

@@ -13,7 +13,7 @@ _HOMES = {
     "filters": ("deduplicate", "filter_by_length", "filter_by_pass_rate", "filter_by_verifier"),
     "loaders": ("load_math", "load_own", "load_source"),
     "maze": ("load_mazes", "make_maze_dataset"),
-    "puzzle_sets": ("load_enigmata", "load_reasoning_gym"),
+    "puzzle_sets": ("load_arc_agi", "load_enigmata", "load_reasoning_gym"),
     "sources": ("SOURCES",),
     "templates": ("PROMPT_TEMPLATES",),
 }
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .filters import deduplicate, filter_by_length, filter_by_pass_rate, filter_by_verifier
     from .loaders import load_math, load_own, load_source
     from .maze import load_mazes, make_maze_dataset
-    from .puzzle_sets import load_enigmata, load_reasoning_gym
+    from .puzzle_sets import load_arc_agi, load_enigmata, load_reasoning_gym
     from .sources import SOURCES
     from .templates import PROMPT_TEMPLATES
 else:
@@ -37,6 +37,7 @@ __all__ = [
     "filter_by_length",
     "filter_by_pass_rate",
     "filter_by_verifier",
+    "load_arc_agi",
     "load_benchmark",
     "load_enigmata",
     "load_math",

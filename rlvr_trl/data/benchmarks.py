@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets, get_dataset_split_names
 from ..registry import did_you_mean
 from .loaders import load_own, load_source
 from .maze import load_mazes, make_maze_dataset
+from .puzzle_sets import load_arc_agi
 from .reading import FORMATS, as_dataset, found_on_hub
 from .templates import Template
 
@@ -28,7 +29,7 @@ class Benchmark:
     A benchmark.
 
     Args:
-        split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` for mazes.
+        split (`str`, *optional*): split of the source of the same name in `SOURCES`; `None` if it has another loader.
         reward (`str`): name of its reward function in `rlvr_trl.rewards`.
         draws (`int`): disjoint samples drawn from it; with 0 all of it is used.
         draw_size (`int`): questions in one draw.
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "mmmu": Benchmark("validation"),
     "geo3k": Benchmark("test"),
     "maze": Benchmark(None, "maze_reward", by="size"),
+    "arc_agi": Benchmark(None, "grid_reward"),
 }
 
 
@@ -79,10 +81,11 @@ def load_benchmark(
             your own.
         path_or_id (`str` or `Path`, *optional*):
             A local file or folder, or another id of the Hub, of the same shape; see [`load_source`]. For `"maze"` a
-            set as [`load_mazes`] reads it, such as `"RUC-AIBOX/Passk_Training_Maze"`, of which `test` counts.
+            set as [`load_mazes`] reads it, such as `"RUC-AIBOX/Passk_Training_Maze"`, of which `test` counts. For
+            `"arc_agi"` what [`load_arc_agi`] reads; it is needed.
             A benchmark of your own has the columns of [`load_own`], and its split is `test` or the only one.
         template (`str`, `list` or `callable`, *optional*):
-            See [`load_source`] and [`load_own`]. Mazes have none.
+            See [`load_source`] and [`load_own`]. Mazes and ARC-AGI have none.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the draws of ARC-c and MMLU-Pro. Mazes are always the same.
 
@@ -108,7 +111,11 @@ def load_benchmark(
     if benchmark.split is None:
         if template is not None:
             raise ValueError(f"{name} has prompts of its own: template must be None, got {template}.")
-        return _mazes() if path_or_id is None else load_mazes(path_or_id, "test", distinct=False)
+        if name == "maze":
+            return _mazes() if path_or_id is None else load_mazes(path_or_id, "test", distinct=False)
+        if path_or_id is None:
+            raise ValueError(f"{name} has no dataset of its own on the Hub: name a folder or an id, see load_arc_agi.")
+        return load_arc_agi(path_or_id)
     dataset = load_source(name, path_or_id, benchmark.split, template=template, distinct=False)
     return _draw(dataset, benchmark, name, seed) if benchmark.draws else dataset
 

@@ -1,7 +1,8 @@
-"""Puzzles by others: the generated tasks of reasoning-gym, and the published data of Enigmata."""
+"""Puzzles by others: the generated tasks of reasoning-gym, and the published data of Enigmata and of ARC-AGI."""
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets import Dataset, Features, List, Value
 
 from ..checks import check_integer
 from ..gym_tasks import check_task, make_task, right_answer, scorer_settings
+from ..puzzles import as_grid
 from .filters import deduplicate
 from .maze import excluded_texts
 from .reading import as_dataset, check_columns, read_rows
@@ -153,6 +155,63 @@ def load_enigmata(
     for name, values in columns.items():
         dataset = as_dataset(dataset.add_column(name, values))
     return deduplicate(dataset) if distinct else dataset
+
+
+GRIDS = """\
+The pairs below follow one rule, which turns an input grid into an output grid. Find it, and apply it to the last
+input. A grid has one row on each line; its cells are colours from 0 to 9.
+
+{examples}
+
+{test}
+
+You may think first; then write the output grid inside <answer> and </answer>, row by row as above."""
+
+
+def load_arc_agi(path_or_id: str | Path, split: str = "evaluation") -> Dataset:
+    """
+    Loads the tasks of ARC-AGI-1 (arXiv 1911.01547), for [`grid_reward`].
+
+    Args:
+        path_or_id (`str` or `Path`):
+            A folder with one JSON file for each task, such as `data/evaluation` of a clone of
+            github.com/fchollet/ARC-AGI; or a file, a folder or an id of the Hub of rows with the columns `train` and
+            `test`, lists of pairs of `input` and `output`.
+        split (`str`, *optional*, defaults to `"evaluation"`):
+            Split of a dataset of the Hub; files have none.
+
+    Returns:
+        [`~datasets.Dataset`]: one row for each test input, with the columns `prompt` (messages), `task` (the name of
+        its file, or the number of its row), `test` (which of its inputs, from 0) and `grid` (the right output as
+        text). The wording of the prompt is ours.
+
+    Raises:
+        `ValueError`: There is no such folder or file, or a task is not as expected; the message names it.
+    """
+    path, rows = Path(path_or_id), []
+    if path.is_dir() and (files := sorted(path.glob("*.json"))):
+        tasks = [(file.stem, partial(_read_task, file)) for file in files]
+    else:
+        found = read_rows(path_or_id, (), split, has_configs=True)
+        check_columns(found, ("train", "test"), "ARC-AGI", path_or_id)
+        tasks = [(str(number), partial(dict, row)) for number, row in enumerate(found)]
+    for name, read in tasks:
+        try:
+            task = read()
+            examples = [f"Input:\n{as_grid(p['input'])}\nOutput:\n{as_grid(p['output'])}" for p in task["train"]]
+            for number, pair in enumerate(task["test"]):
+                test = f"Input:\n{as_grid(pair['input'])}"
+                text = GRIDS.format(examples="\n\n".join(examples), test=test)
+                prompt = [{"role": "user", "content": text}]
+                rows.append({"prompt": prompt, "task": name, "test": number, "grid": as_grid(pair["output"])})
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            what = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"The task {name} of {path_or_id} is not as expected: {what}") from error
+    return Dataset.from_list(rows)
+
+
+def _read_task(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _check_question(question: Any) -> None:

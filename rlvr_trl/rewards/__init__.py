@@ -15,7 +15,7 @@ _HOMES = {
     "gym": ("ReasoningGymReward", "reasoning_gym_reward"),
     "math": ("MathReward", "math_reward"),
     "maze": ("lenient_maze_reward", "maze_reward"),
-    "puzzle": ("countdown_reward", "sudoku_reward", "sums_reward"),
+    "puzzle": ("countdown_reward", "grid_reward", "sudoku_reward", "sums_reward"),
     "wrappers": ("LengthReward", "NoisyReward", "WeightedReward"),
 }
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .gym import ReasoningGymReward, reasoning_gym_reward
     from .math import MathReward, math_reward
     from .maze import lenient_maze_reward, maze_reward
-    from .puzzle import countdown_reward, sudoku_reward, sums_reward
+    from .puzzle import countdown_reward, grid_reward, sudoku_reward, sums_reward
     from .wrappers import LengthReward, NoisyReward, WeightedReward
 else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
@@ -41,6 +41,7 @@ __all__ = [
     "boxed_format_reward",
     "choice_reward",
     "countdown_reward",
+    "grid_reward",
     "lenient_maze_reward",
     "math_reward",
     "maze_reward",

@@ -20,7 +20,7 @@ from .enigmata import EnigmataReward
 from .gym import ReasoningGymReward
 from .math import math_reward
 from .maze import lenient_maze_reward, maze_reward
-from .puzzle import countdown_reward, sudoku_reward, sums_reward
+from .puzzle import countdown_reward, grid_reward, sudoku_reward, sums_reward
 from .wrappers import LengthReward, NoisyReward
 
 
@@ -32,6 +32,7 @@ REWARDS: dict[str, Callable[..., Callable]] = {
     "sudoku_reward": lambda: sudoku_reward,
     "sums_reward": lambda: sums_reward,
     "countdown_reward": lambda: countdown_reward,
+    "grid_reward": lambda: grid_reward,
     "choice_reward": lambda: choice_reward,
     "boxed_format_reward": lambda: boxed_format_reward,
     "reasoning_gym_reward": ReasoningGymReward,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ..answer_text import THINKING_TAGS, after_thinking, completion_text, extract_tagged_answer
-from ..puzzles import solves_countdown, solves_sudoku, solves_sums
+from ..puzzles import is_grid, solves_countdown, solves_sudoku, solves_sums
 
 
 _DIGITS, _BITS = re.compile("[1-4]+"), re.compile("[01]+")
@@ -131,6 +131,55 @@ def countdown_reward(
     """
     answers = _read_answers(completions, _EXPRESSION, r"\s", thinking_tags, starts_thinking)
     return score_answers("countdown", countdown, answers, solves_countdown, log_extra)
+
+
+def grid_reward(
+    completions: list[str] | list[list[dict]],
+    grid: list[str],
+    log_extra: Callable[[str, list], None] | None = None,
+    thinking_tags: Sequence[Sequence[str]] = THINKING_TAGS,
+    starts_thinking: bool = False,
+    **kwargs,
+) -> list[float]:
+    r"""
+    Reward function that checks whether the last complete `<answer>…</answer>` is this grid of colours (ARC-AGI).
+
+    A row is a line of digits, with or without spaces or commas between them; brackets around rows are left out, so
+    that a list of lists is read as well. What cannot be read scores 0.
+
+    Args:
+        grid (`list[str]`):
+            The right grid of each completion, as in the column of [`load_arc_agi`].
+        completions, log_extra, thinking_tags, starts_thinking, **kwargs:
+            As in [`sudoku_reward`].
+
+    Returns:
+        `list[float]`: 1.0 or 0.0 per completion.
+
+    Raises:
+        ValueError: If an entry of `grid` is no grid, or if there is not one for each completion. Or if
+            `thinking_tags` are not pairs.
+
+    Example:
+    ```python
+    >>> grid_reward(["<answer>[[0, 1], [2, 3]]</answer>", "<answer>01\n33</answer>"], grid=["0 1\n2 3"] * 2)
+    [1.0, 0.0]
+    ```
+    """
+
+    def is_right(reference: str, answer: str) -> bool:
+        if not is_grid(reference):
+            raise ValueError(f"grid must have grids of digits as text, found {reference!r:.100}")
+        return answer == reference
+
+    answers = []
+    for completion in completions:
+        text = after_thinking(completion_text(completion), thinking_tags, starts_thinking) or ""
+        lines = (extract_tagged_answer(text) or "").replace("[", "").replace("]", "\n").split("\n")
+        rows = [" ".join(re.sub(r"[\s,]", "", line)) for line in lines]
+        answer = "\n".join(row for row in rows if row)
+        answers.append(answer if is_grid(answer) else None)
+    return score_answers("grid", grid, answers, is_right, log_extra)
 
 
 def score_answers(
