@@ -48,7 +48,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 benchmark: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/maze_table.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/comparison.py $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ from rlvr_trl.testbed.outcomes import BASE_ROW, KS, Outcomes, Row
 HEADLINE = ("grpo", "pass_at_8", "dars_hw", "a_grae_half", "combination_dars_breadth")
 STYLES = line_styles(["base model", *(METHODS[name].label for name in HEADLINE)])
 WIDE = "pass@32"
+GAINS = "pass@k minus base model against k on four tasks, five methods at equal rollouts and their chosen rates"
 
 
 def rate_text(rate: float) -> str:
@@ -55,7 +56,7 @@ def draw_gains(tasks: Mapping[str, Outcomes], path: Path) -> str:
         draw_line(axes, {k: outcomes.difference(Row(name, equal=True), BASE_ROW, f"pass@{k}") for k in KS}, name)
 
     panels(tasks, path, draw, "k", "pass@k minus base model")
-    return "pass@k minus base model against k on four tasks, five methods at equal rollouts and their chosen rates"
+    return GAINS
 
 
 def draw_rates(tasks: Mapping[str, Outcomes], path: Path) -> str:

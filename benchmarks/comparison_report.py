@@ -3,7 +3,7 @@
 python benchmarks/comparison_report.py
 
 Every number, verdict and interval is computed here from the files; nothing in the report is written by hand. Tables of
-docs/methods come from here too, between two comments that name this file.
+docs/methods and what README.md says of the methods come from here too, between two comments that name this file.
 """
 
 import argparse
@@ -16,14 +16,18 @@ from comparison import BASES, RESULTS, plan
 from comparison_claims import (
     ALL_TASKS,
     CLAIMS,
+    DEPENDS,
     MARGIN,
     MISSING,
+    NOT_REPRODUCED,
+    OPPOSITE,
+    REPRODUCED,
     Claim,
     Judgement,
     judge_all,
     row_of,
 )
-from comparison_figures import HEADLINE, WIDE, draw_gains, draw_rates, rate_text
+from comparison_figures import GAINS, HEADLINE, WIDE, draw_gains, draw_rates, rate_text
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import read_folder
@@ -121,11 +125,12 @@ def sentences(comparison: Comparison) -> list[str]:
     judged = [one for by_task in comparison.judgements.values() for name, one in by_task.items() if name in TASKS]
     judged = [one for one in judged if one.verdict != MISSING]
     verdicts = Counter(one.verdict for one in judged)
-    found = listed([f"{count} {verdict}" for verdict, count in sorted(verdicts.items())])
+    order = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, DEPENDS)
+    found = listed([f"{verdicts[verdict]} {verdict}" for verdict in order]).replace(DEPENDS, "depend on the rate")
     lines = [
-        f"**Little is robust**: {len(CLAIMS)} claims of four papers are {counted(len(judged), 'comparison')} on the "
-        f"tasks here, {found}; {surviving(comparison)} of them have an interval that excludes the other verdict after "
-        "the false discovery rate is held at 5 %."
+        f"**Not all is robust**: {len(CLAIMS)} claims of four papers are {counted(len(judged), 'comparison')} on four "
+        f"tasks: {found}. {surviving(comparison)} differences stay significant when the false discovery rate is held "
+        "at 5 %."
     ]
     if sentence := rate_sentence(comparison):
         lines.append(sentence)
@@ -416,6 +421,17 @@ def fill_in_tables(root: Path, comparison: Comparison) -> None:
     )
     for name, rows in METHOD_PAGES.items():
         fill_in_place(root / "docs/methods" / f"{name}.md", f"{method_table(comparison, rows.split())}\n\n{about}")
+    image = f"![{GAINS}]({{}}images/results_gains.png)"
+    lines = "\n".join(f"- {line}" for line in [*sentences(comparison), *progress(comparison)])
+    headline = method_table(comparison, list(HEADLINE))
+    fill_in_place(root / "docs/methods/README.md", "\n\n".join([image.format("../"), lines, headline, about]))
+    fill_in_place(root / "README.md", "\n\n".join([image.format("docs/"), lines]))
+
+
+def progress(comparison: Comparison) -> list[str]:
+    """Nothing, once all cells are there."""
+    done = len(comparison.planned) - len(comparison.missing)
+    return [f"This rests on {done} of {len(comparison.planned)} runs so far."] if comparison.missing else []
 
 
 def fill_in_place(path: Path, block: str, begin: str = BEGIN) -> None:

@@ -51,7 +51,7 @@ CANNOT = {
     r": VLLM_SERVER_DEV_MODE=1 vllm serve": "needs vLLM; tests/with_vllm starts it",
     r": pip install '?(\.\[)?…": "filled in with what is missing; test_trl_compat.py and test_math_reward.py read it",
     r"hub/push\.py.*: hf upload": "filled in with the run's own names; tests/test_hub.py reads it",
-    r"maze_table\.py --only NAME": "NAME stands for any row",
+    r"comparison\.py --only NAME": "NAME stands for any row",
     r"recipes/pass_at_k/enigmata_": "needs a clone of Enigmata; test_recipes.py has a stand-in",
     r"EnigmataReward\(\"Enigmata\"\)": "needs a clone of Enigmata; test_enigmata.py has a stand-in",
     r"puzzles\.md: import asyncio": "needs verifiers, which is no dependency; the page says where it was run",

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from maze_cell import build, draw
-from maze_methods import TABLE
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 
+from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.evaluation import compare, evaluate
 from rlvr_trl.rewards import maze_reward
-from rlvr_trl.testbed import build_tokenizer, demonstrations
+from rlvr_trl.testbed import build_model, build_tokenizer, demonstrations
+from rlvr_trl.testbed.comparison_methods import METHODS as COMPARED
 from rlvr_trl.testbed.methods import make_method_trainer, rollouts_per_prompt
 from rlvr_trl.testbed.progress_bar import show_figures_in_bar
 from rlvr_trl.testbed.tasks import MAZE
@@ -75,6 +76,19 @@ class Walks(torch.utils.data.Dataset):
         return self.rows[index]
 
 
+def draw(count: int, scale: dict, seed: int, exclude: list[str] | None = None) -> Dataset:
+    settings = {"size": scale["size"], "max_path_length": scale["max_path"], "prompt_style": "bare"}
+    return make_maze_dataset(count, seed=seed, exclude=exclude, **settings)
+
+
+def build(sizes: dict, tokenizer) -> Qwen2ForCausalLM:
+    """The model of the testbed, with some of its sizes overridden."""
+    small = build_model(tokenizer).config.to_dict()
+    config = Qwen2Config(**{name: value for name, value in small.items() if name != "layer_types"} | sizes)
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(config)
+
+
 def some_walks(mazes: list[str], count: int, seed: int) -> list[dict]:
     return tokenize_demonstrations(demonstrations(mazes, count, seed=seed), build_tokenizer()).to_list()
 
@@ -109,20 +123,20 @@ def run(size: str, device: str, seconds: float, save: Callable) -> None:
     scale, end = SIZES[size], time.monotonic() + seconds
     save("settings", scale)
     processes = min(16, os.cpu_count() or 1)
-    test = draw(scale["test_mazes"], scale["size"], scale["max_path"], 90_001)
+    test = draw(scale["test_mazes"], scale, 90_001)
     with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("fork").Pool(processes) as pool:
-        warmup = draw(scale["warmup_mazes"], scale["size"], scale["max_path"], 1000, test["maze"])
+        warmup = draw(scale["warmup_mazes"], scale, 1000, test["maze"])
         steps, rows = scale["warmup"]["steps"], scale["warmup"]["batch_size"]
         walks = walks_in_processes(pool, list(warmup["maze"]), steps * rows, processes)
         known = [*test["maze"], *warmup["maze"]]
-        mazes = draw(scale["training_mazes"], scale["size"], scale["max_path"], 100, known)
+        mazes = draw(scale["training_mazes"], scale, 100, known)
         examples = [row for some in walks.get() for row in some]
         pool.close()
         save("seconds_of_data", round(time.monotonic() - end + seconds, 1))
         torch.set_float32_matmul_precision("high")  # only now: the processes of the pool are forks
         base, began = Path(folder) / "base", time.monotonic()
         tokenizer = build_tokenizer()
-        model = build(scale["model"], tokenizer, seed=0)
+        model = build(scale["model"], tokenizer)
         losses = imitate(
             model, tokenizer, Walks(examples), output_dir=base, seed=0, disable_tqdm=True, **scale["warmup"]
         )
@@ -148,13 +162,15 @@ def run(size: str, device: str, seconds: float, save: Callable) -> None:
 
 
 def train(name: str, base: Path, folder: Path, mazes, scale: dict, seconds: float) -> tuple:
-    method = TABLE[name]
+    method = COMPARED[name]
     generations = method.recipe["num_generations"]
-    method = replace(method, settings=method.settings | {"prompts_per_batch": scale["prompts"]})
+    in_one_update = {"prompts_per_batch": scale["prompts"], "prompts_per_update": scale["prompts"]}
+    method = replace(method, settings=method.settings | in_one_update)
     settings = {
         "per_device_train_batch_size": scale["prompts"] * 16,
         "learning_rate": scale["learning_rate"],
         "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
         "logging_steps": 1,
         "disable_tqdm": True,
     }

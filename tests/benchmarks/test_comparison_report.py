@@ -1,6 +1,7 @@
 """The report of the comparison: verdicts by hand, and pages that say what made-up cells hold and what they lack."""
 
 import re
+import shutil
 from dataclasses import asdict
 
 import comparison_claims as claims
@@ -116,7 +117,10 @@ def test_the_pages_say_what_the_cells_hold(tmp_path):
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
     first, second, third = re.findall(r"(?m)^[123]\. \*\*(.*)$", page)
     tested = sum(len(found) - (claims.ALL_TASKS in found) for found in comparison.judgements.values())
-    assert f"{len(claims.CLAIMS)} claims of four papers are {tested} comparisons" in first and "4 opposite" in first
+    assert (
+        f"{len(claims.CLAIMS)} claims of four papers are {tested} comparisons" in first
+        and ", 4 opposite and " in first
+    )
     assert second.startswith("The learning rate matters") and "maze " in second
     assert third.startswith(
         "GRPO against base model**: pass@1 is higher on maze, sudoku, sums and countdown, lower on"
@@ -151,6 +155,24 @@ def test_the_best_on_all_tasks_comes_first(tmp_path):
     means = [one.mean for _, one in ranked]
     assert means == sorted(means, reverse=True) and len(ranked) == len(names)  # not the one that was not run
     assert ranked[0][0] == "pass_at_8:equal"  # about .65 on the whole curve, and those that solve one half below .5
+
+
+def test_the_pages_of_this_project_have_their_places(tmp_path):
+    """README.md and the pages of the methods, with what the made-up cells say."""
+    made_up(tmp_path / "cells")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(report.ROOT / "README.md", tmp_path)
+    shutil.copytree(report.ROOT / "docs/methods", tmp_path / "docs/methods")
+    comparison = report.make_report(tmp_path / "cells", tmp_path / "docs")
+    report.fill_in_tables(tmp_path, comparison)
+    first = report.sentences(comparison)[0]
+    for path, image in (("README.md", "docs/images"), ("docs/methods/README.md", "../images")):
+        page = (tmp_path / path).read_text(encoding="utf-8")
+        assert f"]({image}/results_gains.png)" in page and f"- {first}" in page
+        assert f"This rests on 120 of {len(comparison.planned)} runs so far." in page
+    page = (tmp_path / "docs/methods/grpo.md").read_text(encoding="utf-8")
+    block = page.split(report.BEGIN)[1].split(report.END)[0]
+    assert block.count("| GRPO | pass@") == 2 and "| Dr. GRPO |" not in block
 
 
 def test_tables_stand_between_their_comments(tmp_path):
