@@ -1,4 +1,4 @@
-"""How many completions each prompt gets. Pure torch, counts in and counts out: no trainer, no TRL."""
+"""How many completions each prompt gets, and what is known of it. Counts in and counts out: no trainer, no TRL."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from ..registry import build_by_name
 from .allocator import RolloutAllocator, within_budget
 from .dars import DARS
+from .history import PromptHistory
 from .reinforce_ada import ReinforceAda
 from .schedules import equal_treatment, hardness_weighted
 
@@ -13,6 +14,7 @@ from .schedules import equal_treatment, hardness_weighted
 __all__ = [
     "ALLOCATORS",
     "DARS",
+    "PromptHistory",
     "ReinforceAda",
     "RolloutAllocator",
     "build_allocator",
