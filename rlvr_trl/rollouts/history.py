@@ -63,8 +63,8 @@ class PromptHistory:
         mean_reward, mean_length (`np.ndarray` of shape `(prompts,)`): over all its completions.
 
     Raises:
-        `ValueError`: There are no ids, not one pool for each, rows of one id have two pools, or a setting is out of its
-        range.
+        `ValueError`: There are no ids, not one pool for each, rows of one id have two pools, or a setting is out of
+        its range.
     """
 
     seen: np.ndarray
@@ -250,21 +250,7 @@ class PromptHistory:
             `ValueError`: The file is neither.
         """
         if Path(path).suffix == ".json":
-            from ..evaluation.results import SavedCounts
-            from ..evaluation.store import read_json
-
-            try:
-                counts = SavedCounts.from_dict(read_json(Path(path)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"'{path}' holds no results of a benchmark ({type(error).__name__}: {error})."
-                ) from None
-            here = self._has(counts.problem_ids)
-            ids = [one for one, is_here in zip(counts.problem_ids, here, strict=True) if is_here]
-            if ids:
-                self.update(self.find(ids), step=0, samples=counts.num_samples[here], correct=counts.num_correct[here])
-                self.last_step[self.find(ids)] = -1
-            return len(ids)
+            return self._read_evaluation(Path(path))
         import pyarrow.parquet
 
         try:
@@ -277,11 +263,24 @@ class PromptHistory:
         places = self.find([one for one, is_here in zip(ids, here, strict=True) if is_here])
         for name, values in columns.items():
             getattr(self, name)[places] = values[here]
-        right, wrong = (
-            np.bincount(self._pool, values, len(self._pool_names))
-            for values in (self.recent_correct, self.recent_wrong)
-        )
-        self._pool_counts = np.stack([right, wrong], axis=1)
+        evidence = (self.recent_correct, self.recent_wrong)
+        of_pools = [np.bincount(self._pool, values, len(self._pool_names)) for values in evidence]
+        self._pool_counts = np.stack(of_pools, axis=1).astype(np.float64)
+        return len(places)
+
+    def _read_evaluation(self, path: Path) -> int:
+        from ..evaluation.results import SavedCounts
+        from ..evaluation.store import read_json
+
+        try:
+            counts = SavedCounts.from_dict(read_json(path))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"'{path}' holds no results of a benchmark ({what}).") from None
+        here = self._has(counts.problem_ids)
+        places = self.find([one for one, is_here in zip(counts.problem_ids, here, strict=True) if is_here])
+        self.update(places, step=0, samples=counts.num_samples[here], correct=counts.num_correct[here])
+        self.last_step[places] = -1  # of this training
         return len(places)
 
     def _has(self, ids: Iterable[str]) -> np.ndarray:
