@@ -42,12 +42,12 @@ BEGIN, END = "<!-- from benchmarks/comparison_report.py -->", "<!-- end -->"
 # The rows on the pages of docs/methods; all at equal rollouts
 METHOD_PAGES = {
     "grpo": "grpo dr_grpo dapo dapo_one_update entropy depth_naive breadth_naive",
-    "pass_at_k": "dapo pass_at_4 pass_at_8 pass_at_16 pass_at_8_bootstrap pass_at_8_then_1",
-    "implicit_rewards": "dapo pass_at_8 combination combination_dars_breadth",
-    "dars": "dr_grpo dars_hw dars_et depth_naive dars_hw_breadth breadth_naive dars_hw_annealed pass_at_4_dars "
-    "combination_dars_breadth",
+    "pass_at_k": "dapo pass_at_4 pass_at_8 pass_at_16 pass_at_8_bootstrap pass_at_8_full pass_at_8_then_1",
+    "implicit_rewards": "dapo pass_at_8 combination without_easy combination_dars_breadth",
+    "dars": "dr_grpo dars_hw dars_et depth_naive dars_hw_breadth dars_et_breadth breadth_naive dars_hw_annealed "
+    "pass_at_4_dars combination_dars_breadth",
     "reinforce_ada": "dapo reinforce_ada dars_et dars_hw",
-    "a_grae": "grpo a_grae a_grae_half a_grae_shift a_grae_suppression",
+    "a_grae": "grpo a_grae a_grae_half a_grae_shift a_grae_suppression hard_focused",
     "negative": "grpo_kl grpo_n dapo nsr psr w_reinforce",
     "grpo_lead": "grpo grpo_lead",
 }

@@ -78,9 +78,27 @@ def shortest_paths(rows: Sequence[Sequence[str]], start: Cell, max_length: int |
 
 
 def shortest_path(maze: str) -> str | None:
-    """One shortest path from S to E as a string over UDLR, or `None` if E cannot be reached."""
+    """
+    One shortest path from S to E as a string over UDLR, or `None` if E cannot be reached. It is that of
+    [`shortest_paths`], found in memory that is linear in the maze.
+    """
     rows, start, end = parse_maze(maze)
-    return shortest_paths(rows, start).get(end)
+    arrived: dict[Cell, tuple[str, Cell]] = {start: ("", start)}  # the last move, and from where
+    queue = deque([start])
+    while queue and end not in arrived:
+        cell = queue.popleft()
+        for move in MOVES:
+            neighbour = step(rows, cell, move)
+            if neighbour is not None and neighbour not in arrived:
+                arrived[neighbour] = move, cell
+                queue.append(neighbour)
+    if end not in arrived:
+        return None
+    moves, cell = [], end
+    while cell != start:
+        move, cell = arrived[cell]
+        moves.append(move)
+    return "".join(reversed(moves))
 
 
 def is_solution(maze: str, moves: str) -> bool:

@@ -4,6 +4,7 @@ This module keeps the scripts in `examples/` short, and can do the same for your
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,7 @@ class TrainingScriptArguments:
             Whether greedy accuracy is measured as well, as `eval_greedy_pass@1`.
 
     Raises:
-        `ValueError`: A reward function is unknown, or has a wrong field.
+        `ValueError`: A reward function is unknown, or has a wrong field; or `eval_temperature` is out of its range.
     """
 
     reward_funcs: list[str] = field(
@@ -71,6 +72,14 @@ class TrainingScriptArguments:
     def __post_init__(self):
         for spec in self.reward_funcs or ():
             build_reward(spec)  # so that a wrong one is an error before anything is loaded
+        temperature = self.eval_temperature
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise ValueError(f"`eval_temperature` must be 0 (greedy) or a positive number, got {temperature!r}.")
+        if temperature == 0 and self.eval_num_samples > 1:
+            raise ValueError(
+                f"`eval_temperature` is 0, so that all {self.eval_num_samples} completions of a prompt would be the "
+                f"same greedy one. Set `eval_num_samples` to 1, or `eval_greedy`, which measures it beside others."
+            )
 
 
 @dataclass
@@ -194,11 +203,17 @@ def make_trainer(
             Further arguments of the trainer, such as `processing_class`.
 
     Raises:
-        `ValueError`: No model or no reward is named, `model_init_kwargs` is no dict, or the dataset lacks a column
-        that a reward function needs.
+        `ValueError`: No model or no reward is named, `model_init_kwargs` is no dict, the dataset lacks a column that a
+        reward function needs, or a setting of the measurement is there without `eval_dataset`.
     """
     if model_args.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is None, but the folder or the id of a model is needed.")
+    if eval_dataset is None and (script_args.eval_greedy or script_args.eval_temperature is not None):
+        name = "eval_greedy" if script_args.eval_greedy else "eval_temperature"
+        raise ValueError(
+            f"`{name}` is set, but there are no held-out prompts to measure on: see `eval_benchmark`, or, in the "
+            f"scripts of puzzles and mazes, the number of problems to evaluate."
+        )
     given = training_args.model_init_kwargs or {}
     if not isinstance(given, dict):
         raise ValueError(f"`model_init_kwargs` must be a dict, or one as JSON, got {given!r}.")

@@ -378,6 +378,11 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
     expected = simulate((0.5, 1, 0), (0, -3, 0), 3, optimizer="sgd", negative_only=True, seeds=3, steps=20)
     rows = [row for row in read_csv(tmp_path / "new" / "bandit_own.csv") if row["action"] == "reward 1, logit -3"]
     np.testing.assert_allclose([float(row["mean"]) for row in rows], expected.mean(0)[:, 1])
+    capsys.readouterr()
+    assert main(["plot", "bandit", "--rewards", "1", "0.5", "0", "--seeds", "2", "--steps", "3", *out]) == 0
+    rows = read_csv(tmp_path / "new" / "bandit_own.csv")
+    first, second = list(dict.fromkeys(row["action"] for row in rows))[:2]  # a crossing is the second's, the best
+    assert (first, second) == ("reward 0.5, logit 0", "reward 1, logit 0")
     names = {path.stem: path for path in (tmp_path / "new").iterdir() if path.suffix != ".csv"}
     assert set(names) == {"a_grae_fig1", "curves", "bandit_default", "bandit_own"}
     assert names["a_grae_fig1"].read_bytes().startswith(b"\x89PNG") and "<svg" in names["curves"].read_text()
@@ -397,6 +402,11 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
             ["bandit", "--preset", "three"],
             "Unknown preset 'three'. Valid presets: default, policies, rewards, group_size, ",
         ),
+        (["bandit", "--logits", "1", "2"], "--logits needs --rewards: the presets have their own."),
+        (["bandit", "--negative-only"], "--negative-only needs --rewards"),
+        (["bandit", "--group-size", "0"], "--group-size needs --rewards"),
+        (["bandit", "--rewards", "1", "0", "--logits", "1"], "one value for each of at least 2 actions, got 2 and 1"),
+        (["bandit", "--rewards", "nan", "1"], "`rewards` must be finite numbers, got "),
         (["bandit", "--seeds", "0"], "`seeds` must be an integer of at least 1, got 0"),
         (["curves", "--estimator", "grpoo"], "Unknown advantage estimator 'grpoo'. Valid names: group_relative, "),
         (

@@ -221,6 +221,10 @@ def test_published_mazes(in_prompt, tmp_path):
     path = write(tmp_path, rows, "mazes.parquet")
     assert load_mazes(path)[:] == drawn[:]
     assert load_benchmark("maze", path)["maze"][:] == [*drawn["maze"], drawn["maze"][0]]
+    lines = {"style": "rule", "ground_truth": rows[0]["reward_model"]["ground_truth"].replace("\n", "\r\n")}
+    assert load_mazes(write(tmp_path, [rows[0] | {"reward_model": lines}], "lines.parquet"))[0] == drawn[0]
+    with pytest.raises(ValueError, match="Row 0 of .* is not as expected: IndexError"):
+        load_mazes(write(tmp_path, [rows[0] | {"prompt": [], "reward_model": {"ground_truth": "U"}}], "none.jsonl"))
     broken = {"prompt": rows[0]["prompt"], "reward_model": {"style": "rule", "ground_truth": "S*\n*E"}}
     with pytest.raises(ValueError, match="Row 1 of .* is not as expected: its maze has no path from S to E"):
         load_mazes(write(tmp_path, [rows[0], broken], "broken.parquet"))
@@ -251,7 +255,11 @@ def test_tasks_of_arc_agi(tmp_path):
     assert rows["prompt"][:] == dataset["prompt"][1:] and rows["task"][:] == ["0", "0"]
     with pytest.raises(ValueError, match="arc_agi has no dataset of its own on the Hub: name a folder"):
         load_benchmark("arc_agi")
-    for broken, message in (({"train": []}, "KeyError"), (ARC_TASK | {"test": [{"input": [[0, 10]]}]}, "from 0 to 9")):
+    for broken, message in (
+        ({"train": []}, "KeyError"),
+        (ARC_TASK | {"test": []}, "no examples or no test"),
+        (ARC_TASK | {"test": [{"input": [[0, 10]]}]}, "from 0 to 9"),
+    ):
         (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
         with pytest.raises(ValueError, match=f"The task broken of .* is not as expected: .*{message}"):
             load_arc_agi(folder)
@@ -264,6 +272,7 @@ def test_tasks_of_arc_agi(tmp_path):
         ("<answer>0, 1\n2, 3</answer>", "0 1\n2 3"),
         ("<answer>[[0, 1], [2, 3]]</answer>", "0 1\n2 3"),
         ("<answer>[0 1]\n[2 3]</answer>", "0 1\n2 3"),
+        ("<answer>```text\n0 1\n2 3\n```</answer>", "0 1\n2 3"),
         ("<think><answer>4</answer></think><answer>\n0 1\n\n2 3\n</answer>", "0 1\n2 3"),
         ("<answer>4</answer> <answer>0 1 2 3</answer>", "0 1 2 3"),
         ("0 1\n2 3", None),
@@ -277,8 +286,9 @@ def test_grids_are_read(text, grid):
     logged = {}
     rewards = grid_reward([text, text], grid=["0 1\n2 3", "9"], log_extra=logged.__setitem__)
     assert logged["extracted_answer"] == [grid] * 2 and rewards == [float(grid == "0 1\n2 3"), 0.0]
-    with pytest.raises(ValueError, match="grid must have grids of digits as text, found '0 1"):
-        grid_reward([text], grid=["0 1\n2"])
+    for wrong in ("0 1\n2", None, [[0]]):
+        with pytest.raises(ValueError, match="grid must have grids of digits as text, found "):
+            grid_reward([text], grid=[wrong])
 
 
 def test_tables_agree_and_are_documented():

@@ -118,6 +118,8 @@ def test_mathverse_names_its_options_in_the_question_or_the_image(suffix, tmp_pa
     assert ["letter" in prompt[0]["content"] for prompt in dataset["prompt"]] == [True, True, False]
     assert dataset["answer"][:] == ["C", "D", "7 cm"] and dataset["version"][1] == "Vision Only"
     assert [image.convert("RGB").getpixel((0, 0))[0] for image in dataset["image"]] == [255, 0, 255]
+    with pytest.raises(ValueError, match="Row 0 of .* is not as expected: the image is missing"):
+        load_source("mathverse", write(tmp_path, [row | {"image": None} for row in rows], "none.jsonl"))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -150,6 +152,9 @@ def test_mmmu_has_options_as_text_and_up_to_seven_images(suffix, tmp_path):
     assert dataset["answer"][:] == ["B", "yes"]
     reds = [[image.convert("RGB").getpixel((0, 0))[0] for image in images] for images in dataset["images"]]
     assert reds == [[255], [0, 255]]
+    if suffix == ".jsonl":  # an answer that only looks like a list
+        open_answers = [row | {"question_type": "open", "answer": "[0,1)"} for row in rows]
+        assert load_source("mmmu", write(tmp_path, open_answers, "open.jsonl"))["answer"][:] == ["[0,1)"] * 2
     for options, message in (("[1]", "is no list of texts"), ("[" * 9000, "is no list"), ("[" * 30_000, "too long")):
         (tmp_path / "wrong.jsonl").unlink(missing_ok=True)
         wrong = [row | {"options": options} for row in rows]

@@ -132,7 +132,7 @@ def test_parts_are_reported_apart(model, tmp_path, capsys):
     assert "subsets" not in json.loads((run / "results.json").read_text())["overall"]
     for by, message in (
         ("levl", "No benchmark has the column --by levl: own has solution, "),
-        ("prompt", "by='prompt' needs a text or a number for every problem, found [{"),
+        ("prompt", "own: by='prompt' needs a text or a number for every problem, found [{"),
     ):
         assert main([*arguments, "--output-dir", str(tmp_path / "other"), "--by", by]) == 2
         assert message in capsys.readouterr().err
@@ -159,8 +159,15 @@ def test_several_temperatures_are_one_command(model, problems, tmp_path, capsys)
         (line,) = [line for line in table.splitlines() if f" {name.removeprefix('temperature-')} " in line]
         assert all(cell in line for cell in cells)
     assert (run / "pass_at_k.png").exists()
-    assert main([*arguments, "--output-dir", str(run), "--temperature", "1", "1.0"]) == 2
-    assert "--temperature has a value twice: 1 1." in capsys.readouterr().err
+    for folder, temperatures, message in (
+        (run, ("1", "1.0000001"), "--temperature has a value twice: 1 1."),
+        (run, ("nan",), "temperature must be 0 (greedy) or above, got nan"),
+        (run, ("1",), "holds runs at several temperatures ('temperature-"),
+        (alone, ("1", "2"), "holds a run at one temperature ('amc23')"),
+    ):
+        assert main([*arguments, "--output-dir", str(folder), "--temperature", *temperatures]) == 2
+        assert message in capsys.readouterr().err
+    assert "3 problems, 1 completion each at temperature 0, judged" in shown
 
 
 def test_score_again(finished, capsys):
@@ -313,7 +320,7 @@ def test_wrong_settings_are_one_line_before_the_model_is_loaded(problems, tmp_pa
 def test_wrong_benchmarks_are_refused(model, problems, finished, capsys):
     rest = ["--num-samples", "1", "--max-new-tokens", "1", "--output-dir", str(finished)]
     for benchmarks, message in (
-        (["amc"], "Unknown benchmark 'amc'. Did you mean 'amc23'? Valid benchmarks: math500, aime24"),
+        (["amc"], "Unknown benchmark 'amc'. Did you mean 'amc23'? Valid benchmarks: math, math500, aime24"),
         (["test.jsonl"], "To evaluate a dataset of your own, name it: mine=test.jsonl"),
         ([f"amc23={problems[0]}", f"amc23={problems[1]}"], "names 'amc23' twice"),
         ([f"mine={problems[0]}", f"Mine={problems[1]}"], "names 'mine' twice"),

@@ -15,7 +15,10 @@ from launching import environment, free_port, run_script
 from test_recipes import EXAMPLES, ON_CPU, script_of
 from tiny_text_model import only_answers, save_problems, save_text_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import ModelConfig
 
+from rlvr_trl import RLVRConfig
+from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.recipes import SCRIPTS
 from rlvr_trl.scripts import build_reward, checkpoint_to_resume
 
@@ -113,6 +116,34 @@ def test_train_maze_with_a_warm_up(text, tmp_path):
     assert change > 1e-3
     # one step of reinforcement learning at TRL's rate of 1e-6 is far less than the two before
     assert max((after[name] - weight).abs().max() for name, weight in warm.items()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_greedy": True}, "`eval_greedy` is set, but there are no held-out prompts"),
+        ({"eval_temperature": 0.5}, "`eval_temperature` is set, but there are no held-out prompts"),
+        ({"eval_temperature": -1}, r"`eval_temperature` must be 0 \(greedy\) or a positive number, got -1"),
+        ({"eval_temperature": 0.0}, "all 8 completions of a prompt would be the same greedy one"),
+    ],
+)
+def test_measurements_that_cannot_be_are_refused_before_a_model_loads(settings, message):
+    module = script_of("train_maze")
+    with pytest.raises(ValueError, match=message):
+        script_args = module.MazeScriptArguments(sizes=[5], mazes_per_size=2, **settings)
+        module.main(script_args, RLVRConfig("run", use_cpu=True, bf16=False), ModelConfig("no-such-model"))
+
+
+def test_published_mazes_are_trained_on_whole(tmp_path):
+    """With their own prompts; settings of drawn mazes have no effect on them, and are refused."""
+    drawn = make_maze_dataset(3, size=5, walls="lattice", border=True, max_path_length=None, prompt_style="paper")
+    path = tmp_path / "mazes.jsonl"
+    rows = [{"prompt": row["prompt"], "reward_model": {"ground_truth": row["maze"]}} for row in drawn]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    module = script_of("train_maze")
+    assert module.published_mazes(module.MazeScriptArguments(published_mazes=str(path)))[:] == drawn[:]
+    with pytest.raises(ValueError, match="`sizes` is for drawn mazes and has no effect on `published_mazes`"):
+        module.published_mazes(module.MazeScriptArguments(published_mazes=str(path), sizes=[7]))
 
 
 def test_mazes_are_new_and_of_the_sizes_asked_for():

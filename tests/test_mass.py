@@ -109,9 +109,16 @@ def test_a_resumed_run_follows_the_same_answers_and_trains_the_same(tmp_path):
     for weight, expected in zip(trainer.model.parameters(), unwatched.model.parameters(), strict=True):
         assert torch.equal(weight, expected)
     resumed, again = follow(str(tmp_path / "run"), resume=str(tmp_path / "run" / "checkpoint-2"))
-    assert again.answers == callback.answers == json.loads((tmp_path / "run" / "mass_answers.json").read_text())
+    path = tmp_path / "run" / "mass_answers.json"
+    assert again.answers == callback.answers == json.loads(path.read_text())["answers"]
     assert again.history == callback.history
-    (tmp_path / "run" / "mass_answers.json").unlink()
+    saved = json.loads(path.read_text())
+    for text, message in (("{", "holds no answers of MassDynamicsCallback"), ("[]", "holds no answers"),
+                          (json.dumps(saved | {"asked": "0"}), "holds answers to other prompts")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            follow(str(tmp_path / "run"), resume=str(tmp_path / "run" / "checkpoint-2"))
+    path.unlink()
     shutil.copytree(tmp_path / "run" / "checkpoint-2", tmp_path / "other" / "checkpoint-2")
     with pytest.raises(ValueError, match="there is no .*mass_answers.json' with the answers"):
         follow(str(tmp_path / "other"), resume=str(tmp_path / "other" / "checkpoint-2"))
@@ -137,6 +144,16 @@ def test_what_cannot_be_followed_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             MassDynamicsCallback(trainer, mazes, **settings)
+
+
+def test_a_picture_of_nothing_is_refused(tmp_path):
+    for histories, message in (
+        ({}, "there is none"),
+        ({"GRPO": []}, "GRPO"),
+        ({"A": [{"step": 0, "x_rest": 1}]}, "A"),
+    ):
+        with pytest.raises(ValueError, match=f"No history has entries with the prefix 'mass': {message}"):
+            plot_mass(histories, tmp_path / "mass.png", "title")
 
 
 def test_the_picture_has_its_numbers(tmp_path):

@@ -21,6 +21,7 @@ z / temperature: the factor 1/temperature of the chain rule is left out, which m
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -71,14 +72,18 @@ def simulate(
         step and after each. Float64.
 
     Raises:
-        `ValueError`: `rewards` and `logits` differ in length or have fewer than 2 values; `group_size < 2`; `steps` or
-        `seeds` below 1; `temperature` or `learning_rate` not positive; an unknown `optimizer`.
+        `ValueError`: `rewards` and `logits` differ in length, have fewer than 2 values or one that is not finite;
+        `group_size < 2`; `steps` or `seeds` below 1; `temperature` or `learning_rate` not positive; an unknown
+        `optimizer`.
     """
     if len(rewards) != len(logits) or len(rewards) < 2:
         raise ValueError(
             f"`rewards` and `logits` must have one value for each of at least 2 actions, got {len(rewards)} and "
             f"{len(logits)}."
         )
+    for name, values in (("rewards", rewards), ("logits", logits)):
+        if not all(isfinite(value) for value in values):
+            raise ValueError(f"`{name}` must be finite numbers, got {', '.join(map(str, values))}.")
     check_integer("group_size", group_size, at_least=2)
     check_integer("steps", steps, at_least=1)
     check_integer("seeds", seeds, at_least=1)

@@ -117,7 +117,8 @@ def _run_bandit(args: argparse.Namespace) -> None:
     from .plots import plot_bandit
 
     chosen = _choose(args.preset, PRESETS, "preset") if args.rewards is None else {"own": {"yours": _bandit_of(args)}}
-    unused = [name for name in ("logits", *_BANDIT_OPTIONS) if getattr(args, name)]
+    given = {name: getattr(args, name) for name in ("logits", *_BANDIT_OPTIONS)}
+    unused = [name for name, value in given.items() if value is not None and value is not False]
     if args.rewards is None and unused:
         raise ValueError(f"--{unused[0].replace('_', '-')} needs --rewards: the presets have their own.")
     for name, panels in chosen.items():
@@ -138,10 +139,22 @@ _BANDIT_OPTIONS = ("group_size", "temperature", "learning_rate", "optimizer", "n
 def _bandit_of(args: argparse.Namespace) -> Any:
     from .bandit import Bandit
 
-    logits = args.logits or [0.0] * len(args.rewards)
-    names = tuple(f"reward {reward:g}, logit {logit:g}" for reward, logit in zip(args.rewards, logits, strict=False))
+    rewards, logits = args.rewards, args.logits or [0.0] * len(args.rewards)
+    if len(rewards) != len(logits) or len(rewards) < 2:
+        raise ValueError(
+            f"--rewards and --logits need one value for each of at least 2 actions, got {len(rewards)} and "
+            f"{len(logits)}."
+        )
+    # the best action is the second and the next best the first, as a crossing is of these two
+    best, good, *others = sorted(range(len(rewards)), key=lambda action: -rewards[action])
+    order = [good, best, *others]
     given = {name: value for name in _BANDIT_OPTIONS if (value := getattr(args, name)) is not None}
-    return Bandit(tuple(args.rewards), tuple(logits), names, **given)
+    return Bandit(
+        tuple(rewards[action] for action in order),
+        tuple(logits[action] for action in order),
+        tuple(f"reward {rewards[action]:g}, logit {logits[action]:g}" for action in order),
+        **given,
+    )
 
 
 def _choose(name: str, choices: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -143,9 +143,12 @@ def plot_mass(
             That of the callback.
 
     Raises:
-        `ValueError`: `path` has another suffix.
+        `ValueError`: `path` has another suffix, or a history has no entry with this prefix.
     """
     path = _check_suffix(path)
+    empty = [label for label, history in histories.items() if not any(f"{prefix}_rest" in entry for entry in history)]
+    if empty or not histories:
+        raise ValueError(f"No history has entries with the prefix {prefix!r}: {', '.join(empty) or 'there is none'}.")
     figure, axes = _figure(len(histories), title)
     rows = []
     for axis, (panel, history) in zip(axes, histories.items(), strict=True):

@@ -16,7 +16,7 @@ from .templates import Template
 
 
 # What cannot be the folder of a benchmark: other files and parts of a run, and names that Windows keeps for itself
-_TAKEN = r"overall|results\.json(\.tmp)?|pass_at_k\.(png|svg)|(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
+_TAKEN = r"overall|results\.json(\.tmp)?|pass_at_k\.(png|svg)|temperature-.*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
 
 MAZES_OF_SIZE = {7: 75, **dict.fromkeys(range(9, 22, 2), 100)}  # as in Table 4 of arXiv 2508.10751
 MAZE_SEED = 2508_10751  # unlike the small seeds that training sets are made with

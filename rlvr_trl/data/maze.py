@@ -7,6 +7,7 @@ The rules are those of `rlvr_trl.mazes`.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,7 @@ def load_mazes(path_or_id: str | Path = PUBLISHED_MAZES, split: str = "train", *
             path = shortest_path(maze)
             if path is None:
                 raise ValueError("its maze has no path from S to E")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             what = error if isinstance(error, ValueError) else repr(error)
             raise ValueError(f"Row {index} of {path_or_id} is not as expected: {what}") from error
         found.setdefault(maze if distinct else index, _row(row["prompt"], maze, path))
@@ -203,11 +204,14 @@ def _maze_of(row: dict) -> str:
     """The maze of a row of a published set."""
     text = row["reward_model"]["ground_truth"]
     if isinstance(text, str) and re.search("[SE]", text):
-        maze = text.strip()
-    else:
+        maze = "\n".join(text.split())
+    else:  # the last block of lines of symbols
         prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
         lines = [line.strip() for line in prompt.split("\n")]
-        maze = "\n".join(line for line in lines if len(line) > 1 and set(line) <= {WALL, FREE, START, END})
+        symbols = {WALL, FREE, START, END}
+        grouped = groupby(lines, lambda line: len(line) > 1 and set(line) <= symbols)
+        blocks = ["\n".join(block) for is_maze, block in grouped if is_maze]
+        maze = blocks[-1] if blocks else ""
     parse_maze(maze)
     return maze
 

@@ -189,7 +189,7 @@ def load_arc_agi(path_or_id: str | Path, split: str = "evaluation") -> Dataset:
         `ValueError`: There is no such folder or file, or a task is not as expected; the message names it.
     """
     path, rows = Path(path_or_id), []
-    if path.is_dir() and (files := sorted(path.glob("*.json"))):
+    if path.is_dir() and (files := sorted(file for file in path.glob("*.json") if file.is_file())):
         tasks = [(file.stem, partial(_read_task, file)) for file in files]
     else:
         found = read_rows(path_or_id, (), split, has_configs=True)
@@ -199,12 +199,15 @@ def load_arc_agi(path_or_id: str | Path, split: str = "evaluation") -> Dataset:
         try:
             task = read()
             examples = [f"Input:\n{as_grid(p['input'])}\nOutput:\n{as_grid(p['output'])}" for p in task["train"]]
-            for number, pair in enumerate(task["test"]):
+            tests = task["test"]
+            if not examples or not tests:
+                raise ValueError("it has no examples or no test.")
+            for number, pair in enumerate(tests):
                 test = f"Input:\n{as_grid(pair['input'])}"
                 text = GRIDS.format(examples="\n\n".join(examples), test=test)
                 prompt = [{"role": "user", "content": text}]
                 rows.append({"prompt": prompt, "task": name, "test": number, "grid": as_grid(pair["output"])})
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             what = error if isinstance(error, ValueError) else repr(error)
             raise ValueError(f"The task {name} of {path_or_id} is not as expected: {what}") from error
     return Dataset.from_list(rows)

@@ -8,6 +8,7 @@ import ast
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -191,6 +192,8 @@ def read_mathvision(row: dict) -> Question:
 
 def read_mathverse(row: dict) -> Question:
     """The options are part of the question, or of the image; the answer is then a letter."""
+    if row["image"] is None:
+        raise ValueError("the image is missing.")
     text = row["question"] or ""
     found = _MATHVERSE_OPTION.findall(text) or LETTERS[:4]
     options = LETTERS[: LETTERS.index(max(found)) + 1] if row["question_type"] == "multi-choice" else ()
@@ -210,7 +213,8 @@ def read_mmmu(row: dict) -> Question:
 
     answer = row["answer"]
     if row["question_type"] != "multiple-choice" and isinstance(answer, str) and answer.startswith("["):
-        answer = next(iter(_list_of_texts(answer)), None)
+        with suppress(ValueError):  # an interval or the like, and no list of answers
+            answer = next(iter(_list_of_texts(answer)), None)
     columns = {"subject": row["subfield"], "level": row["topic_difficulty"]}
     options = [shown(option) for option in _list_of_texts(row["options"])]
     return _question_of_images(shown(row["question"]), _clean_answer(answer), columns, options)

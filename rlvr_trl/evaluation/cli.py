@@ -8,8 +8,8 @@ from typing import Any
 
 
 REWARD_HELP = (
-    "reward function: math_reward, choice_reward, maze_reward, boxed_format_reward, or the dotted path of your own, "
-    "my_module.my_reward"
+    "reward function: math_reward, choice_reward, maze_reward, lenient_maze_reward, grid_reward, boxed_format_reward, "
+    "…, or the dotted path of your own, my_module.my_reward"
 )
 
 
@@ -46,8 +46,8 @@ def _add_eval(commands) -> None:
     parser.add_argument(
         "--by",
         metavar="COLUMN",
-        help="report the problems with each value of this column apart as well (default: level of olymmath, size of "
-        "maze, draw of mmlu_pro)",
+        help="report the problems with each value of this column apart as well, where a benchmark has it (default: "
+        "level of math and olymmath, size of maze, version of mathverse, draw of arc_challenge and mmlu_pro)",
     )
     parser.add_argument("--template", metavar="NAME", help="prompt template (default: the benchmark's)")
     _add_sampling(parser.add_argument_group("sampling"))
@@ -137,8 +137,10 @@ def _run_eval(args: argparse.Namespace) -> None:
     sampling = {name: getattr(args, name) for name in ("max_new_tokens", "top_p", "top_k", "seed")}
     for temperature in args.temperature:
         SamplingSettings(temperature=temperature, **sampling)  # raises for a setting that is out of range
-    if len(set(args.temperature)) < len(args.temperature):
-        raise ValueError(f"--temperature has a value twice: {' '.join(format(t, 'g') for t in args.temperature)}.")
+    shown = [format(temperature, "g") for temperature in args.temperature]
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"--temperature has a value twice: {' '.join(shown)}.")
+    _check_no_mixture(Path(args.output_dir), several=len(shown) > 1)
     for option in ("num_samples", "limit", "tensor_parallel_size", "token_budget"):
         value = getattr(args, option)
         if value is not None and value < 1:
@@ -162,15 +164,17 @@ def _run_eval(args: argparse.Namespace) -> None:
     for folder in folders.values():
         check_same_engine(folder, engine.describe())
     for (temperature, folder), (name, (path, dataset)) in product(folders.items(), benchmarks.items()):
+        num_samples = 1 if temperature == 0 and len(folders) > 1 else args.num_samples
         if state.is_main_process:
             judge = f"judged by {args.reward or name_of(rewards[name])}"
             at = f" at temperature {temperature:g}" if len(folders) > 1 else ""
-            print(f"{name}: {len(dataset)} problems, {args.num_samples} completions each{at}, {judge}", flush=True)
+            many = "1 completion" if num_samples == 1 else f"{num_samples} completions"
+            print(f"{name}: {len(dataset)} problems, {many} each{at}, {judge}", flush=True)
         evaluate_engine(
             engine,
             dataset,
             rewards[name],
-            num_samples=1 if temperature == 0 and len(folders) > 1 else args.num_samples,
+            num_samples=num_samples,
             temperature=temperature,
             **sampling,
             by=by[name],
@@ -186,6 +190,20 @@ def _run_eval(args: argparse.Namespace) -> None:
         if len(summaries) > 1:
             _show_sweep(Path(args.output_dir), summaries)
     state.destroy_process_group()
+
+
+def _check_no_mixture(folder: Path, several: bool) -> None:
+    """Runs at several temperatures have a folder each, and a run at one has none: they cannot share `--output-dir`."""
+    from .store import SETTINGS
+
+    if several and (found := next(folder.glob(f"*/{SETTINGS}"), None)):
+        raise ValueError(
+            f"'{folder}' holds a run at one temperature ('{found.parent.name}'). Use another --output-dir."
+        )
+    if not several and (found := next(folder.glob(f"temperature-*/*/{SETTINGS}"), None)):
+        raise ValueError(
+            f"'{folder}' holds runs at several temperatures ('{found.parent.parent.name}'). Use another --output-dir."
+        )
 
 
 def _run_folder(args: argparse.Namespace, temperature: float) -> Path:
@@ -269,8 +287,10 @@ def _columns_to_report_by(benchmarks: dict[str, tuple[str | None, Any]], by: str
     chosen = {name: by if by in columns[name] else own[name] for name in benchmarks}
     present = {name: column if column in columns[name] else None for name, column in chosen.items()}
     for name, column in present.items():
-        if column is not None:
-            check_by(column, benchmarks[name][1][column][:])
+        try:
+            check_by(str(column), [] if column is None else benchmarks[name][1][column][:])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error} Use another --by.") from None
     return present
 
 

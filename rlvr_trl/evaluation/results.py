@@ -202,12 +202,13 @@ class EvaluationResult(ProblemCounts):
         by = self.settings.get("by")
         if by is None:
             return {}
-        rows: dict[str | int | float, list[int]] = {}
+        rows: dict[str | int | float | None, list[int]] = {}
         for index, problem in enumerate(self.problems):
             rows.setdefault(problem.row[by], []).append(index)
-        values = sorted(rows) if all(isinstance(value, int | float) for value in rows) else list(rows)
+        numbers = [value for value in rows if isinstance(value, int | float)]
+        values = sorted(numbers) if len(numbers) == len(rows) else list(rows)
         return {
-            str(value): SavedCounts(
+            "none" if value is None else str(value): SavedCounts(
                 problem_ids=[self.problem_ids[index] for index in rows[value]],
                 num_samples=self.num_samples[rows[value]],
                 num_correct=self.num_correct[rows[value]],
@@ -314,8 +315,8 @@ class EvaluationResult(ProblemCounts):
 
 
 def check_by(by: str, values: list) -> None:
-    """Raises `ValueError` unless a column has a text or a number for each problem, and few different ones."""
-    wrong = [value for value in values if not isinstance(value, str | int | float)]
+    """Raises `ValueError` unless a column has a text, a number or nothing for each problem, and few different ones."""
+    wrong = [value for value in values if not isinstance(value, str | int | float | None)]
     if wrong:
         raise ValueError(f"by={by!r} needs a text or a number for every problem, found {wrong[0]!r:.100}.")
     if len(set(values)) > MOST_SUBSETS:

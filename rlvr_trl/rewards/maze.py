@@ -67,10 +67,10 @@ def lenient_maze_reward(
     Reward function that reads the moves as the verifier does that the authors of Pass@k Training (arXiv 2508.10751)
     published, to compare with their numbers. Train with [`maze_reward`].
 
-    Of what follows the last `<answer>`, or of all if there are no tags, what is in the last box counts, or all if
-    there is none; every U, D, L and R in it is a move, in lower case too, and everything else is passed over. So
-    `U -> R`, `**UR**` and `\boxed{ur}` are read, and words are moves by their letters: `Right` is R, but `Ground` is
-    R, U, D. A thought counts like any other text.
+    If both tags occur, what follows the last `<answer>` is read, else everything; of that what is in the last box, or
+    all if there is none. Every U, D, L and R in it is a move, in lower case too, and everything else is passed over.
+    So `U -> R`, `**UR**` and `\boxed{ur}` are read, and words are moves by their letters: `Right` is R, but `Ground`
+    is R, U, D. A thought counts like any other text.
 
     Args:
         completions, maze, log_extra, **kwargs:

@@ -145,7 +145,7 @@ def grid_reward(
     Reward function that checks whether the last complete `<answer>…</answer>` is this grid of colours (ARC-AGI).
 
     A row is a line of digits, with or without spaces or commas between them; brackets around rows are left out, so
-    that a list of lists is read as well. What cannot be read scores 0.
+    that a list of lists is read as well, and so are the lines of a code fence. What cannot be read scores 0.
 
     Args:
         grid (`list[str]`):
@@ -168,7 +168,7 @@ def grid_reward(
     """
 
     def is_right(reference: str, answer: str) -> bool:
-        if not is_grid(reference):
+        if not isinstance(reference, str) or not is_grid(reference):
             raise ValueError(f"grid must have grids of digits as text, found {reference!r:.100}")
         return answer == reference
 
@@ -176,6 +176,7 @@ def grid_reward(
     for completion in completions:
         text = after_thinking(completion_text(completion), thinking_tags, starts_thinking) or ""
         lines = (extract_tagged_answer(text) or "").replace("[", "").replace("]", "\n").split("\n")
+        lines = [line for line in lines if not line.strip().startswith("```")]
         rows = [" ".join(re.sub(r"[\s,]", "", line)) for line in lines]
         answer = "\n".join(row for row in rows if row)
         answers.append(answer if is_grid(answer) else None)

@@ -91,6 +91,10 @@ METHODS: dict[str, Method] = {
         rollouts={"name": "reinforce_ada", "max_generations": 32, "round_size": 8, "positives": 4, "negatives": 4},
     ),
     "grpo_lead": method("GRPO-LEAD", "grpo_lead", **GRPO_LOSS),
+    "pass_at_8_full": method("Pass@8, full sampling", PASS_AT_8 | {"method": "full_sampling"}),
+    "without_easy": method("DAPO without easy", {"name": "without_easy", "base": "group_relative", "threshold": 0.6}),
+    "dars_et_breadth": dars("DARS-ET, breadth", "equal_treatment", **BROAD),
+    "hard_focused": method("hard-focused", {"name": "difficulty_focused", "focus": "hard", "gamma": 0.5}, **GRPO_LOSS),
 }
 METHODS["dapo_one_update"] = replace(
     METHODS["dapo"], label="DAPO, one update a batch", settings=METHODS["dapo"].settings | {"prompts_per_update": 16}

@@ -147,7 +147,7 @@ class Outcomes:
 def metric_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | float:
     """
     One number for a run, or one for every problem: pass@k, or [`CURVE`], its mean over the k of `KS` that the samples
-    allow.
+    allow. Not of a base model: `"completions"` and `"training_reward"`.
     """
     if metric == CURVE:
         ks = [k for k in KS if k <= saved[test]["num_samples"]]
@@ -156,4 +156,6 @@ def metric_of(saved: dict, metric: str, test: str = "test") -> np.ndarray | floa
         return pass_at_k(saved[test]["num_samples"], np.array(saved[test]["num_correct"]), int(metric[5:]))
     if metric == "completions":
         return float(saved[metric])
+    if metric == "training_reward":  # of the last twentieth of the run
+        return float(saved["log"]["reward"][-1])
     return saved[test][metric]

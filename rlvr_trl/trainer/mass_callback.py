@@ -1,5 +1,6 @@
 """How much probability a model gives to fixed answers while it trains: those it could give at first, and others."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from ..checks import check_integer
 from ..distributed import Processes
+from ..evaluation.problems import digest_of
 from ..evaluation.results import EvaluationResult
 from ..trl_compat import borrow
 from .pass_at_k_callback import PassAtKCallback, score_tokens
@@ -36,9 +38,11 @@ class MassDynamicsCallback(TrainerCallback):
     | `mass_rest` | everything else: 1 − all of these |
     | `mass_greedy` | the greedy answer of the model at the start, which is among the others or in the rest |
 
-    Answers that were cut at `max_completion_length` are in the rest. Probabilities are of whole answers, token by
-    token, so they say something only where answers are short; of long solutions each has next to none. The answers are
-    kept in `<output_dir>/<prefix>_answers.json`, so that a resumed run follows the same ones.
+    pass@k of the samples and greedy accuracy are logged once, at the start, as [`PassAtKCallback`] does, under
+    `mass_sampled` and `mass_greedy`. Answers that were cut at `max_completion_length` are in the rest. Probabilities
+    are of whole answers, token by token, so they say something only where answers are short; of long solutions each
+    has next to none. The answers are kept in `<output_dir>/<prefix>_answers.json`, so that a resumed run follows the
+    same ones.
 
     ```python
     trainer = RLVRTrainer(..., args=RLVRConfig("run"))
@@ -65,7 +69,7 @@ class MassDynamicsCallback(TrainerCallback):
 
     Raises:
         `ValueError`: A setting cannot work, as in [`PassAtKCallback`]; `known` is no column of lists of texts; or a
-        resumed run has no file with answers.
+        resumed run has no file with answers, or one of other prompts or settings.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class MassDynamicsCallback(TrainerCallback):
         self.greedy = PassAtKCallback(trainer, dataset, 1, temperature=0, prefix=f"{prefix}_greedy", **shared)
         self.known = _known_answers(self.sampled.problems, known)
         self.trainer, self.every, self.prefix = trainer, every, prefix
+        # what the answers depend on, beside the model
+        asked = [digest_of(self.sampled.problems), num_samples, self.known]
+        self.asked = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
         # per prompt: its tokens, and the tokens of every answer with its kind
         self.answers: list[dict[str, Any]] = []
 
@@ -99,7 +106,7 @@ class MassDynamicsCallback(TrainerCallback):
             with processes.agreed("writing the answers"):
                 if processes.is_main:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(json.dumps(answers), encoding="utf-8")
+                    path.write_text(json.dumps({"asked": self.asked, "answers": answers}), encoding="utf-8")
         else:
             with processes.agreed("reading the answers"):
                 if not path.is_file():
@@ -107,7 +114,7 @@ class MassDynamicsCallback(TrainerCallback):
                         f"The run is resumed, but there is no '{path}' with the answers that MassDynamicsCallback has "
                         f"followed before. Leave the callback out, or begin anew."
                     )
-                answers = json.loads(path.read_text(encoding="utf-8"))
+                answers = self._read(path)
         self.answers = answers
         if not any(entry["step"] == state.global_step for entry in self.history):
             self._measure()
@@ -115,6 +122,19 @@ class MassDynamicsCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.every == 0:
             self._measure()
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            asked, answers = saved["asked"], saved["answers"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"'{path}' holds no answers of MassDynamicsCallback: {error!r}.") from None
+        if asked != self.asked:
+            raise ValueError(
+                f"'{path}' holds answers to other prompts, with another `num_samples` or other `known` answers. A "
+                f"resumed run follows the same ones: use the same settings, or begin anew."
+            )
+        return answers
 
     def _choose(self, processes: Processes) -> list[dict[str, Any]]:
         """Samples, and sorts what was sampled. The same on all processes."""
