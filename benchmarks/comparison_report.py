@@ -300,7 +300,7 @@ def claims_page(comparison: Comparison) -> str:
         rows_of_claim = f"*{label(claim.a)}* minus *{label(claim.b)}*, {claim.metric.replace('_', ' ')}"
         sections += [
             f"### Claim {number}",
-            f"{claim.sentence.removeprefix('… ')}. Source: {claim.where}. {rows_of_claim}: {claim.expected}.",
+            f"{claim.sentence}. Source: {claim.where}. {rows_of_claim}: {claim.expected}.",
         ]
         rows = [claim_row(name, one, passes[claim].get(name)) for name, one in comparison.judgements[claim].items()]
         sections.append(

@@ -40,7 +40,7 @@ class PromptHistory:
     that was never seen has the accuracy of others like it, which is learnt as training goes; before anything was
     seen, it is 1/2.
 
-    Prompts are known by ids: 16 hexadecimal digits, such as [`~rlvr_trl.evaluation.Problem.id`] makes of the content,
+    Prompts are known by ids: 16 hexadecimal digits, such as an evaluation makes of the content of its problems,
     or any texts of the user's, of which the digest is kept. Equal ids are one prompt.
 
     Args:
