@@ -25,7 +25,7 @@ from rlvr_trl.trainer.validation import describe_batch
 TOLERANCE = 1e-5  # of the norm of the whole gradient
 # metrics of how the work is done: times, tokens with filler, and padding of the passes
 ON_EACH_PROCESS = {"step_time", "num_tokens", "micro_batch/padding_share"}
-ON_EACH_PROCESS |= {"rollouts/seconds_stage_1", "rollouts/seconds_stage_2"}
+ON_EACH_PROCESS |= {f"rollouts/seconds_stage_{number}" for number in range(1, 12)}
 
 
 # --- recipes of each kind, on one process and on several ---

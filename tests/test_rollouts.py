@@ -274,7 +274,10 @@ def test_allocators_by_name():
         (lambda: ReinforceAda(32, 8, positives=0), r"at least 1.*0 \+ 0"),
         (lambda: ReinforceAda(8, 8, positives=5, negatives=5), r"`max_generations`=8, got 5 \+ 5"),
         (lambda: ReinforceAda(32, 8)(1, counts(8), counts(3), counts(2)), "3 of 2"),
-        (lambda: build_allocator("dar"), "rollout allocator 'dar'.*Valid names: dars, reinforce_ada"),
+        (
+            lambda: build_allocator("dar"),
+            "rollout allocator 'dar'.*Valid names: dars, dynamic_sampling, pre",
+        ),
         (lambda: build_allocator("reinforce_ada"), "needs the field 'max_generations'.*round_size"),
         (lambda: build_allocator({"name": "dars", "progress": 0.5}), "no field 'progress'"),
         (lambda: build_allocator({"name": ["dars"]}), "Unknown rollout allocator"),

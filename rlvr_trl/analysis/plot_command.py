@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..registry import did_you_mean
 
@@ -100,7 +100,7 @@ def _run_curves(args: argparse.Namespace) -> None:
 
 def _figure_of(args: argparse.Namespace) -> Any:
     from ..advantages import build_estimator
-    from ..rollouts import build_allocator
+    from ..rollouts import RolloutAllocator, build_allocator
     from .curves import Curve, Figure
 
     estimator = build_estimator(args.estimator)
@@ -108,7 +108,12 @@ def _figure_of(args: argparse.Namespace) -> Any:
     lines = [Curve("first stage" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
     if args.rollouts:
         allocator = build_allocator(args.rollouts)
-        lines.append(Curve("with the extra stage", estimator, allocator, batch_accuracy))
+        if hasattr(allocator, "first_stage"):
+            raise ValueError(
+                f"--rollouts {args.rollouts} decides by more than the counts of a prompt, and has no curve over its "
+                f"accuracy."
+            )
+        lines.append(Curve("with the extra stage", estimator, cast(RolloutAllocator, allocator), batch_accuracy))
     return Figure(args.estimator, tuple(lines))
 
 

@@ -16,7 +16,7 @@ from ..advantages import (
     WithoutEasy,
 )
 from ..rollouts import DARS as DARSAllocator
-from ..rollouts import ReinforceAda
+from ..rollouts import DynamicSampling, PredictedDARS, ReinforceAda
 
 
 def paper(arxiv_id: str, title: str, authors: str, key: str) -> dict[str, str]:
@@ -120,6 +120,8 @@ _METHODS = {
     PositiveNegativeReinforce: (NEGATIVE_REINFORCEMENT, "negative-reinforcement"),
     GRPOLead: (GRPO_LEAD, "grpo-lead"),
     DARSAllocator: (DARS, "dars"),
+    PredictedDARS: (DARS, "dars"),
+    DynamicSampling: (DAPO, "dynamic-sampling"),
     ReinforceAda: (REINFORCE_ADA, "reinforce-ada"),
 }
 

@@ -4,34 +4,71 @@ from collections.abc import Callable
 from typing import Any
 
 from ..registry import build_by_name
-from .allocator import RolloutAllocator, within_budget
+from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatch, within_budget
 from .dars import DARS
-from .history import PromptHistory
+from .dynamic_sampling import DynamicSampling
+from .history import PromptHistory, ids_of_prompts
+from .predicted_dars import PredictedDARS
 from .reinforce_ada import ReinforceAda
 from .schedules import equal_treatment, hardness_weighted
+from .source import PromptChoice, PromptSelection, PromptSource, SkipSolved
 
 
 __all__ = [
     "ALLOCATORS",
+    "Allocation",
+    "BatchAllocator",
     "DARS",
+    "DynamicSampling",
+    "PredictedDARS",
+    "PromptChoice",
     "PromptHistory",
+    "PromptSelection",
+    "PromptSource",
     "ReinforceAda",
     "RolloutAllocator",
+    "RolloutBatch",
+    "SELECTIONS",
+    "SkipSolved",
     "build_allocator",
+    "build_selection",
     "equal_treatment",
     "hardness_weighted",
+    "ids_of_prompts",
     "within_budget",
 ]
 
-ALLOCATORS: dict[str, Callable[..., RolloutAllocator]] = {
+ALLOCATORS: dict[str, Callable[..., RolloutAllocator | BatchAllocator]] = {
     "dars": DARS,
+    "dynamic_sampling": DynamicSampling,
+    "predicted_dars": PredictedDARS,
     "reinforce_ada": ReinforceAda,
+}
+SELECTIONS: dict[str, Callable[..., PromptSelection]] = {
+    "skip_solved": SkipSolved,
 }
 
 _MEMBERS = ("max_generations", "start_batch", "state_dict", "load_state_dict")
+_OF_BATCHES = ("max_generations", "needs_history", "needs_new_prompts", "first_stage", "state_dict", "load_state_dict")
 
 
-def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator:
+def build_selection(spec: str | dict[str, Any]) -> PromptSelection:
+    """
+    Builds a selection of prompts from its name and fields, or a user's own from its dotted path.
+
+    Args:
+        spec (`str` or `dict`): as in [`build_allocator`]: `{"name": "skip_solved", "skip_rate": 0.8}`.
+
+    Raises:
+        `ValueError`: As there; what is at a dotted path cannot be called.
+    """
+    selection = build_by_name(spec, SELECTIONS, "selection of prompts")
+    if not callable(selection):
+        raise ValueError(f"The selection of prompts {spec!r} cannot be called.")
+    return selection
+
+
+def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator | BatchAllocator:
     """
     Builds a rollout allocator from its name and fields, or a user's own from its dotted path.
 
@@ -42,9 +79,12 @@ def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator:
 
     Raises:
         `ValueError`: The name or a field is unknown, or a field without a default is missing; lists the valid ones.
-        What is at a dotted path lacks a member of [`RolloutAllocator`].
+        What is at a dotted path lacks a member of [`RolloutAllocator`] or of [`BatchAllocator`].
     """
-    allocator = build_by_name(spec, ALLOCATORS, "rollout allocator")
-    if missing := [name for name in _MEMBERS if not hasattr(allocator, name)]:
-        raise ValueError(f"The rollout allocator {spec!r} has no {', '.join(missing)}, as a RolloutAllocator must.")
+    allocator = build_by_name(spec, ALLOCATORS, "rollout allocator", nested={"base": build_allocator})
+    kind, members = "RolloutAllocator", _MEMBERS
+    if hasattr(allocator, "first_stage"):
+        kind, members = "BatchAllocator", _OF_BATCHES
+    if missing := [name for name in members if not hasattr(allocator, name)]:
+        raise ValueError(f"The rollout allocator {spec!r} has no {', '.join(missing)}, as a {kind} must.")
     return allocator

@@ -1,11 +1,14 @@
-"""What decides how many completions each prompt gets, and the budget of a batch."""
+"""What decides how many completions each prompt gets: from its counts, or from the whole batch; and the budget."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import check_integer
+from .history import PromptHistory
 
 
 class RolloutAllocator(Protocol):
@@ -47,6 +50,204 @@ class RolloutAllocator(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutBatch:
+    """
+    What is known of the P prompts of a batch at some moment, in the order in which they came. All tensors on the CPU.
+
+    Args:
+        stage (`int`):
+            Stages sampled so far, 0 before the first.
+        num_generations (`int`):
+            N, the completions that a prompt usually gets.
+        num_prompts (`int`):
+            Prompts that the batch is to train on.
+        num_samples, num_correct, num_judged (`Tensor` of shape `(P,)`):
+            Completions of each prompt so far, those that are correct, and those whose correctness is known.
+        has_signal (`Tensor` of shape `(P,)`):
+            Whether the estimator gives any completion of the prompt an advantage other than 0.
+        dropped (`Tensor` of shape `(P,)`):
+            Whether the prompt was given up: its completions will not be trained on.
+        reward_mean, reward_variance (`Tensor` of shape `(P,)`):
+            Of the rewards so far, float64; NaN where there are none. The variance is that of the population.
+        num_tokens (`Tensor` of shape `(P,)`):
+            Tokens of all its completions.
+        places (`np.ndarray` of shape `(P,)`, *optional*), history ([`PromptHistory`], *optional*):
+            What was known before this batch, and where each prompt is in it. Without a history, None.
+        seed (`int`):
+            For random choices: the same on every process, another one for every stage.
+        progress (`float`):
+            Share of the training done, in [0, 1].
+    """
+
+    stage: int
+    num_generations: int
+    num_prompts: int
+    num_samples: Tensor
+    num_correct: Tensor
+    num_judged: Tensor
+    has_signal: Tensor
+    dropped: Tensor
+    reward_mean: Tensor
+    reward_variance: Tensor
+    num_tokens: Tensor
+    places: np.ndarray | None = None
+    history: PromptHistory | None = None
+    seed: int = 0
+    progress: float = 0.0
+
+    @classmethod
+    def unsampled(cls, count: int, num_generations: int, num_prompts: int) -> "RolloutBatch":
+        """`count` prompts before anything is sampled."""
+        zero, no, none = torch.zeros(count).long(), torch.zeros(count).bool(), torch.zeros(count).double() / 0
+        return cls(0, num_generations, num_prompts, zero, zero, zero, no, no, none, none, zero)
+
+    def __len__(self) -> int:
+        return len(self.num_samples)
+
+    def posterior(self) -> tuple[Tensor, Tensor]:
+        """
+        α and β of the Beta distribution of the accuracy of each prompt, from the history and this batch. `(P,)` each.
+
+        Raises:
+            `ValueError`: There is no history.
+        """
+        if self.history is None or self.places is None:
+            raise ValueError("An allocator asked for the posterior of the prompts, but this training has no history.")
+        alpha, beta = (torch.from_numpy(np.asarray(values)) for values in self.history.posterior(self.places))
+        return alpha + self.num_correct, beta + (self.num_judged - self.num_correct)
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """
+    What happens next in a batch.
+
+    Args:
+        extra (`Tensor` of shape `(P,)`): further completions of each prompt, integers of at least 0.
+        drop (`Tensor` of shape `(P,)`, *optional*): prompts that are given up now, boolean. None by default.
+        new_prompts (`int`, *optional*, defaults to `0`): further prompts, which come from the source of prompts.
+    """
+
+    extra: Tensor
+    drop: Tensor = None  # pyrefly: ignore[bad-assignment]  # None is replaced in `__post_init__`
+    new_prompts: int = 0
+
+    if TYPE_CHECKING:  # the constructor takes None where the attribute never is
+
+        def __init__(self, extra: Tensor, drop: Tensor | None = None, new_prompts: int = 0): ...
+
+    def __post_init__(self):
+        if self.drop is None:
+            object.__setattr__(self, "drop", torch.zeros_like(self.extra, dtype=torch.bool))
+
+
+class BatchAllocator(Protocol):
+    """
+    Decides from the whole view of a batch. A user's own class with these members works as well.
+
+        allocator.first_stage(batch)  ->  counts, N for each or others  ->  sample
+        allocator(batch)              ->  extra completions, prompts to drop, new prompts  ->  sample  ->  again …
+
+    until nothing is asked for. New prompts get what `first_stage` gives them.
+    """
+
+    @property
+    def max_generations(self) -> int | None:
+        """No prompt ever gets more completions than this in a batch; None: never more than `num_generations`."""
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether it reads `batch.history`."""
+        ...
+
+    @property
+    def needs_new_prompts(self) -> bool:
+        """Whether it ever asks for other prompts than those of the batch."""
+        ...
+
+    def first_stage(self, batch: RolloutBatch) -> Tensor:
+        """Completions that each prompt gets in its first stage, shape `(P,)`, integers of at least 0."""
+        ...
+
+    def __call__(self, batch: RolloutBatch) -> Allocation:
+        """What happens after `batch.stage` stages, at least 1."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        ...
+
+
+class ByCounts:
+    """
+    A [`RolloutAllocator`], which knows counts alone, as a [`BatchAllocator`].
+
+    Args:
+        allocator ([`RolloutAllocator`]): its first stage is N completions for each prompt.
+    """
+
+    needs_history = False
+    needs_new_prompts = False
+
+    def __init__(self, allocator: RolloutAllocator):
+        self.allocator = allocator
+
+    @property
+    def max_generations(self) -> int:
+        return self.allocator.max_generations
+
+    def first_stage(self, batch: RolloutBatch) -> Tensor:
+        self.allocator.start_batch(batch.progress)
+        return torch.full((len(batch),), batch.num_generations)
+
+    def __call__(self, batch: RolloutBatch) -> Allocation:
+        return Allocation(self.allocator(batch.stage, batch.num_samples, batch.num_correct, batch.num_judged))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.allocator.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.allocator.load_state_dict(state)
+
+
+def as_batch_allocator(allocator: RolloutAllocator | BatchAllocator) -> BatchAllocator:
+    """The allocator itself if it reads whole batches, else wrapped so that it does."""
+    if hasattr(allocator, "first_stage"):
+        return cast(BatchAllocator, allocator)
+    return ByCounts(cast(RolloutAllocator, allocator))
+
+
+def check_counts_of(allocator: Any, counts: Any, batch: RolloutBatch) -> Tensor:
+    """
+    The answer of an allocator, if it is one non-negative integer per prompt and within its cap. Shape `(P,)`, int64.
+
+    Raises:
+        `ValueError`: It is anything else.
+    """
+    wanted = f"must return one non-negative integer per prompt, shape {tuple(batch.num_samples.shape)}"
+    if not isinstance(counts, Tensor) or counts.shape != batch.num_samples.shape:
+        raise ValueError(f"The rollout allocator {allocator!r} {wanted}, got {counts!r}.")
+    counts = counts.cpu()
+    try:
+        check_counts(counts=counts)
+    except ValueError as error:
+        raise ValueError(f"The rollout allocator {allocator!r} {wanted}, got {counts!r}.") from error
+    counts = counts.long()
+    most = int((batch.num_samples + counts).max())
+    cap = batch.num_generations if allocator.max_generations is None else allocator.max_generations
+    if most > cap and counts.any():
+        raise ValueError(
+            f"The rollout allocator {allocator!r} asks for {most} completions of one prompt, above its "
+            f"`max_generations` of {cap}."
+        )
+    return counts
 
 
 def within_budget(extra: Tensor, num_correct: Tensor, num_judged: Tensor, budget: int | None) -> Tensor:

@@ -4,12 +4,14 @@ Arrays of numbers alone, 48 bytes a prompt: a million prompts take 48 MB, and a 
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from ..checks import check_integer, check_positive
 
@@ -216,7 +218,8 @@ class PromptHistory:
         Raises:
             `ValueError`: It is of other prompts or pools.
         """
-        if not np.array_equal(state["keys"], self._keys) or list(state["pools"]) != self._pool_names:
+        keys = np.asarray(state["keys"]).view(np.uint64)  # a checkpoint has no unsigned numbers
+        if not np.array_equal(keys, self._keys) or list(state["pools"]) != self._pool_names:
             raise ValueError(
                 f"The state is of {len(state['keys'])} prompts in {len(state['pools'])} pools, and this history has "
                 f"{len(self)} in {len(self._pool_names)}, or they are not the same."
@@ -285,6 +288,18 @@ class PromptHistory:
 
     def _has(self, ids: Iterable[str]) -> np.ndarray:
         return np.isin(_keys_of(list(ids)), self._keys)
+
+
+def ids_of_prompts(dataset: Dataset) -> list[str]:
+    """
+    An id for each row of a training set: the digest of its prompt, or the row's number where it also has images,
+    without which prompts of the same words cannot be told apart, and where there is no prompt.
+    """
+    columns = set(dataset.column_names)
+    if "prompt" not in columns or columns & {"image", "images"}:
+        return [f"row {row}" for row in range(len(dataset))]
+    prompts = (json.dumps(prompt, sort_keys=True, ensure_ascii=False) for prompt in dataset["prompt"])
+    return [hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in prompts]
 
 
 def _keys_of(ids: Sequence[str]) -> np.ndarray:

@@ -158,6 +158,25 @@ def _as_tensors(num_correct: int | Tensor, num_samples: int | Tensor) -> tuple[T
     return c.long(), n.long()
 
 
+def extra_of_halves(
+    schedule: str, half_correct: Tensor, num_samples: int, max_generations: int, scale: str = "none"
+) -> Tensor:
+    """
+    The extra rollouts of a schedule for an accuracy that was predicted and not counted. int64, shape `(P,)`.
+
+    Args:
+        schedule (`str`): `"equal_treatment"` or `"hardness_weighted"`.
+        half_correct (`Tensor` of shape `(P,)`): m, at least 1, of the accuracy m / 2N.
+        num_samples (`int`): N.
+        max_generations (`int`), scale (`str`): as in [`equal_treatment`].
+    """
+    n = torch.full_like(half_correct, num_samples)
+    hard = half_correct < n
+    size = _equal_treatment_size if schedule == "equal_treatment" else _hardness_weighted_size
+    extra = size(n, torch.where(hard, half_correct, n), scale) - n
+    return torch.where(hard, extra.clamp(max=max(max_generations - num_samples, 0)), 0)
+
+
 def _ceil_div(a: Tensor, b: Tensor) -> Tensor:
     return (a + b - 1) // b
 

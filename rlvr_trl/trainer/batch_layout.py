@@ -82,12 +82,15 @@ def take(batch: dict, rows: Tensor, prompt_width: int, completion_width: int) ->
     return taken
 
 
-def first_rows(batch: dict, count: int) -> dict:
-    """The first `count` rows of a batch whose images are one entry per row."""
-    return {
-        name: value[:count] if isinstance(value, list) or (value is not None and value.dim() > 0) else value
-        for name, value in batch.items()
-    }
+def some_rows(batch: dict, rows: Tensor) -> dict:
+    """Rows of a batch whose images are one entry per row; `rows` of shape `(b,)`, on the CPU."""
+    some: dict[str, Any] = {}
+    for name, value in batch.items():
+        if isinstance(value, list):
+            some[name] = [value[row] for row in rows.tolist()]
+        else:
+            some[name] = value if value is None or value.dim() == 0 else value[rows.to(value.device)]
+    return some
 
 
 def merge(batches: list[dict], pad_token_id: int) -> dict:

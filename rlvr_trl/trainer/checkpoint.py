@@ -7,6 +7,7 @@ after the first epoch as if it had just begun. This state is saved here, in one 
     checkpoint-<step>/
       model, optimizer, scheduler, random states     by transformers
       rlvr_state_<process>.pt
+      prompt_history.pt                              if there is one, the same for all processes
       trainer_state.json                             written last; a checkpoint without it is incomplete
 
 The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, send_to_device
@@ -31,7 +33,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..distributed import Processes, end_together
-from ..rollouts import RolloutAllocator
+from ..rollouts import BatchAllocator, PromptHistory, PromptSource, RolloutAllocator
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
 from .batch_watch import BatchWatch
 from .nonfinite import check_weights
@@ -41,6 +43,7 @@ from .rlvr_config import RLVRConfig
 
 TRAINER_STATE = "trainer_state.json"
 SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
+PROMPT_HISTORY = "prompt_history.pt"
 INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an underscore
 
 
@@ -129,7 +132,9 @@ class ResumableState(GRPOTrainer):
     # needed, from RLVRTrainer and its other parts
     args: RLVRConfig
     model: PreTrainedModel
-    rollouts: RolloutAllocator | None
+    rollouts: RolloutAllocator | BatchAllocator | None
+    history: PromptHistory | None
+    _source: PromptSource | None
     _batch_watch: BatchWatch
     _plan: BatchPlan | None
     _plan_batch: Callable[[dict], None]
@@ -253,12 +258,15 @@ class ResumableState(GRPOTrainer):
             "step": self._step,
             "mid_batch": position != 0,
             "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
+            "source": None if self._source is None else self._source.state_dict(),
             "batch_watch": self._batch_watch.state_dict(),
             # at the end of a batch the next step samples a new one
             "buffered_inputs": self._buffered_inputs if position else None,
             "batch": self._plan.batch if position and self._plan is not None else None,
         }
         torch.save(state, _state_file(output_dir, self.accelerator.process_index))
+        if self.history is not None and self.accelerator.is_main_process:
+            torch.save(_arrays_as_tensors(self.history.state_dict()), Path(output_dir) / PROMPT_HISTORY)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -301,10 +309,38 @@ class ResumableState(GRPOTrainer):
         self._buffered_inputs = send_to_device(state["buffered_inputs"], self.accelerator.device)
         if self.rollouts is not None and state["rollouts"] is not None:
             self.rollouts.load_state_dict(state["rollouts"])
+        if self._source is not None:
+            self._load_source(state.get("source"), checkpoint)
         if "batch_watch" in state:  # not in a checkpoint of an earlier version
             self._batch_watch.load_state_dict(state["batch_watch"])
         if state["batch"] is not None:
             self._plan_batch(dict(send_to_device(state["batch"], self.accelerator.device)))
+
+    def _load_source(self, state: dict | None, checkpoint: str) -> None:
+        path = Path(checkpoint) / PROMPT_HISTORY
+        if state is None or (self.history is not None and not path.exists()):
+            raise ValueError(
+                f"{checkpoint} was saved by a training that chose no prompts and kept no history of them, and this "
+                f"one does: it cannot go on where that one was. Resume without `selection`, `prompt_history` and an "
+                f"allocator that needs them, or start a new run from its weights: model={str(checkpoint)!r}."
+            )
+        assert self._source is not None
+        self._source.load_state_dict(state)
+        if self.history is not None:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.history.load_state_dict(
+                {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in saved.items()}
+            )
+
+
+def _arrays_as_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as tensors, which can be read without running anything."""
+    return {
+        name: torch.from_numpy(value.view(np.int64) if value.dtype == np.uint64 else value)
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in state.items()
+    }
 
 
 def _rename(written: Path, final: Path) -> None:

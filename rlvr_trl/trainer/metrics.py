@@ -92,14 +92,14 @@ def update_metrics(logged: list[dict[str, list[float]]], update: UpdatePlan, seq
     return combined
 
 
-def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages: list[float]) -> None:
-    """Logs the completions of several stages as the trainer's last batch: the first `counts[i]` of stage i."""
+def join_logs(trainer, logs: list[dict[str, Any]], rows: list[list[int]], advantages: list[float]) -> None:
+    """Logs completions of several stages as the trainer's last batch: of stage i those with the indices `rows[i]`."""
 
     def joined(columns: list) -> deque:
         values = [
             value
-            for column, count in zip(columns, counts, strict=True)
-            for value in (list(column)[:count] if column else [None] * count)
+            for column, some in zip(map(list, columns), rows, strict=True)
+            for value in ([column[row] for row in some] if column else [None] * len(some))
         ]
         return deque(values, maxlen=max(len(values), trainer.args.generation_batch_size))
 
@@ -107,7 +107,7 @@ def join_logs(trainer, logs: list[dict[str, Any]], counts: list[int], advantages
         if isinstance(first, dict):
             names = dict.fromkeys(column for stage in logs for column in stage[name])
             for column in names:
-                trainer._logs[name][column] = joined([stage[name].get(column) for stage in logs])
+                trainer._logs[name][column] = joined([stage[name].get(column, ()) for stage in logs])
         elif any(stage[name] for stage in logs):
             trainer._logs[name] = joined([stage[name] for stage in logs])
     trainer._logs["advantages"] = deque(advantages, maxlen=max(len(advantages), trainer.args.generation_batch_size))
@@ -179,14 +179,12 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
 
     all_wrong = (first.num_judged > 0) & (first.num_correct == 0)
     rescued = all_wrong & is_mixed(merged)
-    assert merged.lengths is not None
-    sizes, tokens = merged.sizes.float(), merged.lengths.sum().item()
+    sizes = merged.sizes.float()
     metrics = {
         "rollouts/per_prompt_mean": sizes.mean().item(),
         "rollouts/per_prompt_max": sizes.max().item(),
         "rollouts/extra": float(len(merged.rewards) - len(first.rewards)),
         "rollouts/frac_rescued": (rescued.sum() / all_wrong.sum()).item() if all_wrong.any() else math.nan,
-        "rollouts/mixed_groups_per_million_tokens": is_mixed(merged).sum().item() / max(tokens, 1) * 1e6,
     }
     columns = {
         "rollouts/per_prompt": sizes,
@@ -198,6 +196,25 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
         for column, values in columns.items():
             metrics[f"{column}/{name}"] = values[inside].mean().item()  # NaN for an empty one: left out of the log
     return metrics
+
+
+def refill_metrics(sampled: RolloutGroups, kept: RolloutGroups, rounds: int) -> dict[str, float]:
+    """
+    What was sampled for a batch and what of it is trained on.
+
+    Args:
+        sampled ([`RolloutGroups`]), kept ([`RolloutGroups`]): all groups, and those that were not dropped.
+        rounds (`int`): rounds of generation.
+    """
+    assert sampled.lengths is not None
+    mixed = ((kept.num_correct > 0) & (kept.num_correct < kept.num_judged)).sum().item()
+    return {
+        "rollouts/rounds": float(rounds),
+        "rollouts/prompts_sampled": float(sampled.num_groups),
+        "rollouts/frac_dropped": 1 - kept.num_groups / sampled.num_groups,
+        "rollouts/frac_mixed": mixed / kept.num_groups,
+        "rollouts/mixed_groups_per_million_tokens": mixed / max(sampled.lengths.sum().item(), 1) * 1e6,
+    }
 
 
 def _bucket(accuracy: Tensor, low: float, high: float) -> tuple[str, Tensor]:

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..attention import without_cudnn_attention
+from ..rollouts import PromptSource
 from ..trl_compat import (
     borrow,
     is_fsdp_managed_module,
@@ -41,13 +42,16 @@ class TrainsInPasses(GRPOTrainer):
     model: PreTrainedModel
     _in_passes: bool
     _in_stages: bool
+    _source: PromptSource | None
 
     _plan: BatchPlan | None = None  # the batch in training and its passes
     _train_sampler: Any = None  # TRL's; none for a stream
 
     def get_train_dataloader(self):
         args, dataset, shuffle = self.args, self.train_dataset, self.shuffle_dataset
-        if args._prompts_of_filler and isinstance(dataset, IterableDataset):
+        if self._source is not None:  # which reads the rows itself: the loader says no more than that a batch is due
+            dataset, shuffle = Dataset.from_dict({"row": range(self._source.num_rows)}), False
+        elif args._prompts_of_filler and isinstance(dataset, IterableDataset):
             dataset = dataset.shuffle(seed=args.seed) if shuffle else dataset  # as TRL would, filler and all
             dataset, shuffle = stream_with_filler(dataset, prompts_per_batch(args), args._prompts_of_filler), False
         # TRL's batch has `_train_batch_size` x `steps_per_generation` rows, and comes `num_iterations` x

@@ -3,12 +3,23 @@
 import json
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+from datasets import Dataset
 from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..plain_yaml import read_yaml
-from ..rollouts import RolloutAllocator, build_allocator
+from ..rollouts import (
+    BatchAllocator,
+    PromptHistory,
+    PromptSelection,
+    RolloutAllocator,
+    build_allocator,
+    build_selection,
+    ids_of_prompts,
+)
 from ..trl_compat import borrow
 from .validation import (
     check_allocator,
@@ -16,6 +27,7 @@ from .validation import (
     check_generation,
     check_group_size,
     check_passes,
+    check_prompt_history,
 )
 
 
@@ -36,8 +48,16 @@ class RLVRConfig(GRPOConfig):
             Rollout allocator by name, `{"name": "dars", "schedule": "hardness_weighted", "max_generations": 32}`. By
             default every prompt gets `num_generations` completions.
         max_extra_rollouts (`int`, *optional*):
-            Budget: extra completions of one batch, over all processes and stages, at most. The hardest prompts are
-            served first.
+            Budget: completions of one batch beyond `num_generations` for each of its prompts, over all processes and
+            stages, at most. The hardest prompts are served first.
+        selection (`dict` or `str`, *optional*):
+            Which prompts come next, by name: `{"name": "skip_solved", "threshold": 0.9}`. By default they come in the
+            order of the training set.
+        prompt_history (`dict`, *optional*):
+            How prompts are known and remembered: `ids` and `pools`, names of columns; `start_from`, a file that
+            [`~rlvr_trl.rollouts.PromptHistory.read`] reads; `discount`, `pool_discount` and `prior_strength` of
+            [`~rlvr_trl.rollouts.PromptHistory`]. `{}` for a history that is kept and not used. By default there is one
+            where `selection` or `rollouts` needs it, and a prompt is known by its text.
         prompts_per_batch (`int`, *optional*):
             Breadth: prompts of one batch, on any number of processes. All their completions are trained on, in as many
             forward passes of `per_device_train_batch_size` rows as it takes. Replaces `gradient_accumulation_steps`,
@@ -72,7 +92,7 @@ class RLVRConfig(GRPOConfig):
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
     # fields that it is built from
     _bound = {}
-    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts"]
+    _VALID_DICT_FIELDS = GRPOConfig._VALID_DICT_FIELDS + ["advantages", "rollouts", "selection", "prompt_history"]
 
     advantages: dict | str | None = field(
         default=None,
@@ -100,6 +120,20 @@ class RLVRConfig(GRPOConfig):
     )
     max_extra_rollouts: int | None = field(
         default=None, metadata={"help": "Extra completions of one batch at most, the hardest prompts first."}
+    )
+    selection: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Which prompts come next, by name, or a dict with its name and fields. By default in the order of "
+            "the training set."
+        },
+    )
+    prompt_history: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "How prompts are remembered: a dict with `ids` and `pools` (columns), `start_from` (a file), "
+            "`discount`, `pool_discount` and `prior_strength`."
+        },
     )
     prompts_per_batch: int | None = field(
         default=None,
@@ -158,6 +192,8 @@ class RLVRConfig(GRPOConfig):
         allocator = self.build_rollouts()
         if allocator is not None:
             check_allocator(allocator, self._group_size, self.generation_kwargs)
+        self.build_selection()
+        check_prompt_history(self.prompt_history)
         if self.max_extra_rollouts is not None and self.max_extra_rollouts < 0:
             raise ValueError(f"`max_extra_rollouts` must not be negative, got {self.max_extra_rollouts}.")
         if self.trains_in_passes:
@@ -188,6 +224,8 @@ class RLVRConfig(GRPOConfig):
             or self.prompts_per_batch is not None
             or self.max_tokens_per_micro_batch is not None
             or self.build_rollouts() is not None
+            or self.selection is not None
+            or self.prompt_history is not None
         )
 
     # TRL annotates these as optional, but its `__post_init__` sets them to numbers
@@ -243,6 +281,27 @@ class RLVRConfig(GRPOConfig):
         scale = "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
         return GroupRelative(scale)
 
-    def build_rollouts(self) -> RolloutAllocator | None:
+    def build_rollouts(self) -> RolloutAllocator | BatchAllocator | None:
         """The rollout allocator that these settings describe, if any."""
         return None if self.rollouts is None else build_allocator(self.rollouts)
+
+    def build_selection(self) -> PromptSelection | None:
+        """What chooses the prompts, if these settings say so."""
+        return None if self.selection is None else build_selection(self.selection)
+
+    def build_prompt_history(self, dataset: Dataset) -> tuple[PromptHistory, np.ndarray]:
+        """An empty history of the prompts of a training set, or one that was read, and the place of each row in it."""
+        assert not isinstance(self.prompt_history, str)
+        settings: dict[str, Any] = dict(self.prompt_history or {})
+        ids, pools, start_from = (settings.pop(name, None) for name in ("ids", "pools", "start_from"))
+        for name, column in (("ids", ids), ("pools", pools)):
+            if column is not None and column not in dataset.column_names:
+                raise ValueError(
+                    f"`prompt_history` takes `{name}` from the column {column!r}, but `train_dataset` has the columns "
+                    f"{dataset.column_names}."
+                )
+        names = ids_of_prompts(dataset) if ids is None else [str(each) for each in dataset[ids]]
+        history = PromptHistory(names, None if pools is None else list(dataset[pools]), **settings)
+        if start_from is not None:
+            history.read(start_from)
+        return history, history.find(names)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,8 @@ from ..checks import check_installed
 from ..distributed import end_together, warn_of_lone_process
 from ..hub.push import PushesToHub
 from ..rewards.wrappers import check_reward_packages, check_whole_groups
-from ..rollouts import RolloutAllocator
+from ..rollouts import PromptSelection, PromptSource, RolloutAllocator
+from ..rollouts.allocator import BatchAllocator, RolloutBatch, as_batch_allocator
 from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
 from .batch_layout import loss_mask
@@ -32,7 +34,18 @@ from .passes import update_of_prompts
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
 from .rollout import GenerationRecord, RecordsGeneration
-from .stages import Stage, ask_allocator, extra_rows, local_rows, merge_stages, without_filler
+from .stages import (
+    BatchRows,
+    Stage,
+    ask_first_stage,
+    ask_next_stage,
+    first_stages,
+    local_rows,
+    merge_stages,
+    view_of_batch,
+    without_filler,
+    without_prompts,
+)
 from .validation import (
     check_allocator,
     check_arguments,
@@ -41,6 +54,7 @@ from .validation import (
     check_mean_reward,
     check_passes,
     check_prompt_source,
+    check_prompts_can_be_chosen,
     check_shared_prefill,
     check_shared_scoring,
     describe_batch,
@@ -93,17 +107,26 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             Turns the rewards of a batch of groups into one advantage per completion, shape `(T,)` in the same order.
             It sees the whole batch, gathered from all processes, and must be deterministic: every process calls it and
             keeps its own rows. The default is what `args` describes, GRPO if they say nothing.
-        rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`], *optional*):
-            Says after each stage of sampling how many more completions each prompt of the batch gets. The default is
-            what `args` describes, none if they say nothing.
+        rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`] or [`~rlvr_trl.rollouts.BatchAllocator`], *optional*):
+            Says after each stage of sampling how many more completions each prompt of the batch gets; the second kind
+            also before the first, which prompts are given up and how many others come. The default is what `args`
+            describes, none if they say nothing.
+        selection ([`~rlvr_trl.rollouts.PromptSelection`], *optional*):
+            Says which prompts come next. The default is what `args` describes, the order of the training set if they
+            say nothing.
 
     All other arguments are those of [`~trl.GRPOTrainer`].
 
+    Attributes:
+        history ([`~rlvr_trl.rollouts.PromptHistory`], *optional*):
+            What is known of each training prompt, where `selection`, `rollouts` or `prompt_history` needs it.
+
     Raises:
-        `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`
-        or `rollouts` is given here and in `args`, a dataset is empty or smaller than one batch, an option cannot work
-        with ragged batches, a reward that compares the completions of a prompt would see a part of them, `output_dir`
-        is not shared by all processes though checkpoints go there. Then:
+        `ValueError`: Before a model is loaded: the estimator needs larger groups than `num_generations`, `advantages`,
+        `rollouts` or `selection` is given here and in `args`, a dataset is empty or smaller than one batch, an option
+        cannot work with ragged batches, prompts are to be chosen from a stream, a reward that compares the completions
+        of a prompt would see a part of them, `output_dir` is not shared by all processes though checkpoints go there.
+        Then:
         `correctness_reward` names no reward function.
         `TypeError`: `args` is not of the trainer's configuration class; `advantages` or `rollouts` cannot be called.
         `ImportError`: TRL, or another library, lacks something that this package relies on, or a package is missing
@@ -134,20 +157,34 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         environment_factory: Callable[[], Any] | dict[str, Callable[[], Any]] | None = None,
         *,
         advantages: AdvantageEstimator | None = None,
-        rollouts: RolloutAllocator | None = None,
+        rollouts: RolloutAllocator | BatchAllocator | None = None,
+        selection: PromptSelection | None = None,
     ):
         if args is None:
             model_id = model if isinstance(model, str) else get_config_model_id(model.config)
             args = self._config_class(f"{model_id.split('/')[-1]}-{self._name}")
-        check_arguments(type(self).__name__, self._config_class, args, advantages=advantages, rollouts=rollouts)
+        check_arguments(
+            type(self).__name__,
+            self._config_class,
+            args,
+            advantages=advantages,
+            rollouts=rollouts,
+            selection=selection,
+        )
         self.advantages = args.build_advantages() if advantages is None else advantages
         self.rollouts = args.build_rollouts() if rollouts is None else rollouts
+        self.selection = args.build_selection() if selection is None else selection
+        self._allocator = None if self.rollouts is None else as_batch_allocator(self.rollouts)
         rows_in_loss: Callable[[RolloutGroups], Tensor] | None = getattr(self.advantages, "rows_in_loss", None)
         self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
         self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
+        needs_history = self.selection is not None or args.prompt_history is not None
+        needs_history = needs_history or (self._allocator is not None and self._allocator.needs_history)
+        needs_source = needs_history or (self._allocator is not None and self._allocator.needs_new_prompts)
+        self._in_passes = self._in_passes or needs_source
         # with filler, a batch is what is left of its one stage
-        self._in_stages = self.rollouts is not None or args._prompts_of_filler > 0
+        self._in_stages = self.rollouts is not None or needs_source or args._prompts_of_filler > 0
         check_group_size(self.advantages, args._group_size)
         num_rewards = len(reward_funcs) if isinstance(reward_funcs, list | tuple) else 1
         check_mean_reward(self.advantages, args.reward_weights or [1.0] * num_rewards)
@@ -157,6 +194,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         if self.rollouts is not None:
             check_allocator(self.rollouts, args._group_size, args.generation_kwargs)
             check_prompt_source(train_dataset)
+        if needs_source:
+            check_prompts_can_be_chosen(args, train_dataset)
         if self._in_passes:
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
@@ -192,6 +231,14 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         check_attributes(self)
         check_shared_prefill(args, self.model)
         check_shared_scoring(args, self.model)
+
+        self._prompts = self._source = self.history = self._places = None
+        if needs_source:
+            assert isinstance(self.train_dataset, Dataset)
+            self._prompts = self.train_dataset
+            self._source = PromptSource(len(self._prompts), shuffle=bool(self.shuffle_dataset), seed=args.seed)
+            if needs_history:
+                self.history, self._places = args.build_prompt_history(self._prompts)
 
         self._correctness_column = correctness_column(self.reward_func_names, args.correctness_reward)
         self._correctness_reward = self.reward_funcs[self._correctness_column]
@@ -259,28 +306,87 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         return batch
 
     def _generate_in_stages(self, inputs: list[dict]) -> dict:
-        rows = [dict(row) for row in inputs]  # scoring may write into its rows
-        num_rows = prompts_per_batch(self.args) * self.num_generations  # those after them are filler
-        prompts = torch.arange(num_rows, device=self.accelerator.device) // self.num_generations  # (T,)
-        stages, history = [self._sample_stage(1, inputs, prompts, self.num_generations)], []
-        budget = self.args.max_extra_rollouts
-        if self.rollouts is not None:
-            self.rollouts.start_batch(self._progress)
-        while True:
-            prompts = torch.cat([stage.prompts for stage in stages])  # (T,)
-            groups = self._make_groups([stage.record for stage in stages], prompts)
-            history.append(groups)
-            if self.rollouts is None:
+        usual, allocator = self.num_generations, self._allocator
+        rows, stages, groups = self._rows_of_batch(inputs), [], None
+        room = self.args.max_extra_rollouts  # for further completions of this batch
+        room = None if room is None else room + rows.count * usual
+        dropped = torch.zeros(rows.count, dtype=torch.bool)  # (P,)
+        if allocator is None:
+            extra = torch.full((rows.count,), usual)  # (P,)
+        else:
+            extra = ask_first_stage(allocator, self._view(rows, None), room)
+        while extra.any():
+            room = None if room is None else room - int(extra.sum())
+            prompts = torch.arange(len(extra)).repeat_interleave(extra)  # (E,)
+            if not stages and bool((extra == usual).all()):
+                stages = [self._sample_stage(1, rows.whole_groups(), prompts, usual)]
+            else:
+                stages.append(self._sample_stage(len(stages) + 1, rows.share(prompts), prompts, num_generations=1))
+            groups = self._groups_of(stages)
+            if allocator is None:
                 break
-            extra = ask_allocator(self.rollouts, len(stages), groups, budget)  # (P,)
-            if not extra.any():
-                break
-            if budget is not None:
-                budget -= int(extra.sum())
-            prompts = torch.arange(len(extra), device=extra.device).repeat_interleave(extra)  # (E,)
-            share = extra_rows(self.accelerator, rows, self.num_generations, prompts)
-            stages.append(self._sample_stage(len(stages) + 1, share, prompts, num_generations=1))
-        return self._join_stages(stages, first=history[0], merged=history[-1])
+            asked = ask_next_stage(allocator, self._view(rows, groups, len(stages), dropped), room)
+            extra, dropped = asked.extra, dropped | asked.drop
+            if asked.new_prompts and (new := rows.more(asked.new_prompts)):
+                left = None if room is None else room - int(extra.sum())
+                counts = ask_first_stage(allocator, self._view(rows, None, begin=rows.count - new), left)
+                extra, dropped = torch.cat([extra, counts]), torch.cat([dropped, torch.zeros(new, dtype=torch.bool)])
+        if groups is None:
+            raise ValueError(
+                f"The rollout allocator {self.rollouts!r} gives no completion to any of {len(extra)} prompts."
+            )
+        if self.history is not None:
+            self._remember(rows, groups)
+        return self._join_stages(stages, dropped)
+
+    def _rows_of_batch(self, inputs: list[dict]) -> BatchRows:
+        choose = {"selection": self.selection, "history": self.history, "places": self._places}
+        return BatchRows(
+            self.accelerator,
+            inputs,
+            prompts_per_batch(self.args),
+            self.num_generations,
+            dataset=self._prompts,
+            source=self._source,
+            choose=choose | {"progress": self._progress},
+        )
+
+    def _view(
+        self,
+        rows: BatchRows,
+        groups: RolloutGroups | None,
+        stage: int = 0,
+        dropped: Tensor | None = None,
+        begin: int = 0,
+    ) -> RolloutBatch:
+        """What the allocator sees of the prompts of a batch, or of those from `begin` on."""
+        batch = RolloutBatch.unsampled(rows.count - begin, self.num_generations, prompts_per_batch(self.args))
+        batch = replace(batch, stage=stage, seed=self._seed_of_batch + stage, progress=self._progress)
+        if dropped is not None:
+            batch = replace(batch, dropped=dropped)
+        if self._places is not None:
+            batch = replace(batch, history=self.history, places=self._places[rows.rows[begin:]])
+        return batch if groups is None else view_of_batch(batch, groups, self.advantages)
+
+    def _groups_of(self, stages: list[Stage]) -> RolloutGroups:
+        return self._make_groups([stage.record for stage in stages], torch.cat([stage.prompts for stage in stages]))
+
+    def _remember(self, rows: BatchRows, groups: RolloutGroups) -> None:
+        """Writes what a batch has shown of its prompts into the history, also of those that were given up."""
+        view = self._view(rows, groups)
+        assert self.history is not None and view.places is not None and groups.lengths is not None
+        longest = torch.zeros(rows.count, dtype=torch.long)
+        longest.scatter_reduce_(0, groups.group_ids.cpu(), groups.lengths.long().cpu(), "amax")
+        samples = view.num_samples.clamp(min=1)
+        self.history.update(
+            view.places,
+            step=self.state.global_step,
+            samples=view.num_judged.numpy(),
+            correct=view.num_correct.numpy(),
+            rewards=view.reward_mean.nan_to_num().numpy(),
+            lengths=(view.num_tokens / samples).numpy(),
+            max_lengths=longest.numpy(),
+        )
 
     def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
         """Samples a completion of each row; rows beyond the first `len(prompts)` of all processes are filler."""
@@ -288,19 +394,26 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         with metrics.capture(self) as captured, self._generation_progress.of_stage(number):
             record = self.record_generation(rows, num_generations)
         seconds = time.perf_counter() - begin
+        prompts = prompts.to(self.accelerator.device)
         return without_filler(record, prompts, captured, seconds, self.accelerator.process_index)
 
-    def _join_stages(self, stages: list[Stage], first: RolloutGroups, merged: RolloutGroups) -> dict:
-        """One batch of all stages, with its advantages and metrics. `first` are the groups after the first stage."""
-        before = None if self.rollouts is None else self._estimate_advantages(first)
+    def _join_stages(self, stages: list[Stage], dropped: Tensor) -> dict:
+        """One batch of all stages without the dropped prompts, with its advantages and metrics."""
+        sampled = self._groups_of(stages)
+        counts = [len(stage.prompts) for stage in stages]
+        called = metrics.combine_metrics([stage.captured.metrics for stage in stages], counts)
+        stages = without_prompts(stages, dropped)
+        merged = self._groups_of(stages)
+        first = before = None
+        if self.rollouts is not None:
+            first = self._groups_of(first_stages(stages))
+            before = self._estimate_advantages(first)
         advantages = self._estimate_advantages(merged)
         batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)
         batch = self._with_advantages(batch, advantages, merged, local_rows(stages))
-        counts = [len(stage.prompts) for stage in stages]
         rewards = torch.cat([stage.record.rewards_per_func for stage in stages])  # (T, F)
         truncated = torch.cat([stage.record.truncated for stage in stages])  # (T,)
         lengths = torch.cat([stage.record.lengths for stage in stages])  # (T,)
-        called = metrics.combine_metrics([stage.captured.metrics for stage in stages], counts)
         self._log_metrics(
             called
             | metrics.completion_metrics(lengths, truncated)
@@ -309,13 +422,24 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             | metrics.advantage_metrics(advantages, merged)
         )
         self._batch_watch.see_batch(merged, advantages, rewards[:, self._correctness_column])
-        if before is not None:
+        if first is not None and before is not None:
             self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
+            self._log_metrics(metrics.refill_metrics(sampled, merged, len(stages)))
             seconds = {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
             self._log_metrics(seconds)
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
-        metrics.join_logs(self, [stage.captured.logs for stage in stages], counts, advantages.tolist())
+        metrics.join_logs(
+            self,
+            [stage.captured.logs for stage in stages],
+            [stage.rows.tolist() for stage in stages if stage.rows is not None],
+            advantages.tolist(),
+        )
         return batch
+
+    @property
+    def _seed_of_batch(self) -> int:
+        """The same on every process, and again after a resume."""
+        return self.args.seed * 2**32 + self._step
 
     @property
     def _progress(self) -> float:
@@ -339,7 +463,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             normalize=self.multi_objective_aggregation == "normalize_then_sum",
             lengths=torch.cat([record.lengths for record in records]),
             entropies=torch.cat(entropies) if entropies else None,
-            seed=self.args.seed * 2**32 + self._step,  # the same on every process, and again after a resume
+            seed=self._seed_of_batch,
             progress=self._progress,
         )
 

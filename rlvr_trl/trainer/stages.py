@@ -4,6 +4,9 @@ Extra completions go through TRL's own generation, with one generation per row, 
 
     extra = [0, 3, 0, 2]  ->  prompts 1 1 1 3 3  ->  process 0: 1 1 1    process 1: 3 3 (3)
 
+So go the completions of prompts that join the batch later, and those of a first stage that gives prompts different
+numbers of them. Prompts that are given up leave the batch at the end, with all their completions.
+
 Every process generates the same number of rows, as vLLM's server mode and tensor parallelism need. The last process
 may need filler for that, which is generated, scored and dropped. In the first stage, whose groups TRL wants whole,
 filler is the first prompts of the batch again, as the data loader has added them (`WithFiller`): rewards that compare
@@ -15,18 +18,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, cycle, islice
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..advantages import RolloutGroups
-from ..rollouts import RolloutAllocator, within_budget
+from ..advantages import AdvantageEstimator, RolloutGroups
+from ..checks import check_integer
+from ..rollouts import PromptSource, within_budget
+from ..rollouts.allocator import Allocation, BatchAllocator, RolloutBatch, check_counts_of
 from ..trl_compat import split_pixel_values_by_grid
-from .batch_layout import first_rows, loss_mask, merge
+from .batch_layout import loss_mask, merge, some_rows
 from .metrics import Captured
 from .rollout import GenerationRecord
 
@@ -76,6 +82,7 @@ class Stage:
         captured ([`Captured`]): metrics and logs that TRL wrote.
         seconds (`float`): how long it took.
         spare (`dict`): one row that this process made, as a batch, with its completion masked out.
+        rows (`Tensor` of shape `(T,)`, *optional*): which of all completions that were made these are.
     """
 
     record: GenerationRecord
@@ -84,73 +91,245 @@ class Stage:
     captured: Captured
     seconds: float
     spare: dict
+    rows: Tensor | None = None
 
 
 def without_filler(
     record: GenerationRecord, prompts: Tensor, captured: Captured, seconds: float, process_index: int
 ) -> Stage:
     """The record as a stage, cut to its first `len(prompts)` completions over the processes; the rest is filler."""
-    total, per_process = len(prompts), record.num_local
-    start = min(process_index * per_process, total)
-    num_real = min(per_process, total - start)
     batch = split_pixel_values_by_grid(record.batch)  # images as one entry per row
-    spare = first_rows(batch, 1)
+    spare = some_rows(batch, torch.arange(1))
     spare["completion_mask"] = torch.zeros_like(spare["completion_mask"])
-    real = replace(
-        record,
-        batch=first_rows(batch, num_real),
-        rewards_per_func=record.rewards_per_func[:total],
-        lengths=record.lengths[:total],
-        truncated=record.truncated[:total],
-        entropies=None if record.entropies is None else record.entropies[:total],
+    whole = Stage(replace(record, batch=batch), prompts, process_index * record.num_local, captured, seconds, spare)
+    return only(whole, torch.arange(len(prompts)))
+
+
+def only(stage: Stage, rows: Tensor) -> Stage:
+    """Some completions of a stage, `rows` of shape `(T,)` among those of all processes, ascending. On the CPU."""
+    own = (rows >= stage.start) & (rows < stage.start + stage.record.num_local)
+    kept = rows.to(stage.prompts.device)
+    return replace(
+        stage,
+        record=replace(
+            some_completions(stage.record, kept), batch=some_rows(stage.record.batch, rows[own] - stage.start)
+        ),
+        prompts=stage.prompts[kept],
+        start=int((rows < stage.start).sum()),
+        rows=rows if stage.rows is None else stage.rows[rows],
     )
-    return Stage(real, prompts, start, captured, seconds, spare)
 
 
-def ask_allocator(allocator: RolloutAllocator, stage: int, groups: RolloutGroups, budget: int | None) -> Tensor:
+def some_completions(record: GenerationRecord, rows: Tensor) -> GenerationRecord:
+    """What is known of some completions of a record, `rows` of shape `(T,)`; its batch stays as it is."""
+    return replace(
+        record,
+        rewards_per_func=record.rewards_per_func[rows],
+        lengths=record.lengths[rows],
+        truncated=record.truncated[rows],
+        entropies=None if record.entropies is None else record.entropies[rows],
+    )
+
+
+def without_prompts(stages: list[Stage], dropped: Tensor) -> list[Stage]:
     """
-    How many more completions each prompt gets after a stage, at most `budget` in all. Shape `(P,)`.
+    The stages without the completions of dropped prompts, `dropped` of shape `(P,)`, and the others numbered anew.
+
+    If no prompt is left all stay: then none of them has a signal.
+    """
+    if dropped.all():
+        dropped = torch.zeros_like(dropped)
+    number = (~dropped).cumsum(0) - 1  # (P,)
+    kept = [only(stage, (~dropped)[stage.prompts.cpu()].nonzero().flatten()) for stage in stages]
+    return [replace(stage, prompts=number.to(stage.prompts.device)[stage.prompts]) for stage in kept]
+
+
+def first_stages(stages: list[Stage]) -> list[Stage]:
+    """The completions that every prompt got in the first stage that gave it any."""
+    seen, first = torch.empty(0, dtype=torch.long), []
+    for stage in stages:
+        prompts = stage.prompts.cpu()
+        first.append(only(stage, (~torch.isin(prompts, seen)).nonzero().flatten()))
+        seen = torch.cat([seen, prompts])
+    return first
+
+
+class BatchRows:
+    """
+    The rows of the training set that a batch is made of, one for each of its prompts.
+
+    Without a source they are those that the data loader gave, of which each process has a part. With one, its rows
+    take their place: the data loader then only says that a batch is due.
+
+    Args:
+        accelerator (`Accelerator`): the trainer's.
+        inputs (`list[dict]`): this process's rows of the first stage, each prompt `num_generations` times.
+        num_prompts (`int`), num_generations (`int`): of the batch, without filler.
+        dataset (`Dataset`, *optional*), source ([`PromptSource`], *optional*): where the prompts come from.
+        choose (`dict`): further arguments of [`~PromptSource.take`].
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        inputs: list[dict],
+        num_prompts: int,
+        num_generations: int,
+        *,
+        dataset: Dataset | None = None,
+        source: PromptSource | None = None,
+        choose: dict[str, Any] | None = None,
+    ):
+        self._accelerator, self._num_generations = accelerator, num_generations
+        self._inputs = [dict(row) for row in inputs]  # scoring may write into its rows
+        self._dataset, self._source, self._choose = dataset, source, choose or {}
+        self.rows: list[int] = []  # of the training set, if there is a source
+        self.count = num_prompts
+        if source is not None:
+            self.count = 0
+            self.more(num_prompts)
+
+    def more(self, count: int) -> int:
+        """Adds prompts to the batch. Returns how many there were left, at most `count`."""
+        assert self._source is not None
+        rows = self._source.take(count, without=self.rows, **self._choose)
+        self.rows += rows.tolist()
+        self.count = len(self.rows)
+        return len(rows)
+
+    def whole_groups(self) -> list[dict]:
+        """This process's share of the first stage, each prompt `num_generations` times, and filler at the end."""
+        if self._source is None:
+            return [dict(row) for row in self._inputs]
+        per_process = len(self._inputs)
+        first = self._accelerator.process_index * per_process
+        rows = range(first, first + per_process)
+        return self._read([row // self._num_generations % self.count for row in rows])
+
+    def share(self, prompts: Tensor) -> list[dict]:
+        """
+        This process's share of one row per entry of `prompts`, filler included.
+
+        Args:
+            prompts (`Tensor` of shape `(E,)`): prompts that get a completion, in ascending order.
+        """
+        per_process = math.ceil(len(prompts) / self._accelerator.num_processes)
+        begin = self._accelerator.process_index * per_process
+        share = prompts.tolist()[begin : begin + per_process]
+        share += [int(prompts[-1])] * (per_process - len(share))
+        return self._read(share) if self._source is not None else self._from_others(prompts, share)
+
+    def _read(self, prompts: list[int]) -> list[dict]:
+        assert self._dataset is not None
+        return [dict(self._dataset[self.rows[prompt]]) for prompt in prompts]
+
+    def _from_others(self, prompts: Tensor, share: list[int]) -> list[dict]:
+        first = self._accelerator.process_index * len(self._inputs)
+        owned = [
+            (prompt, self._inputs[prompt * self._num_generations - first])
+            for prompt in torch.unique(prompts).tolist()
+            if 0 <= prompt * self._num_generations - first < len(self._inputs)
+        ]
+        row_of = dict(gather_object(owned))
+        return [dict(row_of[prompt]) for prompt in share]
+
+
+def view_of_batch(batch: RolloutBatch, groups: RolloutGroups, estimator: AdvantageEstimator) -> RolloutBatch:
+    """
+    What an allocator sees of a batch of which something was sampled.
+
+    Args:
+        batch ([`RolloutBatch`]): the same before.
+        groups ([`RolloutGroups`]): what was sampled, whose `group_ids` are the prompts.
+        estimator (`AdvantageEstimator`): decides which prompts have a signal.
+    """
+    sampled = torch.unique(groups.group_ids).cpu()  # (S,), the prompts that the groups are of
+    rewards = torch.where(groups.scored, groups.rewards, 0).double()
+    mean = groups.sum(rewards) / groups.num_scored
+    deviation = torch.where(groups.scored, groups.rewards.double() - mean[groups.index], 0)
+    assert groups.lengths is not None
+    columns = {
+        "num_samples": groups.sizes,
+        "num_correct": groups.num_correct,
+        "num_judged": groups.num_judged,
+        "has_signal": has_signal(estimator, groups),
+        "reward_mean": mean,
+        "reward_variance": groups.sum(deviation**2) / groups.num_scored,
+        "num_tokens": groups.sum(groups.lengths.long()),
+    }
+    return replace(
+        batch,
+        **{name: getattr(batch, name).scatter(0, sampled, values.cpu()) for name, values in columns.items()},
+    )
+
+
+def has_signal(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
+    """
+    Whether the estimator gives any completion of a group an advantage other than 0. Boolean, `(P,)`.
+
+    Where all rewards of a group are alike, they are rounded to 12 bits first: then their mean is exactly what each of
+    them is, and what is left is what the estimator means and not an error of rounding.
+    """
+    padded = groups.pad(groups.rewards, torch.nan)
+    lowest, highest = padded.nan_to_num(torch.inf).amin(dim=1), padded.nan_to_num(-torch.inf).amax(dim=1)
+    alike = torch.isclose(lowest, highest)[groups.index]
+    mantissa, exponent = torch.frexp(lowest[groups.index])
+    rounded = torch.ldexp((mantissa * 2**12).round() / 2**12, exponent)
+    rewards = torch.where(alike & groups.scored, rounded, groups.rewards)
+    advantages = torch.where(groups.scored, estimator(replace(groups, rewards=rewards)), 0)
+    return groups.sum((advantages != 0).long()) > 0
+
+
+def ask_first_stage(allocator: BatchAllocator, batch: RolloutBatch, room: int | None) -> Tensor:
+    """
+    Completions of each prompt in its first stage, `(P,)`, at most `room` in all.
+
+    Each prompt may have `num_generations` of them, which fit; where those above do not, the prompts that are
+    predicted to be the hardest are served first.
 
     Raises:
         `ValueError`: The allocator returned anything but one non-negative integer per prompt, or exceeds its cap.
     """
-    extra = allocator(stage, groups.sizes, groups.num_correct, groups.num_judged).to(groups.sizes.device)
-    if extra.shape != groups.sizes.shape or extra.is_floating_point() or (extra < 0).any():
-        raise ValueError(
-            f"The rollout allocator {allocator!r} must return one non-negative integer per prompt, shape "
-            f"{tuple(groups.sizes.shape)}, got {extra!r}."
-        )
-    most = int((groups.sizes + extra).max())
-    if most > allocator.max_generations and extra.any():
-        raise ValueError(
-            f"The rollout allocator {allocator!r} asks for {most} completions of one prompt, above its "
-            f"`max_generations` of {allocator.max_generations}."
-        )
-    return within_budget(extra, groups.num_correct, groups.num_judged, budget)
+    counts = check_counts_of(allocator, allocator.first_stage(batch), batch)
+    usual = counts.clamp(max=batch.num_generations)
+    if room is None or batch.history is None:
+        correct, judged = batch.num_correct, batch.num_judged
+    else:
+        alpha, beta = batch.posterior()
+        judged = torch.full_like(counts, 2**20)
+        correct = (alpha / (alpha + beta) * 2**20).long()
+    return usual + within_budget(counts - usual, correct, judged, None if room is None else room - int(usual.sum()))
 
 
-def extra_rows(accelerator: Accelerator, rows: list[dict], num_generations: int, prompts: Tensor) -> list[dict]:
+def ask_next_stage(allocator: BatchAllocator, batch: RolloutBatch, room: int | None) -> Allocation:
     """
-    This process's share of one dataset row per entry of `prompts`, filler included.
+    What happens next, with at most `room` further completions, of which a new prompt takes `num_generations`.
 
-    Args:
-        rows (`list[dict]`): this process's rows of the first stage, each prompt `num_generations` times. The rows of
-            the other prompts are on other processes.
-        prompts (`Tensor` of shape `(E,)`): prompts that get an extra completion, in ascending order.
+    Raises:
+        `ValueError`: The allocator returned anything but non-negative integers, drops what is not there or asks for
+            prompts though it has said that it never does.
     """
-    needed = torch.unique(prompts).tolist()
-    first = accelerator.process_index * len(rows)
-    owned = [
-        (prompt, rows[prompt * num_generations - first])
-        for prompt in needed
-        if 0 <= prompt * num_generations - first < len(rows)
-    ]
-    row_of = dict(gather_object(owned))
-    per_process = math.ceil(len(prompts) / accelerator.num_processes)
-    begin = accelerator.process_index * per_process
-    share = prompts.tolist()[begin : begin + per_process]
-    share += [needed[-1]] * (per_process - len(share))
-    return [dict(row_of[prompt]) for prompt in share]
+    asked = allocator(batch)
+    extra = check_counts_of(allocator, asked.extra, batch)
+    drop = asked.drop
+    if not isinstance(drop, Tensor) or drop.shape != batch.dropped.shape or drop.dtype != torch.bool:
+        raise ValueError(
+            f"The rollout allocator {allocator!r} must say of each of {len(batch)} prompts whether it is dropped, got "
+            f"{drop!r}."
+        )
+    if (extra > 0)[batch.dropped | drop.cpu()].any():
+        raise ValueError(f"The rollout allocator {allocator!r} asks for completions of a prompt that it drops.")
+    check_integer("new_prompts", asked.new_prompts, at_least=0)
+    if asked.new_prompts and not allocator.needs_new_prompts:
+        raise ValueError(
+            f"The rollout allocator {allocator!r} asks for {asked.new_prompts} new prompts, but its "
+            f"`needs_new_prompts` is False."
+        )
+    extra = within_budget(extra, batch.num_correct, batch.num_judged, room)
+    new_prompts = asked.new_prompts
+    if room is not None:
+        new_prompts = min(new_prompts, (room - int(extra.sum())) // batch.num_generations)
+    return Allocation(extra, drop.cpu(), new_prompts)
 
 
 def merge_stages(accelerator: Accelerator, stages: list[Stage], pad_token_id: int) -> dict:

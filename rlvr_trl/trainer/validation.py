@@ -6,7 +6,7 @@ from datasets import Dataset, DatasetDict
 
 from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
-from ..rollouts import RolloutAllocator
+from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator
 from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
 from .passes import LOSS_TYPES
 
@@ -85,14 +85,15 @@ def check_mean_reward(estimator: AdvantageEstimator, weights: list[float]) -> No
 
 
 def warn_of_no_signal(
-    estimator: AdvantageEstimator, num_generations: int, allocator: RolloutAllocator | None = None
+    estimator: AdvantageEstimator, num_generations: int, allocator: RolloutAllocator | BatchAllocator | None = None
 ) -> None:
     """
     Warns of an estimator, or of a stage of a schedule, whose advantages are all 0 in groups of `num_generations`.
 
     With an `allocator` groups grow, but not all of them: a prompt without extra completions keeps its first ones.
     """
-    largest = num_generations if allocator is None else max(num_generations, allocator.max_generations)
+    cap = None if allocator is None else allocator.max_generations
+    largest = num_generations if cap is None else max(num_generations, cap)
     for silent in _without_signal(estimator, num_generations):
         needed = min_group_size_with_signal(silent)
         name = repr(silent) if silent is estimator else f"{silent!r}, a part of {estimator!r},"
@@ -145,14 +146,17 @@ def check_datasets(args, train_dataset, eval_dataset) -> None:
         )
 
 
-def check_allocator(allocator: RolloutAllocator, num_generations: int, generation_kwargs: dict | str | None) -> None:
+def check_allocator(
+    allocator: RolloutAllocator | BatchAllocator, num_generations: int, generation_kwargs: dict | str | None
+) -> None:
     """
     Refuses an allocator that cannot add to the first stage, and a seed that would make extra completions copies.
 
     Raises:
         `ValueError`: `max_generations` is below `num_generations`, or `generation_kwargs` holds a seed.
     """
-    if allocator.max_generations < num_generations:
+    cap = allocator.max_generations
+    if cap is not None and cap < num_generations:
         raise ValueError(
             f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
             f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
@@ -174,9 +178,32 @@ def check_prompt_source(train_dataset) -> None:
     columns = [] if train_dataset is None else train_dataset.column_names
     if columns is not None and set(columns) <= {"environment"}:  # a stream may not know its columns
         raise ValueError(
-            f"`rollouts` needs prompts that can be sampled again, but `train_dataset` has the columns {columns}, so "
-            f"the environment's `reset()` invents them: an extra completion would get another prompt than its group. "
-            f"Give `train_dataset` a column from which `reset()` always makes the same prompt, or remove `rollouts`."
+            f"`rollouts` and `selection` need prompts that can be sampled again, but `train_dataset` has the columns "
+            f"{columns}, so the environment's `reset()` invents them: an extra completion would get another prompt "
+            f"than its group. Give `train_dataset` a column from which `reset()` always makes the same prompt, or "
+            f"remove them."
+        )
+
+
+def check_prompts_can_be_chosen(args, train_dataset) -> None:
+    """
+    Refuses training sets whose rows cannot be read in any order, where prompts are chosen or remembered.
+
+    Raises:
+        `ValueError`: The set is a stream, or columns would be removed from its rows.
+    """
+    why = "`selection`, `prompt_history` or an allocator that asks for other prompts or for their history"
+    if not isinstance(train_dataset, Dataset):
+        raise ValueError(
+            f"`train_dataset` is a {type(train_dataset).__name__}, whose rows come in an order of their own and have "
+            f"no ids, and cannot be used with {why}. Give a `Dataset`, for instance by loading it without "
+            f"`streaming=True`."
+        )
+    check_prompt_source(train_dataset)
+    if args.remove_unused_columns:
+        raise ValueError(
+            f"`remove_unused_columns`=True takes columns from the rows that the data loader gives, and with {why} "
+            f"these are read elsewhere. Set it to False."
         )
 
 
@@ -212,6 +239,24 @@ def check_passes(args) -> None:
             f"`max_tokens_per_micro_batch`={limit} must be above `max_completion_length`="
             f"{args.max_completion_length}, to hold one prompt and its completion."
         )
+
+
+def check_prompt_history(settings: dict | str | None) -> None:
+    """
+    Refuses settings of the history of prompts that are unknown or out of their range.
+
+    Raises:
+        `ValueError`: Names them.
+    """
+    if settings is None:
+        return
+    if not isinstance(settings, dict):
+        raise ValueError(f"`prompt_history` must be a dict of settings, got {settings!r}.")
+    numbers = ("discount", "pool_discount", "prior_strength")
+    known = ("ids", "pools", "start_from", *numbers)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"`prompt_history` has no {', '.join(map(repr, unknown))}. It may hold {', '.join(known)}.")
+    PromptHistory(["a prompt"], **{name: settings[name] for name in numbers if name in settings})
 
 
 def check_generation(args) -> None:

@@ -27,6 +27,9 @@ PASS_AT_2 = {"name": "pass_at_k", "k": 2}
 UNEVEN = {"prompts_per_batch": 7, "prompts_per_update": 3}  # updates of 3, 2 and 2 prompts
 FEW = {"prompts_per_batch": 2, "prompts_per_update": 1}  # on three processes the last has nothing but filler
 DARS = {"name": "dars", "max_generations": 9, "schedule": "hardness_weighted"}
+REFILLED = {"name": "dynamic_sampling", "base": DARS}
+PREDICTED = {"rollouts": {"name": "predicted_dars", "max_generations": 9, "easy": 0.6, "easy_generations": 2}}
+PREDICTED |= {"selection": {"name": "skip_solved", "threshold": 0.6}, "num_train_epochs": 3}
 CASES = [
     ("dars/1.5b_rlvr_baseline", {"prompts_per_batch": 5, "prompts_per_update": 3}),
     ("dars/1.5b_dars_hw", UNEVEN | {"rollouts": DARS}),
@@ -39,10 +42,13 @@ CASES = [
     ("two_stage/qwen_7b_grpo_n", UNEVEN),  # a reference model and an entropy bonus
     ("two_stage/qwen_7b_gspo", FEW | {"num_iterations": 2}),
     ("a_grae/7b_dr_grpo", UNEVEN | {"max_steps": 6}),  # from a stream, which needs a number of steps
+    ("a_grae/7b_grpo", UNEVEN | {"rollouts": "dynamic_sampling", "num_generations": 2}),
+    ("dars/1.5b_dars_hw", FEW | {"rollouts": REFILLED, "num_train_epochs": 3}),
+    ("dars/1.5b_rlvr_baseline", UNEVEN | PREDICTED),
 ]
 EVERY = range(len(CASES))
 # Where a third process changes most: it has nothing but filler, or no share in an update
-CASES_ON = {3: [case for case in EVERY if CASES[case][1].items() >= FEW.items() or case in (1, 5)]}
+CASES_ON = {3: [case for case in EVERY if CASES[case][1].items() >= FEW.items() or case in (1, 5, 13)]}
 # A row of each has its own number of completions, so that its estimator and its allocator can work as they are
 EVERY_RECIPE = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 LOGGED = ("prompt", "completion", "advantages", "rewards")

@@ -1,0 +1,96 @@
+"""Dynamic sampling (DAPO, arXiv 2503.14476, Eq. 11): prompts without a gradient are replaced by others."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_integer
+from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatch, as_batch_allocator
+
+
+@dataclass
+class DynamicSampling:
+    """
+    Gives up the prompts whose whole group gets no advantage and asks for others, until the batch is full (DAPO).
+
+    The paper keeps prompts with 0 < accuracy < 1, which for GRPO are those with an advantage. Here the estimator
+    decides: Pass@k also gives nothing to a group with few wrong completions, and NSR something to one without a
+    correct one. Prompts are asked for as many at a time as are missing, divided by the share of those so far that had
+    a signal, and at least as many as are missing; what is then too many is given up, the last first. At a cap the
+    batch is trained on as it is, with fewer prompts.
+
+    Args:
+        max_prompts (`int`, *optional*):
+            Prompts sampled for one batch at most, a multiple of its prompts: 10 times as many by default, as the
+            recipe of the paper has it.
+        max_rollouts (`int`, *optional*): completions sampled for one batch, after which no more prompts come.
+        max_tokens (`int`, *optional*): tokens sampled for one batch, after which no more prompts come.
+        base (`RolloutAllocator`, *optional*):
+            Another allocator, [`DARS`] for instance, which is asked first: prompts are given up when it asks for
+            nothing more.
+
+    Raises:
+        `ValueError`: A cap is no integer of at least 1.
+    """
+
+    max_prompts: int | None = None
+    max_rollouts: int | None = None
+    max_tokens: int | None = None
+    base: RolloutAllocator | BatchAllocator | None = None
+
+    def __post_init__(self):
+        for name in ("max_prompts", "max_rollouts", "max_tokens"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), at_least=1)
+        self._base = None if self.base is None else as_batch_allocator(self.base)
+
+    needs_new_prompts = True
+
+    @property
+    def parts(self) -> tuple:
+        """What it holds, which has a paper of its own."""
+        return () if self.base is None else (self.base,)
+
+    @property
+    def needs_history(self) -> bool:
+        return self._base is not None and self._base.needs_history
+
+    @property
+    def max_generations(self) -> int | None:
+        """That of `base`; without one there is no cap, since no prompt gets more than `num_generations`."""
+        return None if self._base is None else self._base.max_generations
+
+    def first_stage(self, batch: RolloutBatch) -> Tensor:
+        if self._base is None:
+            return torch.full((len(batch),), batch.num_generations)
+        return self._base.first_stage(batch)
+
+    def __call__(self, batch: RolloutBatch) -> Allocation:
+        if self._base is not None:
+            asked = self._base(batch)
+            if asked.extra.any() or asked.new_prompts:
+                return asked
+        in_batch = batch.has_signal & ~batch.dropped
+        missing = batch.num_prompts - int(in_batch.sum())
+        # of those with a signal the first ones stay
+        keep = in_batch & (in_batch.cumsum(0) <= batch.num_prompts)
+        return Allocation(torch.zeros_like(batch.num_samples), ~keep & ~batch.dropped, self._more(batch, missing))
+
+    def _more(self, batch: RolloutBatch, missing: int) -> int:
+        """Prompts to ask for when `missing` are."""
+        with_signal, sampled = int(batch.has_signal.sum()), len(batch)
+        most = 10 * batch.num_prompts if self.max_prompts is None else self.max_prompts
+        for used, cap in ((batch.num_samples.sum(), self.max_rollouts), (batch.num_tokens.sum(), self.max_tokens)):
+            if cap is not None:  # as many as fit, if they take what those so far have taken
+                most = min(most, sampled * cap // max(int(used), 1))
+        wanted = -(-missing * sampled // with_signal) if with_signal else batch.num_prompts
+        return max(0, min(wanted, most - sampled)) if missing > 0 else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._base is None else {"base": self._base.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._base is not None:
+            self._base.load_state_dict(state["base"])

@@ -1,0 +1,201 @@
+"""Which prompts come next: the order of the training set, and what a selection makes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..checks import check_integer
+from .history import PromptHistory
+
+
+@dataclass(frozen=True, eq=False)
+class PromptChoice:
+    """
+    What a selection chooses from.
+
+    Args:
+        upcoming (`np.ndarray` of shape `(R,)`): rows of the training set, each once, in the order in which they come
+            next; without those that are in the batch already.
+        num_prompts (`int`): how many are wanted, at most R.
+        places (`np.ndarray` of shape `(R,)`): where the prompt of each of these rows is in the history.
+        history ([`PromptHistory`]): what is known of them.
+        seed (`int`): for random choices: the same on every process, another one for every choice.
+        progress (`float`): share of the training done, in [0, 1].
+    """
+
+    upcoming: np.ndarray
+    num_prompts: int
+    places: np.ndarray
+    history: PromptHistory
+    seed: int
+    progress: float
+
+
+class PromptSelection(Protocol):
+    """Says which prompts come next. A user's own class with this member works as well."""
+
+    def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
+        """
+        Returns:
+            `tuple[np.ndarray, int]`: `num_prompts` indices into `upcoming`, and how many of the first of `upcoming`
+            are done with: the next choice begins after them.
+        """
+        ...
+
+
+class PromptSource:
+    """
+    The rows of a training set in the order in which they are trained on. The same on every process.
+
+    Without a selection the order is TRL's own: that of the set, or of one permutation for each epoch. Other than
+    there, a batch that the end of an epoch cuts short goes on with the next, so that no row is left out; and a row
+    that is in the batch already is passed over.
+
+    Args:
+        num_rows (`int`): of the training set.
+        shuffle (`bool`): whether each epoch has an order of its own.
+        seed (`int`): of these orders.
+    """
+
+    def __init__(self, num_rows: int, *, shuffle: bool, seed: int):
+        self.num_rows, self.shuffle, self.seed = num_rows, shuffle, seed
+        self.epoch = self.position = self.choices = 0
+        self._orders: dict[int, np.ndarray] = {}
+        self._generator, self._drawn = torch.Generator().manual_seed(seed), 0
+
+    def take(
+        self,
+        num_prompts: int,
+        selection: PromptSelection | None = None,
+        *,
+        history: PromptHistory | None = None,
+        places: np.ndarray | None = None,
+        without: Sequence[int] = (),
+        progress: float = 0.0,
+    ) -> np.ndarray:
+        """
+        The next rows, `(num_prompts,)`, or fewer if the training set has no more.
+
+        Args:
+            selection ([`PromptSelection`], *optional*): what chooses them; by default they come in order.
+            history ([`PromptHistory`], *optional*), places (`np.ndarray` of shape `(num_rows,)`, *optional*): what it
+                knows, and where the prompt of each row is in it.
+            without (`Sequence[int]`): rows that are in the batch already.
+            progress (`float`): share of the training done.
+
+        Raises:
+            `ValueError`: The selection returned anything but as many different indices, and how many are done with.
+        """
+        used = np.zeros(self.num_rows, bool)
+        used[list(without)] = True
+        rest, following = self._order(self.epoch)[self.position :], self._order(self.epoch + 1)
+        of_rest = np.flatnonzero(~used[rest])
+        used[rest] = True
+        of_next = np.flatnonzero(~used[following])
+        upcoming = np.concatenate([rest[of_rest], following[of_next]])
+        steps = np.concatenate([of_rest, len(rest) + of_next]) + 1  # to be after each of them
+        num_prompts = min(num_prompts, len(upcoming))
+        if selection is None:
+            chosen, done = np.arange(num_prompts), num_prompts
+        else:
+            assert history is not None and places is not None
+            seed = self.seed * 2**32 + self.choices
+            answer = selection(PromptChoice(upcoming, num_prompts, places[upcoming], history, seed, progress))
+            chosen, done = self._check(selection, answer, num_prompts, len(upcoming))
+        self.choices += 1
+        self.position += int(steps[done - 1]) if done else 0
+        while self.position >= self.num_rows:
+            self._orders.pop(self.epoch, None)
+            self.epoch, self.position = self.epoch + 1, self.position - self.num_rows
+        return upcoming[chosen]
+
+    def _check(self, selection: Any, answer: Any, wanted: int, num_upcoming: int) -> tuple[np.ndarray, int]:
+        must = f"The selection {selection!r} must return {wanted} different indices from 0 to {num_upcoming - 1}, and"
+        must += f" how many of {num_upcoming} rows are done with"
+        try:
+            chosen, done = answer
+            chosen, done = np.asarray(chosen), int(done)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{must}, got {answer!r}.") from error
+        alike = chosen.shape == (wanted,) and np.issubdtype(chosen.dtype, np.integer) and 0 <= done <= num_upcoming
+        if not alike or not ((chosen >= 0) & (chosen < num_upcoming)).all() or len(np.unique(chosen)) < wanted:
+            raise ValueError(f"{must}, got {answer!r}.")
+        return chosen, done
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.num_rows)
+        if epoch < self._drawn and epoch not in self._orders:  # of the past
+            self._generator, self._drawn = torch.Generator().manual_seed(self.seed), 0
+        for drawn in range(self._drawn, epoch + 1):
+            order = torch.randperm(self.num_rows, generator=self._generator)
+            if drawn >= self.epoch:
+                self._orders[drawn] = order.numpy()
+            self._drawn = drawn + 1
+        return self._orders[epoch]
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the training is in the order, for a checkpoint."""
+        return {
+            "num_rows": self.num_rows,
+            "epoch": self.epoch,
+            "position": self.position,
+            "choices": self.choices,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """
+        Restores what `state_dict` returned.
+
+        Raises:
+            `ValueError`: It is of a training set of another size.
+        """
+        if state["num_rows"] != self.num_rows:
+            raise ValueError(
+                f"The checkpoint was in the middle of a training set of {state['num_rows']} rows, and this one has "
+                f"{self.num_rows}."
+            )
+        self.epoch, self.position, self.choices = state["epoch"], state["position"], state["choices"]
+
+
+@dataclass(frozen=True)
+class SkipSolved:
+    """
+    Passes over prompts that are solved, all but a share of them (the no-resampling rate of open-instruct).
+
+    The training set is gone through in its order. A prompt that was seen at least `min_samples` times with a
+    predicted accuracy of at least `threshold` is passed over with the probability `skip_rate`, drawn anew each time:
+    what is solved comes back, and is taken up again if the model has lost it. Where the whole set does not hold as
+    many prompts as are wanted, those that were passed over follow, in their order.
+
+    Args:
+        threshold (`float`, *optional*, defaults to `0.9`): predicted accuracy above 0, at most 1.
+        skip_rate (`float`, *optional*, defaults to `0.9`): share of the solved prompts that are passed over.
+        min_samples (`int`, *optional*, defaults to `1`): judged completions without which a prompt is not solved.
+
+    Raises:
+        `ValueError`: A setting is out of its range.
+    """
+
+    threshold: float = 0.9
+    skip_rate: float = 0.9
+    min_samples: int = 1
+
+    def __post_init__(self):
+        for name in ("threshold", "skip_rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+                raise ValueError(f"`{name}` must be a number above 0 and at most 1, got {value!r}.")
+        check_integer("min_samples", self.min_samples, at_least=1)
+
+    def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
+        history = choice.history
+        solved = history.samples[choice.places] >= self.min_samples
+        solved &= history.accuracy(choice.places) >= self.threshold
+        skipped = solved & (np.random.default_rng(choice.seed).random(len(solved)) < self.skip_rate)
+        # those that are wanted, then those that were passed over, each in their order
+        chosen = np.argsort(skipped, kind="stable")[: choice.num_prompts]
+        return chosen, int(chosen.max(initial=-1)) + 1

@@ -1,0 +1,369 @@
+"""Which prompts come next and how many completions each gets: the source, selections, refill, prediction."""
+
+import random
+from collections import Counter
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+import pytest
+import torch
+from row_by_row import assert_same_gradient
+from tiny_training import build, flat_weights, planned_batch, right_moves, sample, trained
+from trl.trainer.utils import RepeatSampler
+
+from rlvr_trl import RLVRConfig, RLVRTrainer
+from rlvr_trl.advantages import AGRAE, GroupRelative, PassAtK, PositiveNegativeReinforce, RolloutGroups
+from rlvr_trl.rollouts import (
+    DARS,
+    Allocation,
+    DynamicSampling,
+    PredictedDARS,
+    PromptHistory,
+    PromptSource,
+    RolloutBatch,
+    SkipSolved,
+    hardness_weighted,
+    ids_of_prompts,
+)
+from rlvr_trl.trainer.stages import has_signal
+
+
+# --- the source of prompts ---
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_order_is_trls_and_leaves_out_no_row(shuffle):
+    """TRL drops what is left of an epoch after its last whole batch."""
+    source, sampler = (
+        PromptSource(10, shuffle=shuffle, seed=7),
+        RepeatSampler(range(10), 1, 5, shuffle=shuffle, seed=7),
+    )
+    assert [source.take(5).tolist() for _ in range(8)] == [
+        chunk for _ in range(4) for rows in [list(sampler)] for chunk in (rows[:5], rows[5:])
+    ]
+    source = PromptSource(10, shuffle=shuffle, seed=7)
+    taken = np.concatenate([source.take(3) for _ in range(10)])
+    # a row that comes twice in one batch is passed over the second time, and so at most 2 visits differ
+    assert set(Counter(taken.tolist())) == set(range(10)) and max(Counter(taken.tolist()).values()) <= 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_source_resumes_anywhere_and_never_repeats_a_row_in_a_batch(seed):
+    draw = random.Random(seed)
+    rows = draw.randint(1, 9)
+    source = PromptSource(rows, shuffle=draw.random() < 0.7, seed=seed)
+    states, batches = [], []
+    for _ in range(30):
+        states.append(source.state_dict())
+        first = source.take(draw.randint(1, rows)).tolist()
+        batches.append((len(first), first, source.take(3, without=first).tolist()))
+        assert len({*first, *batches[-1][2]}) == min(rows, len(first) + 3) == len(first) + len(batches[-1][2])
+    at = draw.randrange(30)
+    resumed = PromptSource(rows, shuffle=source.shuffle, seed=seed)
+    resumed.load_state_dict(states[at])
+    for count, first, second in batches[at:]:
+        assert resumed.take(count).tolist() == first and resumed.take(3, without=first).tolist() == second
+
+
+def test_skip_solved_passes_over_what_is_solved_and_takes_it_up_again():
+    ids = [f"{row}" for row in range(100)]
+    history = PromptHistory(ids)
+    places = history.find(ids)
+    solved = places[:50]
+    known = {"samples": np.full(50, 8), "correct": np.full(50, 8)}
+    history.update(solved, step=0, **known)
+    history.update(places[50:90], step=0, samples=np.full(40, 8), correct=np.full(40, 3))
+    source = PromptSource(100, shuffle=True, seed=1)
+    selection = SkipSolved(threshold=0.8, skip_rate=0.75)
+    taken = [row for _ in range(40) for row in source.take(10, selection, history=history, places=places).tolist()]
+    share = sum(row < 50 for row in taken) / len(taken)
+    assert abs(share - 0.25 / 1.25) < 0.06  # a quarter of the solved half is left, beside the other half
+    assert len({row for row in taken if row < 50}) > 25
+    history.update(solved, step=1, samples=np.full(50, 30), correct=np.zeros(50))  # the model has lost them
+    assert sum(row < 50 for row in source.take(60, selection, history=history, places=places)) > 15
+    whole = PromptSource(100, shuffle=True, seed=1).take(95, SkipSolved(0.2, 1.0), history=history, places=places)
+    assert len(set(whole.tolist())) == 95  # more than are not skipped
+
+
+class Fixed:
+    def __init__(self, *answer):
+        self.answer = answer
+
+    def __call__(self, choice):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer", [(np.array([0, 0]), 2), (np.array([0]), 1), (np.array([0, 9]), 2), (np.array([0, 1]), 9), ("ab", "c")]
+)
+def test_a_users_selection_is_checked(answer):
+    history = PromptHistory(list("abcd"))
+    with pytest.raises(ValueError, match="must return 2 different indices from 0 to 3, and how many of 4 rows"):
+        PromptSource(4, shuffle=False, seed=0).take(
+            2, Fixed(*answer), history=history, places=np.arange(4), progress=0.0
+        )
+
+
+def test_ids_are_of_the_prompt_and_of_the_row_where_there_are_images(mazes):
+    twice = ids_of_prompts(mazes.select([0, 1, 0]))
+    assert twice[0] == twice[2] != twice[1]
+    assert ids_of_prompts(mazes.select([0, 0]).add_column("image", ["a", "b"])) == ["row 0", "row 1"]
+    chats = [[{"role": "user", "content": "é"}], [{"content": "é", "role": "user"}]]
+    assert len(set(ids_of_prompts(mazes.select([0, 0]).remove_columns("prompt").add_column("prompt", chats)))) == 1
+
+
+# --- what has a signal ---
+
+
+@pytest.mark.parametrize(
+    ("estimator", "alike", "rare"),
+    [
+        (GroupRelative(), False, True),
+        (GroupRelative("none"), False, True),
+        (GroupRelative("batch"), False, True),
+        (PassAtK(k=3), False, False),  # a single wrong completion changes no set of 3
+        (AGRAE(), False, True),
+        (PositiveNegativeReinforce(0.0, 1.0), True, True),  # all wrong is what it learns from
+    ],
+    ids=lambda value: type(value).__name__ if callable(value) else str(value),
+)
+@pytest.mark.parametrize("value", [0.1, 0.3, -0.7, 1e-4])
+def test_the_estimator_says_what_has_a_signal(estimator, alike, rare, value):
+    """Rewards that are alike, whose mean in float32 is not what each of them is, one wrong, and one right."""
+    rewards = torch.tensor([value] * 7 + [1.0] * 6 + [0.0] + [1.0] + [0.0] * 6)
+    groups = RolloutGroups(rewards, torch.arange(3).repeat_interleave(7))
+    assert has_signal(estimator, groups).tolist() == [alike, rare, True]
+
+
+# --- refill ---
+
+
+def right_by_number(completions, number, **kwargs):
+    """Nothing to learn from four in five prompts: all right or all wrong."""
+    moves = right_moves(completions)
+    return [float(n % 2) if n % 5 else float(i % 2) for i, (n, _) in enumerate(zip(number, moves, strict=True))]
+
+
+@pytest.fixture
+def numbered(mazes):
+    return mazes.add_column("number", list(range(len(mazes))))
+
+
+@pytest.fixture
+def settings(cpu_settings):
+    refilled = {"rollouts": "dynamic_sampling", "prompts_per_batch": 4, "max_completion_length": 4}
+    return cpu_settings | refilled | {"per_device_train_batch_size": 4, "max_steps": 2}
+
+
+def test_a_batch_is_filled_up_with_prompts_that_have_a_signal(settings, numbered, tokenizer):
+    seen = []
+
+    def reward(completions, number, **kwargs):
+        seen.extend(number)
+        return right_by_number(completions, number)
+
+    trainer = build(RLVRTrainer, settings | {"max_steps": 1}, numbered, tokenizer, reward)
+    trainer.train()
+    logged = trainer.logged_completions
+    rewards = np.array(logged["rewards"]["reward"]).reshape(4, 4)
+    assert ((rewards.mean(axis=1) > 0) & (rewards.mean(axis=1) < 1)).all()
+    assert len(planned_batch(trainer)["prompt_ids"]) == 16 == len(logged["advantages"])
+    assert 0.0 not in logged["advantages"]
+    order = PromptSource(len(numbered), shuffle=True, seed=trainer.args.seed)
+    expected = order.take(len(set(seen))).tolist()
+    assert list(dict.fromkeys(seen)) == expected and max(Counter(seen).values()) == 4
+    history = trainer.state.log_history[0]
+    assert history["rollouts/prompts_sampled"] == len(expected)
+    assert history["rollouts/frac_dropped"] == pytest.approx(1 - 4 / len(expected))
+
+
+def test_the_gradient_is_exact_over_what_remains(settings, numbered, tokenizer):
+    trainer = build(RLVRTrainer, settings | {"loss_type": "dr_grpo"}, numbered, tokenizer, right_by_number)
+    batch = sample(trainer, numbered, 4)
+    assert len(batch["prompt_ids"]) == 16
+    assert_same_gradient(trainer, batch)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_refilled_run_resumes_to_the_same_weights(settings, numbered, tokenizer, step):
+    settings |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "prompts_per_update": 2}
+    settings |= {"prompt_history": {"pools": "number"}, "selection": "skip_solved"}
+    whole = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
+    resumed = build(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
+    resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-{step}")
+    assert torch.equal(flat_weights(resumed.model), flat_weights(whole.model))
+    for name, value in whole.history.state_dict().items():
+        assert np.array_equal(value, resumed.history.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("cap", "prompts"),
+    [({"max_prompts": 6}, 6), ({"max_rollouts": 24}, 6), ({"max_tokens": 16 * 4 + 1}, 4), ({"max_prompts": 4}, 4)],
+)
+def test_a_cap_ends_the_search(settings, numbered, tokenizer, cap, prompts):
+    def never(completions, **kwargs):
+        return [0.0] * len(completions)
+
+    settings |= {"rollouts": {"name": "dynamic_sampling"} | cap, "max_steps": 1}
+    trainer = trained(RLVRTrainer, settings, numbered, tokenizer, never)
+    assert len(trainer.logged_completions["prompt"]) == 4 * prompts  # nothing has a signal: all of it stays
+    assert trainer.state.log_history[0]["rollouts/prompts_sampled"] == prompts
+
+
+def test_the_budget_of_the_trainer_holds_for_new_prompts_too(settings, numbered, tokenizer):
+    settings |= {"max_extra_rollouts": 7, "max_steps": 1}
+    trainer = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
+    assert trainer.state.log_history[0]["rollouts/prompts_sampled"] <= 5
+
+
+# --- prediction ---
+
+
+def batch_of(history, ids, **changed) -> RolloutBatch:
+    from dataclasses import replace
+
+    batch = RolloutBatch.unsampled(len(ids), 8, len(ids))
+    return replace(batch, history=history, places=history.find(ids), **changed)
+
+
+@pytest.mark.parametrize("schedule", ["equal_treatment", "hardness_weighted"])
+@pytest.mark.parametrize("scale", ["none", "std"])
+def test_what_is_predicted_is_the_schedule_at_the_mean_of_the_posterior(schedule, scale):
+    ids = [f"{correct}" for correct in range(41)]
+    history = PromptHistory(ids, prior_strength=0.5)
+    places = history.find(ids)
+    history.update(places, step=0, samples=np.full(41, 40), correct=np.arange(41))
+    allocator = PredictedDARS(schedule, max_generations=64, scale=scale, easy_generations=3)
+    counts = allocator.first_stage(batch_of(history, ids))
+    for count, mean in zip(counts.tolist(), history.accuracy(places).tolist(), strict=True):
+        m = max(1, int(2 * 8 * mean + 0.5))
+        a = Fraction(m, 16)
+        weight = 2 * (1 - a) if schedule == "hardness_weighted" else 1
+        if m >= 8:
+            total = 8
+        elif scale == "none":
+            total = ceil(weight * 4 / (2 * a * (1 - a)))
+        else:  # squares of both sides, so that no root is needed
+            total = next(n for n in range(8, 10_000) if n * n * 4 * a * (1 - a) >= (weight * 8) ** 2)
+        expected = 3 if mean >= 0.9 else min(64, max(8, total))
+        assert count == expected, (mean, m)
+
+
+def test_prompts_that_are_not_known_get_two_stages():
+    history = PromptHistory(list("abc"))
+    history.update(history.find("a"), step=0, samples=np.array([8]), correct=np.array([1]))
+    allocator = PredictedDARS(max_generations=32, max_deviation=0.16)
+    batch = batch_of(history, list("abc"))
+    first = allocator.first_stage(batch)
+    assert first[0] > 8 and first[1:].tolist() == [8, 8]
+    correct = torch.tensor([0, 0, 3])
+    after = batch_of(history, list("abc"), stage=1, num_samples=first, num_judged=first, num_correct=correct)
+    extra = allocator(after).extra
+    assert extra.tolist() == [0, hardness_weighted(0, 8, 32), hardness_weighted(3, 8, 32)]
+
+
+def test_after_the_first_epoch_a_batch_takes_one_round(cpu_settings, mazes, tokenizer):
+    settings = cpu_settings | {"prompts_per_batch": 6, "num_train_epochs": 3, "max_steps": -1}
+    settings |= {"rollouts": {"name": "predicted_dars", "max_generations": 12, "max_deviation": 0.25}}
+    settings["max_completion_length"] = 4
+    trainer = trained(RLVRTrainer, settings, mazes.select(range(12)), tokenizer)
+    rounds = [entry["rollouts/rounds"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(rounds) == 6 and 2 in rounds[:2] and set(rounds[2:]) == {1}
+    assert trainer.history.seen.tolist() == [3] * 12
+    assert trainer.history.samples.sum() > 12 * 3 * 4
+
+
+# --- what cannot work is refused by name ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"selection": "skip_solve"}, "Did you mean 'skip_solved'"),
+        ({"selection": {"name": "skip_solved", "threshold": 2}}, "`threshold` must be a number above 0 and at most 1"),
+        ({"rollouts": {"name": "dynamic_sampling", "max_prompts": 0}}, "`max_prompts` must be an integer of at least"),
+        ({"rollouts": {"name": "predicted_dars", "easy": 0.3}}, "`easy` must be above 0.5"),
+        ({"prompt_history": {"discont": 1}}, "`prompt_history` has no 'discont'. It may hold ids, pools"),
+        ({"prompt_history": {"discount": 3}}, "`discount` must be a number from 0 to 1"),
+        ({"prompt_history": "text"}, "must be a dict of settings"),
+    ],
+)
+def test_settings_are_checked_before_a_model_is_loaded(cpu_settings, changed, message):
+    with pytest.raises(ValueError, match=message):
+        RLVRConfig(**cpu_settings | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"prompt_history": {"ids": "name"}}, "takes `ids` from the column 'name', but `train_dataset` has the col"),
+        ({"remove_unused_columns": True, "selection": "skip_solved"}, "Set it to False"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(cpu_settings, mazes, tokenizer, changed, message):
+    with pytest.raises(ValueError, match=message):
+        build(RLVRTrainer, cpu_settings | changed, mazes, tokenizer)
+
+
+def test_a_stream_has_no_ids(settings, mazes, tokenizer):
+    with pytest.raises(ValueError, match="`train_dataset` is a IterableDataset, whose rows come in an order of their"):
+        build(RLVRTrainer, settings, mazes.to_iterable_dataset(), tokenizer)
+
+
+def test_a_checkpoint_without_a_history_is_refused(settings, numbered, tokenizer):
+    plain = {name: value for name, value in settings.items() if name != "rollouts"}
+    trained(RLVRTrainer, plain | {"save_strategy": "steps", "save_steps": 1}, numbered, tokenizer, right_by_number)
+    with pytest.raises(ValueError, match="chose no prompts and kept no history"):
+        build(RLVRTrainer, settings, numbered, tokenizer, right_by_number).train(
+            resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1"
+        )
+
+
+class Asks:
+    """A user's allocator of whole batches that answers what it was given."""
+
+    max_generations, needs_history, needs_new_prompts = 8, False, False
+
+    def __init__(self, first=None, then=None):
+        self.first, self.then = first, then
+
+    def first_stage(self, batch):
+        return torch.full((len(batch),), 4) if self.first is None else self.first
+
+    def __call__(self, batch):
+        return self.then
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+NONE = torch.zeros(4, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("asks", "message"),
+    [
+        (Asks(first=torch.tensor([4, 4, 4])), r"one non-negative integer per prompt, shape \(4,\)"),
+        (Asks(first=torch.tensor([9, 4, 4, 4])), "asks for 9 completions of one prompt, above its `max_generations`"),
+        (Asks(first=NONE), "gives no completion to any of 4 prompts"),
+        (Asks(then=Allocation(NONE, new_prompts=2)), "asks for 2 new prompts, but its `needs_new_prompts` is False"),
+        (Asks(then=Allocation(NONE + 1, NONE == 0)), "asks for completions of a prompt that it drops"),
+        (Asks(then=Allocation(NONE, torch.zeros(3).bool())), "must say of each of 4 prompts whether it is dropped"),
+    ],
+)
+def test_a_users_allocator_of_batches_is_checked(settings, numbered, tokenizer, asks, message):
+    plain = {name: value for name, value in settings.items() if name != "rollouts"}
+    with pytest.raises(ValueError, match=message):
+        trained(RLVRTrainer, plain, numbered, tokenizer, rollouts=asks)
+
+
+def test_a_first_stage_may_give_some_prompts_nothing(settings, numbered, tokenizer):
+    plain = {name: value for name, value in settings.items() if name != "rollouts"} | {"max_steps": 1}
+    asks = Asks(first=torch.tensor([0, 1, 8, 5]), then=Allocation(NONE))
+    trainer = trained(RLVRTrainer, plain, numbered, tokenizer, rollouts=asks)
+    assert sorted(Counter(trainer.logged_completions["prompt"]).values()) == [1, 5, 8]
+    assert isinstance(DynamicSampling(base=DARS()).max_generations, int)
