@@ -18,14 +18,17 @@ from rlvr_trl.rollouts import (
     DARS,
     Allocation,
     DynamicSampling,
+    KnapsackAllocator,
     PredictedDARS,
     PromptHistory,
     PromptSource,
     RolloutBatch,
     SkipSolved,
+    TargetAccuracy,
     hardness_weighted,
     ids_of_prompts,
 )
+from rlvr_trl.testbed.methods import Method, rollouts_per_prompt
 from rlvr_trl.trainer.stages import has_signal
 
 
@@ -84,6 +87,22 @@ def test_skip_solved_passes_over_what_is_solved_and_takes_it_up_again():
     assert sum(row < 50 for row in source.take(60, selection, history=history, places=places)) > 15
     whole = PromptSource(100, shuffle=True, seed=1).take(95, SkipSolved(0.2, 1.0), history=history, places=places)
     assert len(set(whole.tolist())) == 95  # more than are not skipped
+
+
+def test_target_accuracy_takes_what_is_near_it_and_tries_what_is_unknown():
+    ids = [f"{row}" for row in range(300)]
+    history = PromptHistory(ids, prior_strength=1.0)
+    places = history.find(ids)
+    shares = np.repeat([0, 20, 40], 80)  # right of 40: never, half of them, always; 60 prompts were never seen
+    history.update(places[:240], step=0, samples=np.full(240, 40), correct=shares)
+    source = PromptSource(300, shuffle=True, seed=3)
+    selection, taken = TargetAccuracy(target=0.5, candidates=3), Counter()
+    for _ in range(30):
+        taken.update(source.take(20, selection, history=history, places=places).tolist())
+    kinds = Counter(["hard", "half", "easy", "unseen"][min(row // 80, 3)] for row in taken.elements())
+    assert kinds["half"] > 0.6 * kinds.total() and kinds["unseen"] > 0.1 * kinds.total()
+    assert kinds["hard"] + kinds["easy"] < 0.1 * kinds.total()
+    assert source.epoch * 300 + source.position == 30 * 60  # 3 candidates for each
 
 
 class Fixed:
@@ -175,6 +194,9 @@ def test_a_batch_is_filled_up_with_prompts_that_have_a_signal(settings, numbered
     assert list(dict.fromkeys(seen)) == expected and max(Counter(seen).values()) == 4
     history = trainer.state.log_history[0]
     assert history["rollouts/prompts_sampled"] == len(expected)
+    assert history["rollouts/completions_sampled"] == 4 * len(expected)
+    dapo = Method("", RLVRTrainer, RLVRConfig, {"prompts_per_batch": 4})
+    assert rollouts_per_prompt(dapo, [history]) == len(expected)  # those of dropped prompts too
     assert history["rollouts/frac_dropped"] == pytest.approx(1 - 4 / len(expected))
 
 
@@ -263,6 +285,29 @@ def test_prompts_that_are_not_known_get_two_stages():
     assert extra.tolist() == [0, hardness_weighted(0, 8, 32), hardness_weighted(3, 8, 32)]
 
 
+def test_what_the_history_foretold_is_logged(cpu_settings, mazes, tokenizer):
+    settings = cpu_settings | {"prompts_per_batch": 6, "num_train_epochs": 2, "max_steps": -1, "prompt_history": {}}
+    trainer = build(RLVRTrainer, settings, mazes.select(range(12)), tokenizer)
+    before = []
+    trainer.history.update = lambda *args, update=trainer.history.update, **known: (
+        before.append((trainer.history.accuracy(args[0]), known["correct"] / known["samples"])),
+        update(*args, **known),
+    )
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["history/frac_seen"] for entry in logged] == [0.5, 1.0, 1.0, 1.0]
+    for entry, (predicted, observed) in zip(logged, before, strict=True):
+        assert entry["history/prediction_error"] == pytest.approx(np.abs(predicted - observed).mean())
+        for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)):
+            inside, name = (predicted > low) & (predicted <= high), f"history/observed/accuracy_{low}_{high}"
+            assert (name in entry) == inside.any()
+            if inside.any():
+                assert entry[name] == pytest.approx(observed[inside].mean())
+    history = trainer.history
+    assert logged[-1]["history/frac_never_solved"] == pytest.approx((history.correct == 0).mean())
+    assert logged[-1]["history/frac_always_solved"] == pytest.approx((history.correct == history.samples).mean())
+
+
 def test_after_the_first_epoch_a_batch_takes_one_round(cpu_settings, mazes, tokenizer):
     settings = cpu_settings | {"prompts_per_batch": 6, "num_train_epochs": 3, "max_steps": -1}
     settings |= {"rollouts": {"name": "predicted_dars", "max_generations": 12, "max_deviation": 0.25}}
@@ -274,6 +319,41 @@ def test_after_the_first_epoch_a_batch_takes_one_round(cpu_settings, mazes, toke
     assert trainer.history.samples.sum() > 12 * 3 * 4
 
 
+def value_of(count, p):
+    """Of Knapsack RL, by its formula."""
+    return (1 - p**count - (1 - p) ** count) * p * (1 - p) ** 2
+
+
+def best_value(ps, low, high, budget):
+    """The value of the best allocation, by dynamic programming over all of them."""
+    best = {0: 0.0}
+    for p in ps:
+        added = {}
+        for used, value in best.items():
+            for count in range(low, min(high, budget - used) + 1):
+                added[used + count] = max(added.get(used + count, -1.0), value + value_of(count, p))
+        best = added
+    return best[budget]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_knapsack_is_packed_as_well_as_it_can_be(seed):
+    draw = random.Random(seed)
+    prompts = draw.randint(1, 5)
+    low, high = draw.choice([(1, 30), (2, 12), (4, 8), (8, 8)])
+    ids = [f"{row}" for row in range(prompts)]
+    history = PromptHistory(ids)
+    places, samples = history.find(ids), np.array([draw.randint(0, 40) for _ in ids])
+    correct = np.array([draw.randint(0, count) for count in samples])
+    history.update(places, step=0, samples=samples, correct=correct)
+    counts = KnapsackAllocator(high, low).first_stage(batch_of(history, ids)).tolist()
+    assert sum(counts) == 8 * prompts or max(counts) == min(counts) == high
+    assert all(low <= count <= high for count in counts)
+    ps = history.accuracy(places).tolist()
+    found = sum(value_of(count, p) for count, p in zip(counts, ps, strict=True))
+    assert found == pytest.approx(best_value(ps, low, high, sum(counts)), rel=1e-9)
+
+
 # --- what cannot work is refused by name ---
 
 
@@ -282,8 +362,12 @@ def test_after_the_first_epoch_a_batch_takes_one_round(cpu_settings, mazes, toke
     [
         ({"selection": "skip_solve"}, "Did you mean 'skip_solved'"),
         ({"selection": {"name": "skip_solved", "threshold": 2}}, "`threshold` must be a number above 0 and at most 1"),
+        ({"selection": {"name": "target_accuracy", "candidates": 0.5}}, "`candidates` must be at least 1, got 0.5"),
+        ({"selection": {"name": "target_accuracy", "target": -1}}, "`target` must be a number from 0 to 1"),
+        ({"rollouts": {"name": "knapsack", "min_generations": 5}}, "`min_generations`=5 of .* Lower it to 4 or less"),
         ({"rollouts": {"name": "dynamic_sampling", "max_prompts": 0}}, "`max_prompts` must be an integer of at least"),
         ({"rollouts": {"name": "predicted_dars", "easy": 0.3}}, "`easy` must be above 0.5"),
+        ({"rollouts": {"name": "knapsack", "min_generations": 200}}, "`min_generations` must be at most `max_gener"),
         ({"prompt_history": {"discont": 1}}, "`prompt_history` has no 'discont'. It may hold ids, pools"),
         ({"prompt_history": {"discount": 3}}, "`discount` must be a number from 0 to 1"),
         ({"prompt_history": "text"}, "must be a dict of settings"),

@@ -276,7 +276,7 @@ def test_allocators_by_name():
         (lambda: ReinforceAda(32, 8)(1, counts(8), counts(3), counts(2)), "3 of 2"),
         (
             lambda: build_allocator("dar"),
-            "rollout allocator 'dar'.*Valid names: dars, dynamic_sampling, pre",
+            "rollout allocator 'dar'.*Valid names: dars, dynamic_sampling, ",
         ),
         (lambda: build_allocator("reinforce_ada"), "needs the field 'max_generations'.*round_size"),
         (lambda: build_allocator({"name": "dars", "progress": 0.5}), "no field 'progress'"),

@@ -372,7 +372,7 @@ def test_the_batch_is_described_once(cpu_settings, mazes, tokenizer, capsys):
         ),
         (DARSConfig, {"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "=3 must divide"),
         (DARSConfig, {"max_tokens_per_micro_batch": 4}, "`max_tokens_per_micro_batch`=4 must be above"),
-        (RLVRConfig, {"rollouts": "darts"}, "Valid names: dars, dynamic_sampling, predicted_dars, reinforce_ada"),
+        (RLVRConfig, {"rollouts": "darts"}, "Valid names: dars, dynamic_sampling, "),
         (RLVRConfig, {"rollouts": {"name": "dars", "max_generation": 8}}, "max_generations"),
         (RLVRConfig, {"prompts_per_batch": 0}, "`prompts_per_batch` must be at least 1, got 0"),
         (RLVRConfig, {"prompts_per_update": 2}, "`prompts_per_update`=2.*needs `prompts_per_batch`, which is not set"),

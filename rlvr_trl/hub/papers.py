@@ -16,7 +16,7 @@ from ..advantages import (
     WithoutEasy,
 )
 from ..rollouts import DARS as DARSAllocator
-from ..rollouts import DynamicSampling, PredictedDARS, ReinforceAda
+from ..rollouts import DynamicSampling, KnapsackAllocator, PredictedDARS, ReinforceAda
 
 
 def paper(arxiv_id: str, title: str, authors: str, key: str) -> dict[str, str]:
@@ -96,6 +96,13 @@ GRPO_LEAD = paper(
     "Jixiao Zhang and Chunsheng Zuo",
     "zhang2025grpolead",
 )
+KNAPSACK = paper(
+    "2509.25849",
+    "Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation",
+    "Ziniu Li and Congliang Chen and Tianyun Yang and Tian Ding and Ruoyu Sun and Ge Zhang and Wenhao Huang and "
+    "Zhi-Quan Luo",
+    "li2025knapsack",
+)
 REINFORCE_ADA = paper(
     "2510.04996",
     "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training",
@@ -122,6 +129,7 @@ _METHODS = {
     DARSAllocator: (DARS, "dars"),
     PredictedDARS: (DARS, "dars"),
     DynamicSampling: (DAPO, "dynamic-sampling"),
+    KnapsackAllocator: (KNAPSACK, "knapsack-rl"),
     ReinforceAda: (REINFORCE_ADA, "reinforce-ada"),
 }
 

@@ -8,10 +8,11 @@ from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatc
 from .dars import DARS
 from .dynamic_sampling import DynamicSampling
 from .history import PromptHistory, ids_of_prompts
+from .knapsack import KnapsackAllocator
 from .predicted_dars import PredictedDARS
 from .reinforce_ada import ReinforceAda
 from .schedules import equal_treatment, hardness_weighted
-from .source import PromptChoice, PromptSelection, PromptSource, SkipSolved
+from .source import PromptChoice, PromptSelection, PromptSource, SkipSolved, TargetAccuracy
 
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "BatchAllocator",
     "DARS",
     "DynamicSampling",
+    "KnapsackAllocator",
     "PredictedDARS",
     "PromptChoice",
     "PromptHistory",
@@ -30,6 +32,7 @@ __all__ = [
     "RolloutBatch",
     "SELECTIONS",
     "SkipSolved",
+    "TargetAccuracy",
     "build_allocator",
     "build_selection",
     "equal_treatment",
@@ -41,11 +44,13 @@ __all__ = [
 ALLOCATORS: dict[str, Callable[..., RolloutAllocator | BatchAllocator]] = {
     "dars": DARS,
     "dynamic_sampling": DynamicSampling,
+    "knapsack": KnapsackAllocator,
     "predicted_dars": PredictedDARS,
     "reinforce_ada": ReinforceAda,
 }
 SELECTIONS: dict[str, Callable[..., PromptSelection]] = {
     "skip_solved": SkipSolved,
+    "target_accuracy": TargetAccuracy,
 }
 
 _MEMBERS = ("max_generations", "start_batch", "state_dict", "load_state_dict")

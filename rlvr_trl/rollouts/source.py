@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..checks import check_integer
+from ..checks import check_integer, check_positive
 from .history import PromptHistory
 
 
@@ -199,3 +199,39 @@ class SkipSolved:
         # those that are wanted, then those that were passed over, each in their order
         chosen = np.argsort(skipped, kind="stable")[: choice.num_prompts]
         return chosen, int(chosen.max(initial=-1)) + 1
+
+
+@dataclass(frozen=True)
+class TargetAccuracy:
+    """
+    Prompts that are neither too easy nor too hard, by Thompson sampling (MoPPS, arXiv 2507.04632).
+
+    An accuracy is drawn from the Beta posterior of each candidate, and the candidates whose draw is nearest to
+    `target` are taken: those that are known to be right, and those of which little is known. Candidates are the next
+    `candidates` times as many prompts as are wanted, in the order of the training set; those that are not taken are
+    passed over until they come again.
+
+    Args:
+        target (`float`, *optional*, defaults to `0.5`): accuracy in [0, 1]; at 1/2 the rewards vary most.
+        candidates (`float`, *optional*, defaults to `4.0`): candidates for each prompt that is wanted, at least 1.
+
+    Raises:
+        `ValueError`: A setting is out of its range.
+    """
+
+    target: float = 0.5
+    candidates: float = 4.0
+
+    def __post_init__(self):
+        if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 <= self.target <= 1:
+            raise ValueError(f"`target` must be a number from 0 to 1, got {self.target!r}.")
+        check_positive("candidates", self.candidates)
+        if self.candidates < 1:
+            raise ValueError(f"`candidates` must be at least 1, got {self.candidates!r}.")
+
+    def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
+        count = min(int(self.candidates * choice.num_prompts), len(choice.upcoming))
+        alpha, beta = choice.history.posterior(choice.places[:count])
+        drawn = np.random.default_rng(choice.seed).beta(alpha, beta)
+        nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[: choice.num_prompts]
+        return np.sort(nearest), count

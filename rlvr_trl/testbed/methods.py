@@ -96,9 +96,12 @@ METHODS = {
 
 
 def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
-    """Mean number of completions per prompt over a run, from the trainer's log."""
-    logged = [entry["rollouts/per_prompt_mean"] for entry in log if "rollouts/per_prompt_mean" in entry]
-    return sum(logged) / len(logged) if logged else method.recipe["num_generations"]
+    """
+    Mean number of completions sampled for each prompt of a batch over a run, from the trainer's log. Those of prompts
+    that were given up count too.
+    """
+    logged = [entry["rollouts/completions_sampled"] for entry in log if "rollouts/completions_sampled" in entry]
+    return sum(logged) / len(logged) / method.prompts_per_batch if logged else method.recipe["num_generations"]
 
 
 def make_method_trainer(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..advantages import RolloutGroups
+from ..rollouts import PromptHistory, RolloutBatch
 from ..trl_compat import borrow, nanstd
 from .passes import UpdatePlan
 
@@ -211,10 +212,37 @@ def refill_metrics(sampled: RolloutGroups, kept: RolloutGroups, rounds: int) -> 
     return {
         "rollouts/rounds": float(rounds),
         "rollouts/prompts_sampled": float(sampled.num_groups),
+        "rollouts/completions_sampled": float(len(sampled.rewards)),
         "rollouts/frac_dropped": 1 - kept.num_groups / sampled.num_groups,
         "rollouts/frac_mixed": mixed / kept.num_groups,
         "rollouts/mixed_groups_per_million_tokens": mixed / max(sampled.lengths.sum().item(), 1) * 1e6,
     }
+
+
+def history_metrics(history: PromptHistory, predicted: Tensor, batch: RolloutBatch) -> dict[str, float]:
+    """
+    What the history knows by now, and how well it has foretold a batch.
+
+    Args:
+        history ([`PromptHistory`]): after the batch.
+        predicted (`Tensor` of shape `(P,)`): the accuracy of each prompt that it gave before.
+        batch ([`RolloutBatch`]): what was sampled of these prompts.
+    """
+    judged = batch.num_judged > 0
+    predicted, observed = predicted[judged], (batch.num_correct / batch.num_judged)[judged].double()
+    known = history.samples > 0
+    metrics = {
+        "history/frac_seen": float((history.seen > 0).mean()),
+        "history/frac_never_solved": float((history.correct[known] == 0).mean()) if known.any() else math.nan,
+        "history/frac_always_solved": float((history.correct == history.samples)[known].mean())
+        if known.any()
+        else math.nan,
+        "history/prediction_error": (predicted - observed).abs().mean().item(),
+    }
+    for low, high in ACCURACY_BUCKETS[1:-1]:  # a mean of a posterior is never 0 or 1
+        name, inside = _bucket(predicted, low, high)
+        metrics[f"history/observed/{name}"] = observed[inside].mean().item()  # NaN for an empty one
+    return metrics
 
 
 def _bucket(accuracy: Tensor, low: float, high: float) -> tuple[str, Tensor]:

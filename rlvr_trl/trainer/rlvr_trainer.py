@@ -261,7 +261,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             self._generation_progress.watch_vllm(self.vllm_generation.llm)
         show_rewards_in_notebook(self)
         if self._in_passes and self.accelerator.is_main_process:
-            print(describe_batch(args, train_dataset))
+            # a source of prompts leaves none out at the end of an epoch
+            print(describe_batch(args, None if needs_source else train_dataset))
 
     @property
     def logged_completions(self) -> dict[str, Any]:
@@ -378,6 +379,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         longest = torch.zeros(rows.count, dtype=torch.long)
         longest.scatter_reduce_(0, groups.group_ids.cpu(), groups.lengths.long().cpu(), "amax")
         samples = view.num_samples.clamp(min=1)
+        predicted = torch.from_numpy(self.history.accuracy(view.places))
         self.history.update(
             view.places,
             step=self.state.global_step,
@@ -387,6 +389,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             lengths=(view.num_tokens / samples).numpy(),
             max_lengths=longest.numpy(),
         )
+        self._log_metrics(metrics.history_metrics(self.history, predicted, view))
 
     def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
         """Samples a completion of each row; rows beyond the first `len(prompts)` of all processes are filler."""

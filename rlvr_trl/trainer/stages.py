@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, cycle, islice
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
@@ -29,6 +30,7 @@ from torch.utils.data import Sampler
 
 from ..advantages import AdvantageEstimator, RolloutGroups
 from ..checks import check_integer
+from ..distributed import Processes
 from ..rollouts import PromptSource, within_budget
 from ..rollouts.allocator import Allocation, BatchAllocator, RolloutBatch, check_counts_of
 from ..trl_compat import split_pixel_values_by_grid
@@ -190,10 +192,20 @@ class BatchRows:
             self.more(num_prompts)
 
     def more(self, count: int) -> int:
-        """Adds prompts to the batch. Returns how many there were left, at most `count`."""
+        """
+        Adds prompts to the batch. Returns how many there were left, at most `count`.
+
+        The first process chooses for all: what is drawn at random need not be the same on every machine.
+        """
         assert self._source is not None
-        rows = self._source.take(count, without=self.rows, **self._choose)
-        self.rows += rows.tolist()
+        processes = Processes(PartialState())
+        rows = np.empty(0, np.int64)
+        with processes.agreed("choosing prompts"):
+            if processes.is_main:
+                rows = self._source.take(count, without=self.rows, **self._choose)
+        rows, state = processes.broadcast((rows.tolist(), self._source.state_dict()))
+        self._source.load_state_dict(state)
+        self.rows += rows
         self.count = len(self.rows)
         return len(rows)
 

@@ -161,6 +161,12 @@ def check_allocator(
             f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
             f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
         )
+    least = getattr(allocator, "min_generations", 0)
+    if least > num_generations:
+        raise ValueError(
+            f"`min_generations`={least} of {allocator!r} is more than what the budget of a batch gives a prompt, "
+            f"`num_generations`={num_generations}. Lower it to {num_generations} or less."
+        )
     if isinstance(generation_kwargs, dict) and "seed" in generation_kwargs:
         raise ValueError(
             f"`generation_kwargs` sets seed={generation_kwargs['seed']!r}. Extra completions are sampled one request "

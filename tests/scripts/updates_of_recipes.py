@@ -29,6 +29,8 @@ FEW = {"prompts_per_batch": 2, "prompts_per_update": 1}  # on three processes th
 DARS = {"name": "dars", "max_generations": 9, "schedule": "hardness_weighted"}
 REFILLED = {"name": "dynamic_sampling", "base": DARS}
 PREDICTED = {"rollouts": {"name": "predicted_dars", "max_generations": 9, "easy": 0.6, "easy_generations": 2}}
+PACKED = {"rollouts": {"name": "knapsack", "max_generations": 9}, "selection": "target_accuracy"}
+PACKED |= {"num_train_epochs": 3}
 PREDICTED |= {"selection": {"name": "skip_solved", "threshold": 0.6}, "num_train_epochs": 3}
 CASES = [
     ("dars/1.5b_rlvr_baseline", {"prompts_per_batch": 5, "prompts_per_update": 3}),
@@ -45,6 +47,7 @@ CASES = [
     ("a_grae/7b_grpo", UNEVEN | {"rollouts": "dynamic_sampling", "num_generations": 2}),
     ("dars/1.5b_dars_hw", FEW | {"rollouts": REFILLED, "num_train_epochs": 3}),
     ("dars/1.5b_rlvr_baseline", UNEVEN | PREDICTED),
+    ("dars/1.5b_rlvr_baseline", UNEVEN | PACKED),
 ]
 EVERY = range(len(CASES))
 # Where a third process changes most: it has nothing but filler, or no share in an update
