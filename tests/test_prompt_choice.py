@@ -207,6 +207,34 @@ def test_the_gradient_is_exact_over_what_remains(settings, numbered, tokenizer):
     assert_same_gradient(trainer, batch)
 
 
+class Counts(DARS):
+    """DARS that notes what it is told."""
+
+    def __call__(self, stage, num_samples, num_correct, num_judged):
+        self.told.append((stage, num_samples.tolist(), num_correct.tolist()))
+        return super().__call__(stage, num_samples, num_correct, num_judged)
+
+
+def test_new_prompts_have_the_stages_of_the_base_too(settings, numbered, tokenizer):
+    """DARS asks after the first stage of a prompt, whichever round of the batch that is."""
+    base = Counts("hardness_weighted", max_generations=9)
+    base.told = []
+    plain = {name: value for name, value in settings.items() if name != "rollouts"} | {"max_steps": 1}
+    seen = []
+
+    def reward(completions, number, **kwargs):
+        seen.extend(number)
+        return [float(n % 3 == 0 and len(seen) % 2) for n in number]
+
+    trained(RLVRTrainer, plain, numbered, tokenizer, reward, rollouts=DynamicSampling(base=base))
+    counts = Counter(seen)
+    assert len(counts) > 4 and set(counts.values()) <= {4, 5, 6, 7, 8, 9}
+    # who has none right gets to the cap, in the batch from the start or not
+    never = [n for n in counts if n % 3]
+    assert len(never) > 4 and {counts[n] for n in never} == {9}
+    assert {stage for stage, *_ in base.told} == {1, 2}
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_refilled_run_resumes_to_the_same_weights(settings, numbered, tokenizer, step):
     settings |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "prompts_per_update": 2}
@@ -388,6 +416,14 @@ def test_settings_are_checked_before_a_model_is_loaded(cpu_settings, changed, me
 def test_columns_that_are_not_there_are_named(cpu_settings, mazes, tokenizer, changed, message):
     with pytest.raises(ValueError, match=message):
         build(RLVRTrainer, cpu_settings | changed, mazes, tokenizer)
+
+
+def test_a_search_that_may_not_begin_is_refused(settings, numbered, tokenizer):
+    settings |= {"rollouts": {"name": "dynamic_sampling", "max_prompts": 3}}
+    with pytest.raises(ValueError, match="`max_prompts`=3 of .* Raise it to 4 or more"):
+        build(RLVRTrainer, settings, numbered, tokenizer)
+    with pytest.raises(ValueError, match="`base` must not ask for other prompts itself"):
+        DynamicSampling(base=DynamicSampling())
 
 
 def test_a_stream_has_no_ids(settings, mazes, tokenizer):

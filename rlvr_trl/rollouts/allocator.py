@@ -1,6 +1,6 @@
 """What decides how many completions each prompt gets: from its counts, or from the whole batch; and the budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -64,6 +64,8 @@ class RolloutBatch:
             N, the completions that a prompt usually gets.
         num_prompts (`int`):
             Prompts that the batch is to train on.
+        num_stages (`Tensor` of shape `(P,)`):
+            Stages in which each prompt got completions: fewer than `stage` if it came later, or got none in one.
         num_samples, num_correct, num_judged (`Tensor` of shape `(P,)`):
             Completions of each prompt so far, those that are correct, and those whose correctness is known.
         has_signal (`Tensor` of shape `(P,)`):
@@ -85,6 +87,7 @@ class RolloutBatch:
     stage: int
     num_generations: int
     num_prompts: int
+    num_stages: Tensor
     num_samples: Tensor
     num_correct: Tensor
     num_judged: Tensor
@@ -102,10 +105,16 @@ class RolloutBatch:
     def unsampled(cls, count: int, num_generations: int, num_prompts: int) -> "RolloutBatch":
         """`count` prompts before anything is sampled."""
         zero, no, none = torch.zeros(count).long(), torch.zeros(count).bool(), torch.zeros(count).double() / 0
-        return cls(0, num_generations, num_prompts, zero, zero, zero, no, no, none, none, zero)
+        return cls(0, num_generations, num_prompts, zero.clone(), zero, zero, zero, no, no, none, none, zero)
 
     def __len__(self) -> int:
         return len(self.num_samples)
+
+    def part(self, prompts: Tensor, stage: int) -> "RolloutBatch":
+        """Some of the prompts, by their indices, as a batch after `stage` stages."""
+        columns = {name: value[prompts] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        places = None if self.places is None else self.places[prompts.numpy()]
+        return replace(self, **columns, stage=stage, places=places)
 
     def posterior(self) -> tuple[Tensor, Tensor]:
         """

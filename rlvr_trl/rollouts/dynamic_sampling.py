@@ -23,16 +23,16 @@ class DynamicSampling:
 
     Args:
         max_prompts (`int`, *optional*):
-            Prompts sampled for one batch at most, a multiple of its prompts: 10 times as many by default, as the
-            recipe of the paper has it.
+            Prompts sampled for one batch at most, not below those of the batch. 10 times as many by default, as in the
+            released recipes of DAPO.
         max_rollouts (`int`, *optional*): completions sampled for one batch, after which no more prompts come.
         max_tokens (`int`, *optional*): tokens sampled for one batch, after which no more prompts come.
         base (`RolloutAllocator`, *optional*):
             Another allocator, [`DARS`] for instance, which is asked first: prompts are given up when it asks for
-            nothing more.
+            nothing more. One that itself asks for other prompts is refused.
 
     Raises:
-        `ValueError`: A cap is no integer of at least 1.
+        `ValueError`: A cap is no integer of at least 1, or `base` asks for other prompts.
     """
 
     max_prompts: int | None = None
@@ -45,6 +45,8 @@ class DynamicSampling:
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), at_least=1)
         self._base = None if self.base is None else as_batch_allocator(self.base)
+        if self._base is not None and self._base.needs_new_prompts:
+            raise ValueError(f"`base` must not ask for other prompts itself, got {self.base!r}.")
 
     needs_new_prompts = True
 
@@ -68,15 +70,22 @@ class DynamicSampling:
         return self._base.first_stage(batch)
 
     def __call__(self, batch: RolloutBatch) -> Allocation:
-        if self._base is not None:
-            asked = self._base(batch)
-            if asked.extra.any() or asked.new_prompts:
-                return asked
+        if self._base is not None and (extra := self._extra_of_base(batch)).any():
+            return Allocation(extra)
         in_batch = batch.has_signal & ~batch.dropped
         missing = batch.num_prompts - int(in_batch.sum())
         # of those with a signal the first ones stay
         keep = in_batch & (in_batch.cumsum(0) <= batch.num_prompts)
         return Allocation(torch.zeros_like(batch.num_samples), ~keep & ~batch.dropped, self._more(batch, missing))
+
+    def _extra_of_base(self, batch: RolloutBatch) -> Tensor:
+        """What `base` asks for, which is told of every prompt how many stages that one has had. `(P,)`."""
+        assert self._base is not None
+        extra, left = torch.zeros_like(batch.num_samples), ~batch.dropped
+        for stages in torch.unique(batch.num_stages[left]).tolist():
+            prompts = (left & (batch.num_stages == stages)).nonzero().flatten()
+            extra[prompts] = self._base(batch.part(prompts, max(stages, 1))).extra
+        return extra
 
     def _more(self, batch: RolloutBatch, missing: int) -> int:
         """Prompts to ask for when `missing` are."""

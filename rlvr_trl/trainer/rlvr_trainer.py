@@ -195,7 +195,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             check_allocator(self.rollouts, args._group_size, args.generation_kwargs)
             check_prompt_source(train_dataset)
         if needs_source:
-            check_prompts_can_be_chosen(args, train_dataset)
+            check_prompts_can_be_chosen(args, train_dataset, self.rollouts)
         if self._in_passes:
             check_passes(args)
         check_datasets(args, train_dataset, eval_dataset)
@@ -326,7 +326,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             groups = self._groups_of(stages)
             if allocator is None:
                 break
-            asked = ask_next_stage(allocator, self._view(rows, groups, len(stages), dropped), room)
+            asked = ask_next_stage(allocator, self._view(rows, groups, stages, dropped), room)
             extra, dropped = asked.extra, dropped | asked.drop
             if asked.new_prompts and (new := rows.more(asked.new_prompts)):
                 left = None if room is None else room - int(extra.sum())
@@ -356,13 +356,15 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self,
         rows: BatchRows,
         groups: RolloutGroups | None,
-        stage: int = 0,
+        stages: Sequence[Stage] = (),
         dropped: Tensor | None = None,
         begin: int = 0,
     ) -> RolloutBatch:
         """What the allocator sees of the prompts of a batch, or of those from `begin` on."""
         batch = RolloutBatch.unsampled(rows.count - begin, self.num_generations, prompts_per_batch(self.args))
-        batch = replace(batch, stage=stage, seed=self._seed_of_batch + stage, progress=self._progress)
+        batch = replace(batch, stage=len(stages), seed=self._seed_of_batch + len(stages), progress=self._progress)
+        for stage in stages:
+            batch.num_stages[stage.prompts.unique().cpu()] += 1
         if dropped is not None:
             batch = replace(batch, dropped=dropped)
         if self._places is not None:

@@ -191,12 +191,13 @@ def check_prompt_source(train_dataset) -> None:
         )
 
 
-def check_prompts_can_be_chosen(args, train_dataset) -> None:
+def check_prompts_can_be_chosen(args, train_dataset, allocator=None) -> None:
     """
     Refuses training sets whose rows cannot be read in any order, where prompts are chosen or remembered.
 
     Raises:
-        `ValueError`: The set is a stream, or columns would be removed from its rows.
+        `ValueError`: The set is a stream, columns would be removed from its rows, or the allocator may sample fewer
+        prompts than a batch has.
     """
     why = "`selection`, `prompt_history` or an allocator that asks for other prompts or for their history"
     if not isinstance(train_dataset, Dataset):
@@ -206,6 +207,12 @@ def check_prompts_can_be_chosen(args, train_dataset) -> None:
             f"`streaming=True`."
         )
     check_prompt_source(train_dataset)
+    most, wanted = getattr(allocator, "max_prompts", None), prompts_per_batch(args)
+    if most is not None and most < wanted:
+        raise ValueError(
+            f"`max_prompts`={most} of {allocator!r} is less than a batch has, {wanted} prompts. Raise it to {wanted} "
+            f"or more."
+        )
     if args.remove_unused_columns:
         raise ValueError(
             f"`remove_unused_columns`=True takes columns from the rows that the data loader gives, and with {why} "
