@@ -67,10 +67,7 @@ def build_selection(spec: str | dict[str, Any]) -> PromptSelection:
     Raises:
         `ValueError`: As there; what is at a dotted path cannot be called.
     """
-    selection = build_by_name(spec, SELECTIONS, "selection of prompts")
-    if not callable(selection):
-        raise ValueError(f"The selection of prompts {spec!r} cannot be called.")
-    return selection
+    return build_by_name(spec, SELECTIONS, "selection of prompts")
 
 
 def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator | BatchAllocator:
