@@ -118,6 +118,26 @@ def test_what_samples_more_is_also_tested_at_equal_rollouts(bases, tmp_path):
     assert "equal" not in run_cell(cell, TINY_METHODS["updates"], bases, tmp_path, size)
 
 
+def test_a_budget_of_tokens_ends_training_before_the_batch_that_exceeds_it(bases, tmp_path):
+    """What is tested is the same as after a run of as many batches, also where some of it was thrown away."""
+    settings = CONSTANT | {"num_generations": 8, "prompts_per_batch": 4, "rollouts": {"name": "dynamic_sampling"}}
+    method = Method("refilled", RLVRTrainer, RLVRConfig, settings, (short,))
+    cell, size = Cell("sums", "refilled", 1e-3, 0), replace(TINY, batches=50, training_problems=6, max_tokens=900)
+    saved = run_cell(cell, method, bases, tmp_path, size)
+    assert 1 < saved["batches"] < 50 and "equal" not in saved
+    assert 0 < saved["tokens_sampled"] <= 900 and saved["updates"] == saved["batches"]
+    of_batches = saved["of_batches"]
+    assert [len(values) for values in of_batches.values()] == [saved["batches"]] * len(of_batches)
+    assert saved["completions"] == 8 * sum(of_batches["rollouts/prompts_sampled"])
+    # a budget that the last batch just fits is the same
+    exact = run_cell(cell, method, bases, tmp_path, replace(size, max_tokens=saved["tokens_sampled"]))
+    assert exact["test"] == saved["test"] and exact["batches"] == saved["batches"]
+    less = run_cell(cell, method, bases, tmp_path, replace(size, max_tokens=saved["tokens_sampled"] - 1))
+    assert less["batches"] == saved["batches"] - 1 and less["test"] != saved["test"]
+    with pytest.raises(ValueError, match="2 batches sampled .* tokens, fewer than 10000000"):
+        run_cell(cell, method, bases, tmp_path, replace(size, batches=2, max_tokens=10**7))
+
+
 def test_updates_of_a_batch():
     broad = Method("", RLVRTrainer, RLVRConfig, {"prompts_per_batch": 64, "prompts_per_update": 16})
     assert broad.updates_per_batch == 4 and METHODS["grpo"].updates_per_batch == 1

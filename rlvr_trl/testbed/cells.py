@@ -11,6 +11,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback
 
 from ..evaluation import EvaluationResult, evaluate
-from .methods import NUM_GENERATIONS, PROMPTS_PER_STEP, Method, make_method_trainer, rollouts_per_prompt
+from .methods import NUM_GENERATIONS, PROMPTS_PER_STEP, Method, make_method_trainer
 from .model import build_model
 from .progress_bar import show_figures_in_bar
 from .tasks import TASKS, Task
@@ -37,11 +38,23 @@ LOG_POINTS = 20  # entries in the log of a cell
 STRONG, STRONG_TARGET = 10, 0.4  # base models from this number on are warmed up further than the others
 TARGET, WARMUP_STEPS = 0.15, 2000  # of the warm-up, where a task does not say more
 LOGGED = ("step", "reward", "entropy", "grad_norm", "rollouts/per_prompt_mean")
+OF_BATCHES = (
+    *("groups/frac_all_wrong", "groups/frac_all_right"),
+    *("rollouts/prompts_sampled", "rollouts/frac_dropped", "rollouts/rounds", "history/prediction_error"),
+)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How long a cell trains, in batches of 16 prompts x 16 completions, and on how many problems it is tested."""
+    """
+    How long a cell trains, in batches of 16 prompts x 16 completions, and on how many problems it is tested.
+
+    Attributes:
+        training_problems (`int`, *optional*):
+            Size of a training set that is gone through again and again. By default every problem is new.
+        max_tokens (`int`, *optional*):
+            Training ends before the batch with which more tokens of completions would have been sampled than this.
+    """
 
     batches: int = 100
     test_problems: int = 200
@@ -49,6 +62,8 @@ class Size:
     validation_problems: int = 100
     validation_samples: int = 32
     warmup_problems: int = 4000
+    training_problems: int | None = None
+    max_tokens: int | None = None
 
 
 FULL_SIZE = Size()
@@ -176,7 +191,8 @@ def run_cell(cell: Cell, method: Method | None, bases: Path, work: Path, size: S
     Returns:
         `dict`: what is saved of it. The right answers of every problem are counted, in the order of the problems. A
         method that sampled more completions than `size.batches` batches of 16 x 16 hold is also tested as it was
-        before the batch with which it exceeded them: under `"equal"`.
+        before the batch with which it exceeded them: under `"equal"`. With `size.max_tokens` a method is tested as
+        it was before the batch with which it exceeded these tokens, and so in no other way.
     """
     begin, task = time.perf_counter(), TASKS[cell.task]
     folder = unpacked_base(task, cell.base, size, bases, work)
@@ -197,46 +213,63 @@ def run_cell(cell: Cell, method: Method | None, bases: Path, work: Path, size: S
         saved = {"label": "base model", **tested(model)}
     else:
         batches = min(size.batches, size.batches * PROMPTS_PER_STEP // method.prompts_per_batch)
-        examples = training_problems(cell, batches * method.prompts_per_batch, size)
-        within = WithinRollouts(method, size.batches * PROMPTS_PER_STEP * NUM_GENERATIONS)
-        trainer = _train(cell, method, folder, examples, within)
+        examples = training_problems(cell, size.training_problems or batches * method.prompts_per_batch, size)
+        if size.max_tokens is None:
+            within = WithinBudget(size.batches * PROMPTS_PER_STEP * NUM_GENERATIONS, method.completions_of)
+        else:
+            within = WithinBudget(size.max_tokens, method.tokens_of, stop=True)
+        trainer = _train(cell, method, folder, examples, batches, within)
         model: Any = trainer.model
         tokenizer = trainer.processing_class
-        saved = {"label": method.label, **_about_training(trainer, method, task, batches), **tested(model)}
-        if within.exceeded and within.batches:
+        if size.max_tokens is not None:
+            if not within.exceeded:
+                raise ValueError(f"{batches} batches sampled {within.spent} tokens, fewer than {size.max_tokens}")
             model.load_state_dict(within.weights)
-            saved["equal"] = {"batches": within.batches, "completions": within.completions, **tested(model)}
+        saved = {"label": method.label, **_about_training(trainer, method, task, within), **tested(model)}
+        if size.max_tokens is None and within.exceeded and within.batches:
+            model.load_state_dict(within.weights)
+            saved["equal"] = {"batches": within.batches, "completions": within.spent, **tested(model)}
     seconds = round(time.perf_counter() - begin, 1)
     return {"cell": asdict(cell), **saved, "seconds": seconds, **environment()}
 
 
-class WithinRollouts(TrainerCallback):
+class WithinBudget(TrainerCallback):
     """
-    Keeps the weights of the last batch with which a run stays within a number of completions. As the learning rate
-    does not fall, a run that ends there is the beginning of a longer one. The trainer logs once a batch.
+    Keeps the weights of the last batch with which a run stays within a budget. As the learning rate does not fall, a
+    run that ends there is the beginning of a longer one. The trainer logs once a batch.
+
+    Args:
+        budget (`int`): in whatever `cost` counts.
+        cost (`Callable`): what a batch has cost, from what the trainer logged of it.
+        stop (`bool`, *optional*, defaults to `False`): whether training ends once it is exceeded.
     """
 
-    def __init__(self, method: Method, budget: int):
-        self.method, self.budget = method, budget
-        self.batches = self.completions = 0
+    def __init__(self, budget: int, cost: Callable[[dict], float], stop: bool = False):
+        self.budget, self.cost, self.stop = budget, cost, stop
+        self.batches = self.spent = 0
         self.exceeded, self.weights = False, {}
 
     def on_log(self, args, state, control, **kwargs):
         logs, model = kwargs["logs"], kwargs["model"]
         if self.exceeded or "loss" not in logs:  # the last entry sums up the run
             return
-        in_batch = round(self.method.prompts_per_batch * rollouts_per_prompt(self.method, [logs]))
-        self.exceeded = self.completions + in_batch > self.budget
+        cost = round(self.cost(logs))
+        self.exceeded = self.spent + cost > self.budget
         if not self.exceeded:
-            self.batches, self.completions = self.batches + 1, self.completions + in_batch
+            self.batches, self.spent = self.batches + 1, self.spent + cost
             self.weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+        control.should_training_stop |= self.exceeded and self.stop
 
 
-def _train(cell: Cell, method: Method, base: Path, examples: Dataset, within: WithinRollouts) -> Trainer:
+def _train(cell: Cell, method: Method, base: Path, examples: Dataset, batches: int, within: WithinBudget) -> Trainer:
     with tempfile.TemporaryDirectory() as output_dir:
         changes = {"learning_rate": cell.rate, "logging_steps": method.updates_per_batch, "disable_tqdm": True}
         trainer = make_method_trainer(
-            *(method, base, Path(output_dir), examples), seed=cell.seed, task=TASKS[cell.task], **changes
+            *(method, base, Path(output_dir), examples),
+            batches=batches,
+            seed=cell.seed,
+            task=TASKS[cell.task],
+            **changes,
         )
         show_figures_in_bar(trainer, method.label, {})
         trainer.add_callback(within)
@@ -244,17 +277,23 @@ def _train(cell: Cell, method: Method, base: Path, examples: Dataset, within: Wi
     return trainer
 
 
-def _about_training(trainer: Trainer, method: Method, task: Task, batches: int) -> dict:
+def _about_training(trainer: Trainer, method: Method, task: Task, within: WithinBudget) -> dict:
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return {
+    log = log[: within.batches] if within.stop else log
+    saved = {
         "settings": json.loads(json.dumps(method.settings, default=str)),
         "rewards": [getattr(reward, "__name__", type(reward).__name__) for reward in method.rewards_on(task)],
-        "batches": batches,
-        "updates": trainer.state.global_step,
-        "completions": round(batches * method.prompts_per_batch * rollouts_per_prompt(method, log)),
+        "batches": len(log),
+        "updates": len(log) * method.updates_per_batch,
+        "completions": round(sum(map(method.completions_of, log))),
         "tokens": round(log[-1]["num_tokens"]),
         "log": log_columns(log, LOGGED, points=LOG_POINTS),
     }
+    if within.stop:  # what each batch trained on, for the share of mixed groups and of batches with one round
+        columns = {name: [_rounded(entry.get(name)) for entry in log] for name in OF_BATCHES}
+        saved["of_batches"] = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+        saved["tokens_sampled"] = within.spent
+    return saved
 
 
 def log_columns(entries: list[dict], names: tuple[str, ...], points: int = 100) -> dict[str, list]:

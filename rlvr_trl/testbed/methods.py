@@ -77,6 +77,15 @@ class Method:
         mini_batches = -(-self.prompts_per_batch // self.settings.get("prompts_per_update", self.prompts_per_batch))
         return mini_batches * self.settings.get("num_iterations", 1)
 
+    def completions_of(self, logs: dict) -> float:
+        """Completions sampled for a batch, those of prompts that were given up too, from what was logged of it."""
+        return logs.get("rollouts/completions_sampled", self.prompts_per_batch * self.recipe["num_generations"])
+
+    def tokens_of(self, logs: dict) -> float:
+        """The same in tokens."""
+        usual = self.prompts_per_batch * self.recipe["num_generations"]
+        return logs.get("rollouts/tokens_sampled", usual * logs["completions/mean_length"])
+
 
 DEFAULT_METHODS = ("grpo", "pass_at_k", "dars")
 
@@ -96,28 +105,34 @@ METHODS = {
 
 
 def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
-    """
-    Mean number of completions sampled for each prompt of a batch over a run, from the trainer's log. Those of prompts
-    that were given up count too.
-    """
-    logged = [entry["rollouts/completions_sampled"] for entry in log if "rollouts/completions_sampled" in entry]
-    return sum(logged) / len(logged) / method.prompts_per_batch if logged else method.recipe["num_generations"]
+    """Mean number of completions sampled for each prompt of a batch over a run, from the trainer's log."""
+    batches = [entry for entry in log if "loss" in entry]  # the last entry sums up the run
+    return sum(map(method.completions_of, batches)) / len(batches) / method.prompts_per_batch
 
 
 def make_method_trainer(
-    method: Method, base: Path, output_dir: Path, problems: Dataset, *, seed: int, task: Task = MAZE, **settings
+    method: Method,
+    base: Path,
+    output_dir: Path,
+    problems: Dataset,
+    *,
+    seed: int,
+    task: Task = MAZE,
+    batches: int | None = None,
+    **settings,
 ) -> Trainer:
     """
-    The trainer of a method for the model in folder `base`, with as many steps as it takes to see every problem once.
+    The trainer of a method for the model in folder `base`.
 
     Args:
+        batches (`int`, *optional*): how long it trains. Until it has seen every problem once by default.
         settings: settings of the configuration that replace those of the recipe, the task and the method.
     """
     recipe: dict[str, Any] = {"max_completion_length": task.max_completion_length} | method.recipe
     if method.config is not GRPOConfig:  # TRL's own configuration has no such settings
         recipe |= {"share_prompt_prefill": True, "share_prompt_scoring": True}
     recipe |= settings
-    batches = len(problems) // method.prompts_per_batch
+    batches = len(problems) // method.prompts_per_batch if batches is None else batches
     return method.trainer(
         AutoModelForCausalLM.from_pretrained(base),
         list(method.rewards_on(task)),

@@ -199,7 +199,7 @@ def rollout_metrics(first: RolloutGroups, merged: RolloutGroups, before: Tensor,
     return metrics
 
 
-def refill_metrics(sampled: RolloutGroups, kept: RolloutGroups, rounds: int) -> dict[str, float]:
+def sampling_metrics(sampled: RolloutGroups, kept: RolloutGroups, rounds: int) -> dict[str, float]:
     """
     What was sampled for a batch and what of it is trained on.
 
@@ -213,6 +213,7 @@ def refill_metrics(sampled: RolloutGroups, kept: RolloutGroups, rounds: int) -> 
         "rollouts/rounds": float(rounds),
         "rollouts/prompts_sampled": float(sampled.num_groups),
         "rollouts/completions_sampled": float(len(sampled.rewards)),
+        "rollouts/tokens_sampled": sampled.lengths.sum().item(),
         "rollouts/frac_dropped": 1 - kept.num_groups / sampled.num_groups,
         "rollouts/frac_mixed": mixed / kept.num_groups,
         "rollouts/mixed_groups_per_million_tokens": mixed / max(sampled.lengths.sum().item(), 1) * 1e6,

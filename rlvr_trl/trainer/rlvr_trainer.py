@@ -429,9 +429,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._batch_watch.see_batch(merged, advantages, rewards[:, self._correctness_column])
         if first is not None and before is not None:
             self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
-            self._log_metrics(metrics.refill_metrics(sampled, merged, len(stages)))
             seconds = {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
             self._log_metrics(seconds)
+        self._log_metrics(metrics.sampling_metrics(sampled, merged, len(stages)))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(
             self,
