@@ -29,7 +29,7 @@ from rlvr_trl.rollouts import (
     ids_of_prompts,
 )
 from rlvr_trl.testbed.methods import Method, rollouts_per_prompt
-from rlvr_trl.trainer.stages import has_signal
+from rlvr_trl.trainer.stages import has_signal, view_of_batch
 
 
 # --- the source of prompts ---
@@ -487,3 +487,22 @@ def test_a_first_stage_may_give_some_prompts_nothing(settings, numbered, tokeniz
     trainer = trained(RLVRTrainer, plain, numbered, tokenizer, rollouts=asks)
     assert sorted(Counter(trainer.logged_completions["prompt"]).values()) == [1, 5, 8]
     assert isinstance(DynamicSampling(base=DARS()).max_generations, int)
+
+
+def test_the_estimator_is_asked_for_signals_only_if_they_are_read():
+    """Once for a view, and not for an allocator that reads counts alone."""
+    asked = []
+
+    def estimator(groups):
+        asked.append(groups.num_groups)
+        return GroupRelative()(groups)
+
+    rewards = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    groups = RolloutGroups(rewards, torch.tensor([0, 0, 2, 2]), lengths=torch.ones(4))
+    batch = view_of_batch(RolloutBatch.unsampled(3, 2, 3), groups, estimator)
+    assert batch.num_correct.tolist() == [1, 0, 2] and not asked
+    part = batch.part(torch.tensor([2, 0]), stage=1)
+    assert part.has_signal.tolist() == [False, True]
+    assert batch.has_signal.tolist() == [True, False, False] and batch.has_signal is batch.has_signal
+    assert asked == [2]
+    assert not RolloutBatch.unsampled(3, 2, 3).has_signal.any()

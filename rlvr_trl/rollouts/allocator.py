@@ -1,6 +1,8 @@
 """What decides how many completions each prompt gets: from its counts, or from the whole batch; and the budget."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -68,8 +70,6 @@ class RolloutBatch:
             Stages in which each prompt got completions: fewer than `stage` if it came later, or got none in one.
         num_samples, num_correct, num_judged (`Tensor` of shape `(P,)`):
             Completions of each prompt so far, those that are correct, and those whose correctness is known.
-        has_signal (`Tensor` of shape `(P,)`):
-            Whether the estimator gives any completion of the prompt an advantage other than 0.
         dropped (`Tensor` of shape `(P,)`):
             Whether the prompt was given up: its completions will not be trained on.
         reward_mean, reward_variance (`Tensor` of shape `(P,)`):
@@ -82,6 +82,13 @@ class RolloutBatch:
             For random choices: the same on every process, another one for every stage.
         progress (`float`):
             Share of the training done, in [0, 1].
+        find_signal (`Callable`, *optional*):
+            What `has_signal` is, once it is read. None: no prompt has a signal.
+
+    Attributes:
+        has_signal (`Tensor` of shape `(P,)`):
+            Whether the estimator gives any completion of the prompt an advantage other than 0. The estimator is asked
+            when this is read, and not otherwise.
     """
 
     stage: int
@@ -91,7 +98,6 @@ class RolloutBatch:
     num_samples: Tensor
     num_correct: Tensor
     num_judged: Tensor
-    has_signal: Tensor
     dropped: Tensor
     reward_mean: Tensor
     reward_variance: Tensor
@@ -100,21 +106,27 @@ class RolloutBatch:
     history: PromptHistory | None = None
     seed: int = 0
     progress: float = 0.0
+    find_signal: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def has_signal(self) -> Tensor:
+        return torch.zeros_like(self.dropped) if self.find_signal is None else self.find_signal()
 
     @classmethod
     def unsampled(cls, count: int, num_generations: int, num_prompts: int) -> "RolloutBatch":
         """`count` prompts before anything is sampled."""
         zero, no, none = torch.zeros(count).long(), torch.zeros(count).bool(), torch.zeros(count).double() / 0
-        return cls(0, num_generations, num_prompts, zero.clone(), zero, zero, zero, no, no, none, none, zero)
+        return cls(0, num_generations, num_prompts, zero.clone(), zero, zero, zero, no, none, none, zero)
 
     def __len__(self) -> int:
         return len(self.num_samples)
 
     def part(self, prompts: Tensor, stage: int) -> "RolloutBatch":
         """Some of the prompts, by their indices, as a batch after `stage` stages."""
-        columns = {name: value[prompts] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        columns = {name: value[prompts] for name, value in values.items() if isinstance(value, Tensor)}
         places = None if self.places is None else self.places[prompts.numpy()]
-        return replace(self, **columns, stage=stage, places=places)
+        return replace(self, **columns, stage=stage, places=places, find_signal=lambda: self.has_signal[prompts])
 
     def posterior(self) -> tuple[Tensor, Tensor]:
         """

@@ -264,14 +264,18 @@ def view_of_batch(batch: RolloutBatch, groups: RolloutGroups, estimator: Advanta
         "num_samples": groups.sizes,
         "num_correct": groups.num_correct,
         "num_judged": groups.num_judged,
-        "has_signal": has_signal(estimator, groups),
         "reward_mean": mean,
         "reward_variance": groups.sum(deviation**2) / groups.num_scored,
         "num_tokens": groups.sum(groups.lengths.long()),
     }
+
+    def signal() -> Tensor:
+        return torch.zeros_like(batch.dropped).scatter(0, sampled, has_signal(estimator, groups).cpu())
+
     return replace(
         batch,
         **{name: getattr(batch, name).scatter(0, sampled, values.cpu()) for name, values in columns.items()},
+        find_signal=signal,
     )
 
 
