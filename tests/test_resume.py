@@ -1,5 +1,6 @@
 """Exact resume: a run that is stopped or killed anywhere and resumed ends with the weights of one that was not."""
 
+import json
 import shutil
 
 import pytest
@@ -105,3 +106,35 @@ def test_incomplete_checkpoints_are_refused_by_name(whole, tmp_path):
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
     with pytest.warns(UserWarning, match="checkpoint-4 is incomplete"):
         assert last_complete_checkpoint(run) == str(run / "checkpoint-2")
+
+
+@pytest.fixture(scope="module")
+def refilled(tmp_path_factory):
+    """What happened in an uninterrupted run with refilled batches, and what it ended with."""
+    folder = tmp_path_factory.mktemp("refilled")
+    assert run_script("train_refilled.py", str(folder)).returncode == 0
+    events = [tuple(event) for event in json.loads((folder / "events.json").read_text(encoding="utf-8"))]
+    return events, torch.load(folder / "final.pt", weights_only=True)
+
+
+# of the second batch: in each of its rounds, between and after them, and in both of its optimizer steps
+POINTS = [
+    *((2, name, 0) for name in ("selection", "reward", "advantages")),
+    *((2, name, 1) for name in ("selection", "reward")),
+    *((2, name, 0) for name in ("gradient", "checkpoint", "most of the checkpoint written")),
+    *((3, name, 0) for name in ("backward", "optimizer")),
+]
+
+
+@pytest.mark.parametrize(("step", "name", "count"), POINTS)
+def test_killed_anywhere_in_a_refilled_batch(refilled, tmp_path, step, name, count):
+    events, whole = refilled
+    assert [event[1] for event in events if event[0] == 2].count("selection") >= 2  # it is refilled
+    at = [i for i, event in enumerate(events) if event == (step, name)][count]
+    killed = run_script("train_refilled.py", str(tmp_path), "--kill-at", str(at))
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    resumed = run_script("train_refilled.py", str(tmp_path), "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    final = torch.load(tmp_path / "final.pt", weights_only=True)
+    assert_equal(final["weights"], whole["weights"])
+    assert_equal(final["history"], whole["history"])
