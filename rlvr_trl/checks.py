@@ -18,6 +18,22 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
+def check_not_negative(name: str, value: Any) -> None:
+    """Raises a `ValueError` that names the setting unless `value` is a number of at least 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+
+
+def check_share(name: str, value: Any, above_zero: bool = False) -> None:
+    """
+    Raises a `ValueError` that names the setting unless `value` is a number from 0 to 1, or above 0 and at most 1.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1 or (above_zero and value == 0):
+        wanted = "above 0 and at most 1" if above_zero else "from 0 to 1"
+        raise ValueError(f"`{name}` must be a number {wanted}, got {value!r}.")
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raises a `ValueError` that names the setting and the valid words unless `value` is one of `choices`."""
     choices = list(choices)

@@ -10,6 +10,8 @@ import random
 from collections import deque
 from collections.abc import Sequence
 
+from .checks import check_share
+
 
 WALL, FREE, START, END = "*.SE"
 MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
@@ -132,8 +134,7 @@ class RandomWalks:
     """
 
     def __init__(self, maze: str, random_move_probability: float = 0.25, max_moves: int = 9):
-        if not 0 <= random_move_probability <= 1:
-            raise ValueError(f"random_move_probability must be in [0, 1], found {random_move_probability}")
+        check_share("random_move_probability", random_move_probability)
         self.random_move_probability, self.max_moves = random_move_probability, max_moves
         rows, self.start, end = parse_maze(maze)
         distance = {cell: len(path) for cell, path in shortest_paths(rows, end).items()}

@@ -136,7 +136,7 @@ def test_without_random_moves_the_walks_are_shortest(mazes):
     ("mazes", "probability", "message"),
     [
         ([], 0.25, "at least one maze"),
-        (["S.\n.E"], 1.5, r"random_move_probability must be in \[0, 1\], found 1.5"),
+        (["S.\n.E"], 1.5, "`random_move_probability` must be a number from 0 to 1, got 1.5"),
         (["S*\n*E"], 0.25, "at most 9 moves, found no moves"),
         (["S....\n****.\n.....\n.****\nE...."], 0.25, "at most 9 moves, found 12 moves"),
     ],

@@ -10,6 +10,7 @@ from .named_estimators import ESTIMATORS, build_estimator
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .nesting import NestedEstimator, rows_in_loss
 from .pass_at_k import PassAtK
+from .prompt_weight import PassRateObjective, PerPromptMean, TrainingGroup
 from .schedule import Scheduled
 
 
@@ -27,9 +28,12 @@ __all__ = [
     "NegativeOnly",
     "NestedEstimator",
     "PassAtK",
+    "PassRateObjective",
+    "PerPromptMean",
     "PositiveNegativeReinforce",
     "RolloutGroups",
     "Scheduled",
+    "TrainingGroup",
     "WithoutEasy",
     "build_estimator",
     "combine_rewards",

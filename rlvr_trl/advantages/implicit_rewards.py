@@ -5,11 +5,11 @@ group, `p` its accuracy. A group without a judged completion has neither: each c
 """
 
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from ..checks import check_share
 from .groups import AdvantageEstimator, RolloutGroups
 from .nesting import NestedEstimator, scale_groups
 from .pass_at_k import PassAtK
@@ -132,8 +132,7 @@ class WithoutEasy(NestedEstimator):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.threshold, Real) or not 0 <= self.threshold <= 1:
-            raise ValueError(f"`threshold` must be an accuracy in [0, 1], got {self.threshold!r}.")
+        check_share("threshold", self.threshold)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         return self.base(groups).masked_fill((groups.accuracy > self.threshold)[groups.index], 0.0)

@@ -11,6 +11,7 @@ from .grpo_lead import GRPOLead
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .pass_at_k import PassAtK
+from .prompt_weight import PassRateObjective, PerPromptMean, TrainingGroup
 from .schedule import Scheduled
 
 
@@ -30,6 +31,9 @@ ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
     "nsr": PositiveNegativeReinforce.nsr,
     "w_reinforce": PositiveNegativeReinforce.w_reinforce,
     "grpo_lead": GRPOLead,
+    "per_prompt_mean": PerPromptMean,
+    "pass_rate_objective": PassRateObjective,
+    "training_group": TrainingGroup,
 }
 
 

@@ -1,11 +1,11 @@
 """Advantages from wrong completions alone, or constants for right and wrong ones without a baseline."""
 
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from ..checks import check_not_negative
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .nesting import NestedEstimator
@@ -66,8 +66,7 @@ class PositiveNegativeReinforce:
 
     def __post_init__(self):
         for name, value in (("positive", self.positive), ("negative", self.negative)):
-            if not isinstance(value, Real) or not value >= 0:
-                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+            check_not_negative(name, value)
         if self.positive == self.negative == 0:
             raise ValueError("`positive` and `negative` are both 0: nothing would be trained. Raise one of them.")
 

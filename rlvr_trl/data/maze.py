@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from ..checks import check_share
 from ..mazes import END, FREE, START, WALL, format_maze, parse_maze, shortest_path, shortest_paths
 from .reading import check_columns, read_rows
 
@@ -296,8 +297,7 @@ def _check_sizes(sizes: list[int], border: bool, walls: str, wall_probability: f
             raise ValueError("walls='lattice' has a border: border must be True, found False")
         if not sizes or any(size < 5 or size % 2 == 0 for size in sizes):
             raise ValueError(f"size must be odd and at least 5 with walls='lattice', found {sizes}")
-        if not 0 <= wall_probability <= 1:
-            raise ValueError(f"wall_probability must be in [0, 1], found {wall_probability}")
+        check_share("wall_probability", wall_probability)
         return
     smallest_allowed = 4 if border else 2
     if not sizes or min(sizes) < smallest_allowed:

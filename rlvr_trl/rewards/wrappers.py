@@ -9,7 +9,7 @@ from numbers import Real
 from statistics import fmean, stdev
 from typing import Any
 
-from ..checks import check_installed
+from ..checks import check_installed, check_not_negative, check_share
 from ..digests import content_digest
 
 
@@ -95,8 +95,7 @@ class NoisyReward(RewardWrapper):
 
     def __init__(self, reward_func: Callable, share: float, seed: int = 0):
         super().__init__(reward_func, "noisy")
-        if not isinstance(share, Real) or not 0 <= share <= 1:
-            raise ValueError(f"`share` must be in [0, 1], got {share!r}.")
+        check_share("share", share)
         self.share, self.seed = share, seed
 
     def change(
@@ -143,8 +142,7 @@ class LengthReward(RewardWrapper):
     def __init__(self, reward_func: Callable, min_tokens: int = 4000, decay: float = 0.05):
         super().__init__(reward_func, "length")
         for name, value in {"min_tokens": min_tokens, "decay": decay}.items():
-            if not isinstance(value, Real) or not value >= 0:
-                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+            check_not_negative(name, value)
         self.min_tokens, self.decay = min_tokens, decay
 
     @property

@@ -10,9 +10,10 @@ from .dynamic_sampling import DynamicSampling
 from .history import PromptHistory, ids_of_prompts
 from .knapsack import KnapsackAllocator
 from .predicted_dars import PredictedDARS
-from .reinforce_ada import ReinforceAda
+from .reinforce_ada import ReinforceAda, ReinforceAdaEst
 from .schedules import equal_treatment, hardness_weighted
-from .source import PromptChoice, PromptSelection, PromptSource, SkipSolved, TargetAccuracy
+from .source import DifficultyPool, PromptChoice, PromptSelection, PromptSource, SkipSolved, TargetAccuracy
+from .variance_optimal import VarianceOptimalAllocator
 
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Allocation",
     "BatchAllocator",
     "DARS",
+    "DifficultyPool",
     "DynamicSampling",
     "KnapsackAllocator",
     "PredictedDARS",
@@ -28,11 +30,13 @@ __all__ = [
     "PromptSelection",
     "PromptSource",
     "ReinforceAda",
+    "ReinforceAdaEst",
     "RolloutAllocator",
     "RolloutBatch",
     "SELECTIONS",
     "SkipSolved",
     "TargetAccuracy",
+    "VarianceOptimalAllocator",
     "build_allocator",
     "build_selection",
     "equal_treatment",
@@ -47,8 +51,11 @@ ALLOCATORS: dict[str, Callable[..., RolloutAllocator | BatchAllocator]] = {
     "knapsack": KnapsackAllocator,
     "predicted_dars": PredictedDARS,
     "reinforce_ada": ReinforceAda,
+    "reinforce_ada_est": ReinforceAdaEst,
+    "variance_optimal": VarianceOptimalAllocator,
 }
 SELECTIONS: dict[str, Callable[..., PromptSelection]] = {
+    "difficulty_pool": DifficultyPool,
     "skip_solved": SkipSolved,
     "target_accuracy": TargetAccuracy,
 }

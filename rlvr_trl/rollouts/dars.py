@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_share
 from .allocator import check_counts
 from .schedules import SCALES, ZERO_ACCURACY, equal_treatment, hardness_weighted
 
@@ -80,8 +80,7 @@ class DARS:
         return floor(self.max_generations + (self.max_generations_end - self.max_generations) * done + 0.5)
 
     def start_batch(self, progress: float) -> None:
-        if not 0 <= progress <= 1:
-            raise ValueError(f"`progress` must be a share of training in [0, 1], got {progress!r}.")
+        check_share("progress", progress)
         self.progress = float(progress)
 
     def __call__(self, stage: int, num_samples: Tensor, num_correct: Tensor, num_judged: Tensor) -> Tensor:

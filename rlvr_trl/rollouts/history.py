@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..checks import check_integer, check_positive
+from ..checks import check_integer, check_positive, check_share
 
 
 # Of every prompt, in the order of the columns of a Parquet file
@@ -89,8 +89,7 @@ class PromptHistory:
         prior_strength: float = 2.0,
     ):
         for name, value in (("discount", discount), ("pool_discount", pool_discount)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
+            check_share(name, value)
         check_positive("prior_strength", prior_strength)
         if len(ids) == 0:
             raise ValueError("`ids` is empty, but a history needs at least 1 prompt.")

@@ -30,7 +30,7 @@ class PredictedDARS:
             Of a posterior that is sharp. One batch of 8 with the prior's weight of 2 has at most 0.151.
         easy (`float`, *optional*, defaults to `0.9`): predicted accuracy of an easy prompt, above 1/2.
         easy_generations (`int`, *optional*):
-            Completions of a prompt that is predicted to be easy, at most N. N by default.
+            Completions of a prompt that is predicted to be easy, at most N, which the trainer checks. N by default.
         scale (`str`, *optional*, defaults to `"none"`): as in [`DARS`].
 
     Raises:
@@ -63,7 +63,7 @@ class PredictedDARS:
         half_correct = (2 * usual * mean + 0.5).floor().long().clamp(min=1)  # of 2N half completions
         total = usual + extra_of_halves(self.schedule, half_correct, usual, self.max_generations, self.scale)
         if self.easy_generations is not None:
-            total = torch.where(mean >= self.easy, min(self.easy_generations, usual), total)
+            total = torch.where(mean >= self.easy, self.easy_generations, total)
         return torch.where(self._is_sharp(batch), total, usual)
 
     def __call__(self, batch: RolloutBatch) -> Allocation:

@@ -1,22 +1,26 @@
-"""Reinforce-Ada (arXiv 2510.04996, Algorithm 1): rounds of rollouts until a prompt has shown what is to be learned.
+"""Reinforce-Ada (arXiv 2510.04996): more rollouts for hard prompts, by rounds or by what is remembered of them.
 
-This is the paper's sequential sampling. What surrounds it differs:
+The first two versions of the paper have the rounds alone, their Algorithm 1; the third has them as Algorithm 2
+(Reinforce-Ada-Seq), and as Algorithm 1 an allocation by predicted pass rates (Reinforce-Ada-Est). What its training
+makes of the rollouts is an estimator's part: [`~rlvr_trl.advantages.TrainingGroup`] draws a group of fixed size from
+all rollouts of a prompt, with the advantages of all of them, and [`~rlvr_trl.advantages.PassRateObjective`] weighs
+them by a non-linear objective. Without the first, all completions of a prompt are trained on.
 
-- All completions of a prompt are kept and trained on: the pool and the group are the same. The paper trains on a fixed
-  number of completions drawn from the pool, right and wrong ones if there are both, and takes the baseline of their
-  advantages from the whole pool.
-- The first round has `num_generations` completions, each later one `round_size`, and the cap is on completions. In the
-  paper all rounds have one size, and the cap is on their number.
+Here the first round has `num_generations` completions, each later one `round_size`, and the cap is on completions. In
+the paper all rounds have one size, and the cap is on their number. Of its two predictors of pass rates, the network is
+not here; the discounted counts are those of the history.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_integer
-from .allocator import check_counts
+from ..checks import check_choice, check_integer
+from .allocator import RolloutBatch, check_counts
+from .budget import SharesBudget
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class ReinforceAda:
     """
     More completions, round by round, for prompts with too few correct or too few wrong ones (arXiv 2510.04996).
 
-    `positives=1, negatives=0` is the paper's "positive" exit rule; `positives` and `negatives` both half the size of a
-    training group its "balanced" one, which also samples easy prompts until they fail. A prompt without a
-    judged completion gets no more.
+    `negatives=0` is the paper's "positive" exit rule, and `positives` and `negatives` alike, half the size of a
+    training group, its "balanced" one, which also samples easy prompts until they fail. A prompt without a judged
+    completion gets no more.
 
     Args:
         max_generations (`int`):
@@ -75,3 +79,43 @@ class ReinforceAda:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """There is no state."""
+
+
+@dataclass
+class ReinforceAdaEst(SharesBudget):
+    """
+    Shares out the completions of a batch by predicted pass rates, n ∝ 1/√p (arXiv 2510.04996v3, Algorithm 1).
+
+    The budget of N for each prompt is given out to the last completion, in the whole numbers between the two bounds
+    for which the sum of w²/n over all prompts is smallest, w being 1/√p or 1/p. For real numbers that is n ∝ w, as far
+    as the bounds allow (the proof is one line: the derivatives w²/n² are alike). Prompts of equal value are served in
+    their order.
+
+    p is the mean of the posterior in the history, which is the paper's Ada-EMA: counts that are discounted with each
+    batch, on a Beta prior. It is never 0, and the paper's ε is not needed.
+
+    Args:
+        max_generations (`int`, *optional*, defaults to `32`): cap on the completions of a prompt.
+        min_generations (`int`, *optional*, defaults to `4`):
+            What every prompt gets, from 1 to the `num_generations` of the trainer.
+        share (`str`, *optional*, defaults to `"inverse_root"`):
+            `"inverse_root"` is 1/√p, half of the weight that the logarithm of the pass rate gives a prompt; the other
+            half is `PassRateObjective(power=0.5)`. `"inverse"` is 1/p, all of it.
+
+    Raises:
+        `ValueError`: A setting is unknown or out of its range.
+    """
+
+    max_generations: int = 32
+    min_generations: int = 4
+    share: str = "inverse_root"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("share", self.share, ("inverse_root", "inverse"))
+
+    def gains(self, batch: RolloutBatch, counts: np.ndarray) -> np.ndarray:
+        alpha, beta = (each.numpy() for each in batch.posterior())
+        squared = (alpha + beta) / alpha  # 1 / p
+        squared = squared if self.share == "inverse_root" else squared * squared
+        return squared[:, None] / (counts * (counts + 1))

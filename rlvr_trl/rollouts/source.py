@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..checks import check_integer, check_positive
+from ..checks import check_integer, check_not_negative, check_positive, check_share
 from .history import PromptHistory
 
 
@@ -186,9 +186,7 @@ class SkipSolved:
 
     def __post_init__(self):
         for name in ("threshold", "skip_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be a number above 0 and at most 1, got {value!r}.")
+            check_share(name, getattr(self, name), above_zero=True)
         check_integer("min_samples", self.min_samples, at_least=1)
 
     def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
@@ -223,8 +221,7 @@ class TargetAccuracy:
     candidates: float = 4.0
 
     def __post_init__(self):
-        if isinstance(self.target, bool) or not isinstance(self.target, int | float) or not 0 <= self.target <= 1:
-            raise ValueError(f"`target` must be a number from 0 to 1, got {self.target!r}.")
+        check_share("target", self.target)
         check_positive("candidates", self.candidates)
         if self.candidates < 1:
             raise ValueError(f"`candidates` must be at least 1, got {self.candidates!r}.")
@@ -235,3 +232,62 @@ class TargetAccuracy:
         drawn = np.random.default_rng(choice.seed).beta(alpha, beta)
         nearest = np.argsort(np.abs(drawn - self.target), kind="stable")[: choice.num_prompts]
         return np.sort(nearest), count
+
+
+@dataclass(frozen=True)
+class DifficultyPool:
+    """
+    Hard, normal and easy prompts, each drawn with the weight of its pool (the difficulty pools of prime-rl).
+
+        accuracy  ≤ hard          hard      what seems hopeless
+                  ≤ easy          normal
+                  > easy          easy      what is solved
+        never judged              weight 1
+
+    The whole training set is drawn from, for each prompt of a batch in turn, without those that are in it already: a
+    prompt of a pool of weight 0.2 comes a fifth as often as one of weight 1. There are no epochs; what moves to
+    another pool is drawn at that pool's rate from then on. Prompts of weight 0 come only where there are too few
+    others to fill a batch.
+
+    The accuracy is the share of the discounted completions in the history that are correct, without the prior. With
+    `discount` 0 of the history it is that of the last group, by which prime-rl sorts; it takes the mean reward.
+
+    Args:
+        hard (`float`, *optional*, defaults to `0.25`): accuracy up to which a prompt is hard, in [0, 1].
+        easy (`float`, *optional*, defaults to `0.75`): accuracy above which it is easy, at least `hard`.
+        hard_weight (`float`, *optional*, defaults to `0.2`): at least 0, as are the other two.
+        normal_weight (`float`, *optional*, defaults to `1.0`): of what is between.
+        easy_weight (`float`, *optional*, defaults to `0.2`): of easy prompts.
+
+    Raises:
+        `ValueError`: A setting is out of its range, or all three weights are 0.
+    """
+
+    hard: float = 0.25
+    easy: float = 0.75
+    hard_weight: float = 0.2
+    normal_weight: float = 1.0
+    easy_weight: float = 0.2
+
+    def __post_init__(self):
+        check_share("hard", self.hard)
+        check_share("easy", self.easy)
+        if self.easy < self.hard:
+            raise ValueError(f"`easy` must be at least `hard`={self.hard}, got {self.easy!r}.")
+        for name in ("hard_weight", "normal_weight", "easy_weight"):
+            check_not_negative(name, getattr(self, name))
+        if not self.hard_weight + self.normal_weight + self.easy_weight > 0:
+            raise ValueError(
+                "`hard_weight`, `normal_weight` and `easy_weight` are all 0: no prompt would be drawn twice."
+            )
+
+    def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
+        right, wrong = (of[choice.places] for of in (choice.history.recent_correct, choice.history.recent_wrong))
+        seen = choice.history.samples[choice.places] > 0
+        accuracy = right / np.maximum(right + wrong, np.finfo(np.float32).tiny)
+        pools = [accuracy <= self.hard, accuracy <= self.easy]
+        weights = np.select([~seen, *pools], [1.0, self.hard_weight, self.normal_weight], self.easy_weight)
+        # the first of clocks that ring at these rates; those that never ring follow in any order
+        drawn = np.random.default_rng(choice.seed).exponential(size=len(weights))
+        rings = np.divide(drawn, weights, out=np.full(len(weights), np.inf), where=weights > 0)
+        return np.lexsort((drawn, rings))[: choice.num_prompts], 0

@@ -64,7 +64,7 @@ def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> Non
     if needed > num_generations:
         raise ValueError(
             f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
-            f"{num_generations}. Raise `num_generations` to {needed} or more, or lower k."
+            f"{num_generations}. Raise `num_generations` to {needed} or more, or lower its `k` or `size`."
         )
 
 
@@ -153,7 +153,8 @@ def check_allocator(
     Refuses an allocator that cannot add to the first stage, and a seed that would make extra completions copies.
 
     Raises:
-        `ValueError`: `max_generations` is below `num_generations`, or `generation_kwargs` holds a seed.
+        `ValueError`: `max_generations` is below `num_generations`, what some prompts get at least or at most is above
+        it, or `generation_kwargs` holds a seed.
     """
     cap = allocator.max_generations
     if cap is not None and cap < num_generations:
@@ -161,12 +162,14 @@ def check_allocator(
             f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
             f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
         )
-    least = getattr(allocator, "min_generations", 0)
-    if least > num_generations:
-        raise ValueError(
-            f"`min_generations`={least} of {allocator!r} is more than what the budget of a batch gives a prompt, "
-            f"`num_generations`={num_generations}. Lower it to {num_generations} or less."
-        )
+    for part in (allocator, *getattr(allocator, "parts", ())):
+        for name in ("min_generations", "easy_generations"):
+            fewer = getattr(part, name, None)
+            if fewer is not None and fewer > num_generations:
+                raise ValueError(
+                    f"`{name}`={fewer} of {part!r} is more than a prompt usually gets, `num_generations`="
+                    f"{num_generations}. Lower it to {num_generations} or less."
+                )
     if isinstance(generation_kwargs, dict) and "seed" in generation_kwargs:
         raise ValueError(
             f"`generation_kwargs` sets seed={generation_kwargs['seed']!r}. Extra completions are sampled one request "
