@@ -28,9 +28,12 @@ from rlvr_trl.advantages import (
     GRPOLead,
     NegativeOnly,
     PassAtK,
+    PassRateObjective,
+    PerPromptMean,
     PositiveNegativeReinforce,
     RolloutGroups,
     Scheduled,
+    TrainingGroup,
     WithoutEasy,
 )
 from rlvr_trl.rollouts import DARS
@@ -60,6 +63,9 @@ RESHAPERS = {
     "negative_only": lambda base: NegativeOnly(base),
     "grpo_lead": lambda base: GRPOLead(base),
     "without_easy": lambda base: WithoutEasy(base),
+    "per_prompt_mean": lambda base: PerPromptMean(base),
+    "pass_rate_objective": lambda base: PassRateObjective(base),
+    "training_group": lambda base: TrainingGroup(4, base),
     "scheduled": lambda base: Scheduled([(0, base), (0.5, GroupRelative())]),
 }
 ROLLOUTS = {"fixed": None, "dars": DARS("hardness_weighted", 8)}
@@ -124,6 +130,14 @@ def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer,
     assert max(logged) > 0 and not torch.equal(before, after)
 
 
+def one_of_each(rewards):
+    """The first completion of each reward in each row, or the first two where all are alike."""
+    kept = torch.zeros_like(rewards, dtype=torch.bool)
+    for row, group in enumerate(rewards.tolist()):
+        kept[row, [group.index(min(group)), group.index(max(group))] if len(set(group)) > 1 else [0, 1]] = True
+    return kept
+
+
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
 @pytest.mark.parametrize(
     ("estimator", "keeps"),
@@ -131,8 +145,9 @@ def test_bases_reshapers_and_rollouts_train_together(settings, mazes, tokenizer,
         (PositiveNegativeReinforce.psr(), lambda rewards: rewards == 1),
         (PositiveNegativeReinforce.nsr(), lambda rewards: rewards == 0),
         (PassAtK(2, "full_sampling"), lambda rewards: torch.arange(len(rewards)) % 5 < 4),
+        (TrainingGroup(2), lambda rewards: one_of_each(rewards.view(-1, 5)).flatten()),
     ],
-    ids=["psr", "nsr", "full_sampling"],
+    ids=["psr", "nsr", "full_sampling", "training_group"],
 )
 def test_rows_out_of_the_loss_are_out_of_its_normalizer(settings, mazes, tokenizer, loss_type, estimator, keeps):
     settings |= {"loss_type": loss_type, "beta": 0.0, "num_generations": 5, "per_device_train_batch_size": 20}

@@ -26,9 +26,12 @@ from rlvr_trl.advantages import (
     GRPOLead,
     NegativeOnly,
     PassAtK,
+    PassRateObjective,
+    PerPromptMean,
     PositiveNegativeReinforce,
     RolloutGroups,
     Scheduled,
+    TrainingGroup,
     WithoutEasy,
     build_estimator,
     rows_in_loss,
@@ -69,10 +72,12 @@ PSR, NSR, W = (getattr(PositiveNegativeReinforce, name)() for name in ("psr", "n
 ALL = [
     BOOTSTRAP, FULL, ExceedingPassAtK(3), CombinedPassAtK(3), AdaptivePassAtK(3), WithoutEasy(PassAtK(3)), AGRAE(),
     AGRAE(PassAtK(3), released_code=True), DominantSide(), DifficultyFocused(), DifficultyFocused("easy"),
-    NegativeOnly(), PSR, NSR, W, GRPOLead(), Scheduled([(0, PassAtK(3)), (0.5, GroupRelative())]),
+    NegativeOnly(), PSR, NSR, W, GRPOLead(), Scheduled([(0, PassAtK(3)), (0.5, GroupRelative())]), PerPromptMean(),
+    PassRateObjective(), PassRateObjective(power=0.5), TrainingGroup(3), TrainingGroup(4, PassRateObjective()),
 ]  # fmt: skip
+IN_ROW_ORDER = [BOOTSTRAP, FULL, *(e for e in ALL if isinstance(e, TrainingGroup))]
 REINFORCE = [PSR, NSR, W]
-OVER_THE_BATCH = [BOOTSTRAP, AdaptivePassAtK(3), *(e for e in ALL if isinstance(e, AGRAE))]
+OVER_THE_BATCH = [BOOTSTRAP, AdaptivePassAtK(3), *(e for e in ALL if isinstance(e, AGRAE | PerPromptMean))]
 
 
 # --- Pass@k from some of the subsets
@@ -341,10 +346,93 @@ def test_grpo_lead_weighs_by_the_share_of_positive_rewards():
     torch.testing.assert_close(advantages, torch.tensor(expected, dtype=torch.float64))
 
 
+# --- How much a prompt weighs
+
+
+@pytest.mark.parametrize("base", [GroupRelative("none"), GroupRelative(), PSR, FULL], ids=repr)
+def test_the_mean_over_prompts_of_the_means_of_their_completions(base):
+    """As the loss divides: by all completions in it, whose scores are random numbers here."""
+    groups = ragged([8, 3, 9, 16, 5], real=True)
+    groups.rewards[[2, 9, 30]] = torch.nan
+    groups = replace(groups, correct=None, judged=None)
+    scores = torch.rand(41, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    estimator = PerPromptMean(base)
+    in_loss = rows_in_loss(estimator, groups)
+    assert torch.equal(in_loss, rows_in_loss(base, groups))
+    gradient = (estimator(groups) * scores)[in_loss].sum() / in_loss.sum()
+    means = []
+    for group in range(5):
+        rows = (groups.index == group) & in_loss & groups.scored
+        means.append((base(groups) * scores)[rows].mean().item() if rows.any() else 0.0)
+    assert gradient.item() == pytest.approx(statistics.fmean(means), rel=1e-9)
+    equal = ragged([8] * 5, real=True)
+    assert torch.equal(PerPromptMean(GroupRelative())(equal), GroupRelative()(equal))  # to the last bit
+
+
+@pytest.mark.parametrize("power", [0, 0.3, 0.5, 1])
+def test_the_weight_is_the_derivative_of_the_objective(power):
+    objective = torch.log if power == 0 else lambda p: p**power / power
+    for c in range(1, 9):
+        p = torch.tensor(c / 8, dtype=torch.float64, requires_grad=True)
+        objective(p).backward()
+        expected = p.grad * GroupRelative("none")(binary([c]))
+        torch.testing.assert_close(PassRateObjective(power=power)(binary([c])), expected, rtol=1e-12, atol=0)
+
+
+def test_without_a_right_one_there_is_no_pass_rate_to_weigh_by():
+    groups = ragged([5, 6, 7], real=True)
+    correct, judged = groups.correct.clone(), groups.judged.clone()
+    correct[groups.index == 0], judged[groups.index == 1] = False, False
+    groups = replace(groups, correct=correct, judged=judged)
+    plain, weighted = GroupRelative("none")(groups), PassRateObjective()(groups)
+    assert (weighted[groups.index == 0] == 0).all() and plain[groups.index == 0].abs().max() > 0
+    assert torch.equal(weighted[groups.index == 1], plain[groups.index == 1])
+    assert torch.equal(PassRateObjective(power=1)(groups), plain)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("base", [GroupRelative("none"), PassRateObjective(), FULL], ids=repr)
+def test_a_training_group_is_a_plain_loop(size, base):
+    groups = ragged([8, 9, 13, 7, 31, 8, 8], seed=size)
+    groups.rewards[groups.index == 5], groups.rewards[groups.index == 6] = 0.0, 1.0
+    groups.rewards[[5, 20, 60]] = torch.nan
+    groups = replace(groups, correct=None, judged=None)
+    judged = groups.judged.clone()
+    judged[[7, 30]] = False
+    groups = replace(groups, judged=judged)
+    drawn = []
+    for group in range(groups.num_groups):
+        rows = [i for i in (groups.index == group).nonzero().flatten().tolist() if judged[i] and groups.scored[i]]
+        rows = [i for i in rows if rows_in_loss(base, groups)[i]]
+        right, wrong = [i for i in rows if groups.correct[i]], [i for i in rows if not groups.correct[i]]
+        chosen = right[: size // 2] + wrong[: size - size // 2]
+        for i in right[size // 2 :] + wrong[size - size // 2 :]:  # only one of them has any where places are left
+            chosen += [i] if len(chosen) < size else []
+        assert len(chosen) == min(size, len(rows))
+        drawn += chosen
+    estimator = TrainingGroup(size, base)
+    expected = torch.zeros(len(judged), dtype=torch.bool)
+    expected[drawn] = True
+    assert torch.equal(estimator.rows_in_loss(groups), expected) and estimator.drops_rows
+    assert torch.equal(estimator(groups), torch.where(expected, base(groups), 0.0))  # with the statistics of all
+    assert estimator.min_group_size == max(size, getattr(base, "min_group_size", 1))
+
+
+def test_the_estimate_of_reinforce_ada_seq():
+    """Its printed gradient: over n of the drawn group, 1/p̂ · (r − p̂), with p̂ of the whole pool."""
+    groups = binary([3, 1], n=20)
+    estimator = TrainingGroup(4, PassRateObjective())
+    for group, p in ((0, 3 / 20), (1, 1 / 20)):
+        rows = (groups.index == group) & estimator.rows_in_loss(groups)
+        right = 2 if group == 0 else 1
+        expected = [(1 - p) / p] * right + [-1.0] * (4 - right)
+        assert estimator(groups)[rows].tolist() == pytest.approx(expected, rel=1e-12)
+
+
 # --- What all of them have in common
 
 
-@pytest.mark.parametrize("estimator", [e for e in ALL if e not in (BOOTSTRAP, FULL)], ids=repr)
+@pytest.mark.parametrize("estimator", [e for e in ALL if e not in IN_ROW_ORDER], ids=repr)
 def test_row_order_moves_with_the_rows(estimator):
     groups = ragged([5, 3, 8, 4])
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
@@ -360,7 +448,7 @@ def test_a_group_does_not_see_the_others(estimator):
         torch.testing.assert_close(together[rows], estimator(subset(groups, rows)), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", [e for e in ALL if e != BOOTSTRAP], ids=repr)
+@pytest.mark.parametrize("estimator", [e for e in ALL if e not in (BOOTSTRAP, PerPromptMean())], ids=repr)
 def test_unscored_completions_are_outside_the_statistics(estimator):
     groups = ragged([5, 6, 8], real=True)
     dropped = torch.zeros(19, dtype=torch.bool)
@@ -447,7 +535,8 @@ def with_every_k():
         elif name == "scheduled":
             specs = [{"stages": [(0, {"name": "pass_at_k", "k": 3}), (0.5, {"name": "pass_at_k", "k": 2})]}]
         else:
-            specs = [{"base": {"name": "pass_at_k", "k": 3}}] if name == "without_easy" else [{}]
+            given = {"without_easy": {"base": {"name": "pass_at_k", "k": 3}}, "training_group": {"size": 4}}
+            specs = [given.get(name, {})]
         yield from (build_estimator({"name": name, **spec}) for spec in specs)
     yield from (AGRAE(PassAtK(3)), AGRAE(PositiveNegativeReinforce.nsr()), AGRAE(PassAtK(2, "full_sampling")))
     yield AGRAE(PositiveNegativeReinforce.nsr(), difficulty_shift=False)
@@ -500,6 +589,9 @@ SPECS = {
     "nsr": ({}, NSR),
     "w_reinforce": ({"weight": 0.2}, PositiveNegativeReinforce(0.2, 1.0)),
     "grpo_lead": ({"base": "group_relative"}, GRPOLead()),
+    "per_prompt_mean": ({"base": {"name": "pass_at_k", "k": 4}}, PerPromptMean(PassAtK(4))),
+    "pass_rate_objective": ({"power": 0.5}, PassRateObjective(power=0.5)),
+    "training_group": ({"size": 4, "base": "pass_rate_objective"}, TrainingGroup(4, PassRateObjective())),
 }
 
 
@@ -519,7 +611,7 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: build_estimator({"name": "psr", "weight": 1}), "'psr' has no field 'weight'. Its fields: none."),
         (
             lambda: build_estimator("grae"),
-            "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, grpo_lead",
+            "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, grpo_lead, ",
         ),
         (
             lambda: build_estimator({"name": "a_grae", "base": "grae"}),
@@ -547,6 +639,8 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: CombinedPassAtK(0), "`k`.*got 0"),
         (lambda: AdaptivePassAtK(0), "`k`.*got 0"),
         (lambda: WithoutEasy(PSR, 1.5), "`threshold`.*1.5"),
+        (lambda: PassRateObjective(power=-0.5), "`power` must be a number from 0 to 1, got -0.5"),
+        (lambda: TrainingGroup(1), "`size` must be an integer of at least 2, got 1"),
         (lambda: AGRAE(alpha=0), "`alpha`.*got 0"),
         (lambda: AGRAE(alpha="1"), "`alpha`.*got '1'"),
         (lambda: DominantSide(-1), "`beta`.*got -1"),

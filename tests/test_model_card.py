@@ -83,10 +83,11 @@ def test_method_papers_and_tags_of_nested_estimators(make_trainer):
 
 @pytest.mark.parametrize("name", [*ESTIMATORS, *ALLOCATORS])
 def test_every_estimator_and_allocator_has_a_paper(name):
-    fields = {"k": 2, "base": "group_relative", "stages": [[0, "group_relative"]]}
+    fields = {"k": 2, "size": 2, "base": "group_relative", "stages": [[0, "group_relative"]]}
     known = {
         "scheduled": ["stages"],
         "without_easy": ["base"],
+        "training_group": ["size"],
         **{n: ["k"] for n in ESTIMATORS if n.endswith("pass_at_k")},
     }
     if name in ALLOCATORS:

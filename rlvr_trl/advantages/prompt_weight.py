@@ -17,28 +17,24 @@ class PerPromptMean(NestedEstimator):
 
     T completions of P prompts are in the loss, n scored ones of them of the prompt. A loss that divides by all
     completions (`grpo`, `dr_grpo`) or all tokens weighs a prompt by its completions, so that extra ones weigh it more;
-    here every prompt counts once. In groups of one size the factor is 1 and nothing changes. With DARS it undoes what
-    extra completions are for; an allocator that lowers variance, [`~rlvr_trl.rollouts.VarianceOptimalAllocator`],
-    means this gradient.
+    here every prompt counts once, as the 1/G of GRPO's objective has it (arXiv 2402.03300). In groups of one size the
+    factor is 1 and nothing changes. With DARS it undoes what extra completions are for; an allocator that lowers
+    variance, [`~rlvr_trl.rollouts.VarianceOptimalAllocator`], means this gradient.
 
-    Where the loss divides by tokens (`bnpo`, `dapo`), n counts completions all the same, and the factor is what it is.
+    Where the loss divides by tokens (`bnpo`, `dapo`), n counts completions all the same, and a prompt weighs by the
+    mean length of its completions.
 
     Args:
         base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative("none")`): the advantage.
-        leave_one_out (`bool`, *optional*, defaults to `False`):
-            Divide by n − 1 in place of n. With the default `base` each reward is then compared with the mean of the
-            others of its group, `r − mean of the others = (r − mean) · n/(n − 1)` (RLOO, arXiv 2402.14740): the
-            gradient has the right expectation for every n. A group of one completion gets 0.
     """
 
     base: AdvantageEstimator = GroupRelative("none")
-    leave_one_out: bool = False
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         in_loss = self.rows_in_loss(groups)
-        counts = groups.sum((in_loss & groups.scored).long()) - int(self.leave_one_out)  # (P,)
-        factor = in_loss.sum().double() / groups.num_groups / counts
-        return scale_groups(self.base(groups), factor.masked_fill(counts <= 0, 0.0), groups)
+        counts = groups.sum((in_loss & groups.scored).long())  # (P,)
+        factor = in_loss.sum().double() / groups.num_groups / counts.clamp(min=1)
+        return scale_groups(self.base(groups), factor, groups)
 
 
 @dataclass(frozen=True)

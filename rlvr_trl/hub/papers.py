@@ -11,12 +11,22 @@ from ..advantages import (
     GRPOLead,
     NegativeOnly,
     PassAtK,
+    PassRateObjective,
+    PerPromptMean,
     PositiveNegativeReinforce,
     Scheduled,
+    TrainingGroup,
     WithoutEasy,
 )
 from ..rollouts import DARS as DARSAllocator
-from ..rollouts import DynamicSampling, KnapsackAllocator, PredictedDARS, ReinforceAda
+from ..rollouts import (
+    DynamicSampling,
+    KnapsackAllocator,
+    PredictedDARS,
+    ReinforceAda,
+    ReinforceAdaEst,
+    VarianceOptimalAllocator,
+)
 
 
 def paper(arxiv_id: str, title: str, authors: str, key: str) -> dict[str, str]:
@@ -105,10 +115,16 @@ KNAPSACK = paper(
 )
 REINFORCE_ADA = paper(
     "2510.04996",
-    "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training",
+    "Reinforce-Ada: An Adaptive Sampling Framework under Non-linear RL Objectives",
     "Wei Xiong and Chenlu Ye and Baohao Liao and Hanze Dong and Xinxing Xu and Christof Monz and Jiang Bian and "
     "Nan Jiang and Tong Zhang",
     "xiong2025reinforceada",
+)
+VIP = paper(
+    "2602.01601",
+    "Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards",
+    "Hieu Trung Nguyen and Bao Nguyen and Wenao Ma and Yuzhi Zhao and Ruifeng She and Viet Anh Nguyen",
+    "nguyen2026vip",
 )
 
 # class of an estimator or allocator -> its paper, and its tag on the Hub
@@ -126,11 +142,16 @@ _METHODS = {
     NegativeOnly: (TWO_STAGE, "grpo-n"),
     PositiveNegativeReinforce: (NEGATIVE_REINFORCEMENT, "negative-reinforcement"),
     GRPOLead: (GRPO_LEAD, "grpo-lead"),
+    PerPromptMean: (GRPO, "grpo"),
+    PassRateObjective: (REINFORCE_ADA, "reinforce-ada"),
+    TrainingGroup: (REINFORCE_ADA, "reinforce-ada"),
     DARSAllocator: (DARS, "dars"),
     PredictedDARS: (DARS, "dars"),
     DynamicSampling: (DAPO, "dynamic-sampling"),
     KnapsackAllocator: (KNAPSACK, "knapsack-rl"),
     ReinforceAda: (REINFORCE_ADA, "reinforce-ada"),
+    ReinforceAdaEst: (REINFORCE_ADA, "reinforce-ada"),
+    VarianceOptimalAllocator: (VIP, "variance-optimal"),
 }
 
 

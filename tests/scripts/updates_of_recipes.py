@@ -31,6 +31,10 @@ REFILLED = {"name": "dynamic_sampling", "base": DARS}
 PREDICTED = {"rollouts": {"name": "predicted_dars", "max_generations": 9, "easy": 0.6, "easy_generations": 2}}
 PACKED = {"rollouts": {"name": "knapsack", "max_generations": 9}, "selection": "target_accuracy"}
 PACKED |= {"num_train_epochs": 3}
+LEAST_VARIANCE = {"rollouts": {"name": "variance_optimal", "max_generations": 9}, "advantages": "per_prompt_mean"}
+LEAST_VARIANCE |= {"selection": "difficulty_pool", "num_train_epochs": 3}
+BY_PASS_RATE = {"rollouts": {"name": "reinforce_ada", "max_generations": 9, "round_size": 2}}
+BY_PASS_RATE |= {"advantages": {"name": "training_group", "size": 3, "base": "pass_rate_objective"}}
 PREDICTED |= {"selection": {"name": "skip_solved", "threshold": 0.6}, "num_train_epochs": 3}
 CASES = [
     ("dars/1.5b_rlvr_baseline", {"prompts_per_batch": 5, "prompts_per_update": 3}),
@@ -48,6 +52,8 @@ CASES = [
     ("dars/1.5b_dars_hw", FEW | {"rollouts": REFILLED, "num_train_epochs": 3}),
     ("dars/1.5b_rlvr_baseline", UNEVEN | PREDICTED),
     ("dars/1.5b_rlvr_baseline", UNEVEN | PACKED),
+    ("dars/1.5b_rlvr_baseline", UNEVEN | LEAST_VARIANCE),
+    ("dars/1.5b_rlvr_baseline", FEW | BY_PASS_RATE | {"loss_type": "dapo"}),
 ]
 EVERY = range(len(CASES))
 # Where a third process changes most: it has nothing but filler, or no share in an update
