@@ -18,13 +18,13 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
-def check_not_negative(name: str, value: Any) -> None:
+def check_not_negative(name: str, value: float) -> None:
     """Raises a `ValueError` that names the setting unless `value` is a number of at least 0."""
     if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
 
 
-def check_share(name: str, value: Any, above_zero: bool = False) -> None:
+def check_share(name: str, value: float, above_zero: bool = False) -> None:
     """
     Raises a `ValueError` that names the setting unless `value` is a number from 0 to 1, or above 0 and at most 1.
     """

@@ -184,9 +184,8 @@ def test_the_table_of_the_page_is_what_the_allocators_give():
     rows = re.findall(r"^\| `(\{name: .+?\})` \| (.+) \|$", text, re.MULTILINE)
     assert len(rows) == 4
     for spec, counts in rows:
-        assert build_allocator(spec).first_stage(batch_of(history, ids)).tolist() == [
-            int(n) for n in counts.split(" | ")
-        ]
+        found = build_allocator(spec).first_stage(batch_of(history, ids))
+        assert found.tolist() == [int(count) for count in counts.split(" | ")], spec
     share = float(re.search(r"variance of this batch is ([0-9.]+) of that", text)[1])
     posterior = list(zip(*(each.tolist() for each in history.posterior(history.find(ids))), strict=True))
     counts, worth = VarianceOptimalAllocator().first_stage(batch_of(history, ids)).tolist(), of_variance("mean")

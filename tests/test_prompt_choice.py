@@ -292,10 +292,10 @@ def test_new_prompts_have_the_stages_of_the_base_too(settings, numbered, tokeniz
     assert {stage for stage, *_ in base.told} == {1, 2}
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_refilled_run_resumes_to_the_same_weights(settings, numbered, tokenizer, step):
+@pytest.mark.parametrize(("step", "selection"), [(1, "skip_solved"), (2, "difficulty_pool"), (3, "skip_solved")])
+def test_a_refilled_run_resumes_to_the_same_weights(settings, numbered, tokenizer, step, selection):
     settings |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "prompts_per_update": 2}
-    settings |= {"prompt_history": {"pools": "number"}, "selection": "skip_solved"}
+    settings |= {"prompt_history": {"pools": "number"}, "selection": selection}
     whole = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
     resumed = build(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
     resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-{step}")
