@@ -194,7 +194,10 @@ def test_path_lengths_of_a_lattice_are_uniform_and_even():
             r"odd and at least 5 with walls='lattice', found \[9, ",
         ),
         ({"walls": "lattice", "border": True, "size": 5, "max_path_length": 8}, "must be at most 6 with size=5"),
-        ({"walls": "lattice", "border": True, "size": 5, "wall_probability": 1.1}, r"must be in \[0, 1\], found 1.1"),
+        (
+            {"walls": "lattice", "border": True, "size": 5, "wall_probability": 1.1},
+            "`wall_probability` must be a number from 0 to 1, got 1.1",
+        ),
         ({"num_mazes": 0}, "num_mazes must be at least 1, found 0"),
         ({"size": 1}, r"size must be at least 2 with border=False, found \[1\]"),
         ({"size": []}, "size must be at least 2"),
