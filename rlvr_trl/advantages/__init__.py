@@ -5,7 +5,10 @@ from .combine import combine_rewards
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .grpo_lead import GRPOLead
+from .hard_prompts import FGRPO, RSGRPO, MaxRL
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .leave_one_out import LeaveOneOut, ReinforcePlusPlus
+from .max_at_k import PKPO, MaxAtK
 from .named_estimators import ESTIMATORS, build_estimator
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .nesting import NestedEstimator, rows_in_loss
@@ -16,6 +19,9 @@ from .schedule import Scheduled
 __all__ = [
     "AGRAE",
     "ESTIMATORS",
+    "FGRPO",
+    "PKPO",
+    "RSGRPO",
     "AdaptivePassAtK",
     "AdvantageEstimator",
     "CombinedPassAtK",
@@ -24,10 +30,14 @@ __all__ = [
     "ExceedingPassAtK",
     "GRPOLead",
     "GroupRelative",
+    "LeaveOneOut",
+    "MaxAtK",
+    "MaxRL",
     "NegativeOnly",
     "NestedEstimator",
     "PassAtK",
     "PositiveNegativeReinforce",
+    "ReinforcePlusPlus",
     "RolloutGroups",
     "Scheduled",
     "WithoutEasy",
