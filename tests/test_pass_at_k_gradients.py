@@ -88,7 +88,7 @@ def pkpo(k):
     return one_group
 
 
-def max_at_k(k, eps=1e-4):
+def max_at_k(k, eps=1e-6):
     def one_group(r):
         if len(r) < k or len(r) < 2:
             return [0.0] * len(r)
@@ -304,6 +304,15 @@ def test_max_at_k_is_pass_at_k_training_up_to_a_factor_of_the_group(k):
     # r̃ = r / n, so that an eps would weigh n times as much. GroupRelative has n / (n − 1) in float32, as TRL has.
     grpo = GroupRelative(eps=0.0)(groups)
     torch.testing.assert_close(MaxAtK(1, eps=0.0)(groups), grpo, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_max_at_k_of_0_and_1_is_grpo_in_groups_with_k_wrong_ones(k):
+    groups = draw_groups(13, low=k + 1, rewards="binary", unscored=0)
+    enough = (groups.sizes - groups.num_correct >= k)[groups.index]
+    found, grpo = MaxAtK(k, eps=0.0)(groups), GroupRelative(eps=0.0)(groups)
+    torch.testing.assert_close(found[enough], grpo[enough], rtol=1e-7, atol=1e-9)
+    assert (found[~enough] == 0).all()
 
 
 @pytest.mark.parametrize("k", [2, 4])

@@ -80,23 +80,25 @@ class MaxAtK:
         r̃_i = (k/n) E_i  (Eq. 9)        A_i = (r̃_i − mean(r̃)) / (std(r̃) + eps)
 
     with the mean and the standard deviation (ddof 1) of the group. Up to a factor of each group these are the
-    advantages of [`PassAtK`], whose σ is that of the sets. Only the paper's estimate on policy is here; that off
-    policy weighs each set by the probability ratios of the current model, which an estimator does not see.
+    advantages of [`PassAtK`], whose σ is that of the sets. For rewards 0 and 1, which make two values of r̃, they are
+    but for `eps` those of GRPO, in groups with at least k wrong completions. Only the paper's estimate on policy is
+    here: that off policy weighs each set by the probability ratios of the current model, which an estimator does not
+    see.
 
     Groups in which all k-subsets have the same best reward (all wrong, all right, fewer than k wrong) have 0.
 
     Args:
         k (`int`):
             Size of the sets.
-        eps (`float`, *optional*, defaults to `1e-4`):
-            Added to the standard deviation, as in TRL's GRPO.
+        eps (`float`, *optional*, defaults to `1e-6`):
+            Added to the standard deviation, as in [`PassAtK`]; the paper prints none.
 
     Raises:
         `ValueError`: `k < 1`, `eps` is negative, or, when called, a group of fewer than k completions.
     """
 
     k: int
-    eps: float = 1e-4
+    eps: float = 1e-6
 
     def __post_init__(self):
         check_integer("k", self.k, at_least=1)
