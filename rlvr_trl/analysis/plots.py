@@ -65,7 +65,7 @@ def plot_curves(
         axis.set(xlabel="accuracy of the group, c/n", ylabel="advantage", title=_PANELS[panel])
     _save_figure(figure, axes, path)
     _write_csv(
-        path, ("curve", *_COLUMNS), ((label, *row) for label, curve in curves.items() for row in _csv_rows(curve))
+        path, ("curve", *_COLUMNS), ((label, *row) for label, curve in curves.items() for row in _curve_rows(curve))
     )
 
 
@@ -105,7 +105,9 @@ def plot_families(families: Mapping[str, Mapping[str, AdvantageCurves]], path: s
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
     axes[-1].set_xlabel("accuracy of the group, c/n")
     figure.savefig(path, dpi=130)
-    rows = ((f, label, *row) for f, curves in families.items() for label, c in curves.items() for row in _csv_rows(c))
+    rows = (
+        (f, label, *row) for f, curves in families.items() for label, c in curves.items() for row in _curve_rows(c)
+    )
     _write_csv(path, ("family", "curve", *_COLUMNS), rows)
 
 
@@ -242,7 +244,7 @@ def _save_figure(figure, axes, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _csv_rows(curve: AdvantageCurves) -> Iterable[tuple]:
+def _curve_rows(curve: AdvantageCurves) -> Iterable[tuple]:
     return zip(*(getattr(curve, column).tolist() for column in _COLUMNS), strict=True)
 
 
