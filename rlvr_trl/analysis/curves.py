@@ -168,9 +168,12 @@ def _after_one_allocation(
             f"{int((first < 1).nonzero()[0])}/{n}, and without any there is no advantage to draw."
         )
     num_correct = (2 * first * correct + n) // (2 * n)  # rounded, halves up
-    groups = _batch(first, num_correct, n, batch_accuracy)
-    size = groups.sum(estimator(groups).cpu().abs().double())[: n + 1]  # (n+1,)
     rewards = num_correct / first.double()
+
+    def find_signal() -> Tensor:  # (n+1,)
+        groups = _batch(first, num_correct, n, batch_accuracy)
+        return groups.sum((estimator(groups).cpu() != 0).long())[: n + 1] > 0
+
     batch = replace(
         batch,
         stage=1,
@@ -178,10 +181,10 @@ def _after_one_allocation(
         num_samples=first,
         num_correct=num_correct,
         num_judged=first,
-        has_signal=size > 0,
         reward_mean=rewards,
         reward_variance=rewards * (1 - rewards),
         num_tokens=first,
+        find_signal=find_signal,
     )
     allocation = allocator(batch)
     return first + check_counts_of(allocator, allocation.extra, batch), allocation.drop.cpu()
