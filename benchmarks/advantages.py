@@ -23,6 +23,9 @@ from torch import Tensor
 
 from rlvr_trl.advantages import (
     AGRAE,
+    FGRPO,
+    PKPO,
+    RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
@@ -30,9 +33,13 @@ from rlvr_trl.advantages import (
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
+    LeaveOneOut,
+    MaxAtK,
+    MaxRL,
     NegativeOnly,
     PassAtK,
     PositiveNegativeReinforce,
+    ReinforcePlusPlus,
     RolloutGroups,
     Scheduled,
     WithoutEasy,
@@ -70,6 +77,27 @@ def bootstrap_loop(rewards: Tensor) -> Tensor:
     return torch.zeros_like(rewards).index_add_(0, subsets.flatten(), scores.repeat_interleave(K))
 
 
+def max_rl_loop(rewards: Tensor) -> Tensor:
+    mean = rewards.mean()
+    return (rewards - mean) / mean if mean > 0 else torch.zeros_like(rewards)
+
+
+def rs_grpo_loop(rewards: Tensor) -> Tensor:
+    utility = (2.0 * rewards).exp()
+    return (utility / utility.mean() - 1) / 2.0
+
+
+def pkpo_loop(rewards: Tensor) -> Tensor:
+    """The closed form for rewards of 0 and 1."""
+    n, c = len(rewards), int(rewards.sum())
+    return rewards * (K * comb(n - c, K - 1) / comb(n - 1, K - 1))
+
+
+def leave_one_out_loop(rewards: Tensor) -> Tensor:
+    n = len(rewards)
+    return rewards - (rewards.sum() - rewards) / (n - 1)
+
+
 # name: the estimator, the same for one group, and whether the two must agree
 ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
     "GRPO": (GroupRelative(), group_relative_loop, True),
@@ -91,6 +119,15 @@ ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
     "NSR": (PositiveNegativeReinforce.nsr(), None, False),
     "W-REINFORCE": (PositiveNegativeReinforce.w_reinforce(), None, False),
     "GRPO-LEAD": (GRPOLead(), None, False),
+    "MaxRL": (MaxRL(), max_rl_loop, True),
+    "RS-GRPO": (RSGRPO(), rs_grpo_loop, True),
+    "F-GRPO": (FGRPO(), None, False),
+    "F-GRPO on Pass@k": (FGRPO(PassAtK(K)), None, False),
+    "PKPO": (PKPO(K), pkpo_loop, True),
+    "max@k": (MaxAtK(K), None, False),
+    "RLOO": (LeaveOneOut(), leave_one_out_loop, True),
+    "REINFORCE++": (ReinforcePlusPlus(), None, False),
+    "REINFORCE++ with baseline": (ReinforcePlusPlus(group_baseline=True), None, False),
 }
 
 

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_trl.advantages import AGRAE, AdaptivePassAtK, DominantSide, GroupRelative, PassAtK
+from rlvr_trl.advantages import (
+    AGRAE,
+    ESTIMATORS,
+    AdaptivePassAtK,
+    DominantSide,
+    GroupRelative,
+    PassAtK,
+    build_estimator,
+)
 from rlvr_trl.analysis import (
     FIGURES,
     PRESETS,
@@ -23,12 +31,14 @@ from rlvr_trl.analysis import (
     expected_update,
     plot_bandit,
     plot_curves,
+    plot_families,
     simulate,
 )
 from rlvr_trl.analysis.bandit import draw_uniforms
+from rlvr_trl.analysis.plots import _same_lines
 from rlvr_trl.cli import main
 from rlvr_trl.line_styles import line_styles
-from rlvr_trl.rollouts import DARS
+from rlvr_trl.rollouts import ALLOCATORS, DARS, Allocation, DynamicSampling, KnapsackAllocator, PredictedDARS
 from rlvr_trl.testbed.methods import METHODS
 
 
@@ -362,7 +372,118 @@ def test_smaller_caps_contract_the_curves_to_that_of_the_base():
 def test_every_figure_can_be_computed():
     for figure in FIGURES.values():
         for curves in figure.compute(16).values():
-            assert np.isfinite(curves.total).all() and curves.total[0] == curves.total[-1] == 0
+            assert np.isfinite(curves.total).all()
+            assert figure.by_family or curves.total[0] == curves.total[-1] == 0
+
+
+# --- All methods by family, and allocators of whole batches
+
+
+def test_the_figure_of_families_has_every_estimator_and_allocator():
+    lines = FIGURES["families"].curves
+    drawn = {type(line.estimator) for line in lines}
+    specs = {"without_easy": {"base": "group_relative"}, **{name: {"k": 2} for name in ("pkpo", "max_at_k")}}
+    for name in set(ESTIMATORS) - {"scheduled"}:  # one after another, each with its own curve
+        fields = specs.get(name, {"k": 2} if name.endswith("pass_at_k") else {})
+        assert type(build_estimator({"name": name, **fields})) in drawn, name
+    assert {type(line.rollouts) for line in lines if line.rollouts} == {*ALLOCATORS.values()} - {DynamicSampling}
+
+
+def test_families_are_where_the_sum_is_largest(tmp_path):
+    figure = FIGURES["families"]
+    curves = figure.compute()
+    families = figure.families(curves)
+    assert [label for lines in families.values() for label in lines] != list(curves)  # grouped
+    assert sorted(label for lines in families.values() for label in lines) == sorted(curves)
+    for family, words in {"Hard prompts": "hard", "Easy prompts": "easy", "Prompts of accuracy 1/2": "middle"}.items():
+        for label, curve in families[f"{family} weigh most"].items():
+            peak = curve.accuracy[curve.total.argmax()]
+            assert {"hard": peak < 0.4, "easy": peak > 0.6, "middle": 0.4 <= peak <= 0.6}[words], label
+    (label,) = families["All prompts weigh alike"]
+    assert label == "REINFORCE++"
+    plot_families(families, tmp_path / "families.png", figure.title)
+    rows = read_csv(tmp_path / "families.csv")
+    assert {(row["family"], row["curve"]) for row in rows} == {(f, c) for f, lines in families.items() for c in lines}
+    for lines in families.values():
+        joined = _same_lines(lines)
+        assert sorted(label for group in joined for label in group) == sorted(lines)
+    assert ["Dr. GRPO", "RLOO", "REINFORCE++ with baseline"] in _same_lines(
+        families["Prompts of accuracy 1/2 weigh most"]
+    )
+
+
+def test_a_curve_of_nothing_is_of_no_family_that_weighs_anything():
+    curves = advantage_curves(lambda groups: torch.zeros_like(groups.rewards), 4)
+    assert curves.relative.tolist() == [0] * 5
+
+
+def test_allocators_of_counts_and_of_batches_that_decide_alike_have_one_curve():
+    """PredictedDARS knows from its history what DARS sees in its first stage, and DynamicSampling asks its base."""
+    dars = DARS("hardness_weighted", 64)
+    expected = advantage_curves(DR_GRPO, 16, rollouts=dars)
+    for rollouts in (PredictedDARS("hardness_weighted", 64), DynamicSampling(base=dars)):
+        found = advantage_curves(DR_GRPO, 16, rollouts=rollouts)
+        np.testing.assert_array_equal(found.group_size, expected.group_size)
+        np.testing.assert_allclose(found.total, expected.total)
+
+
+def test_a_knapsack_shares_out_what_a_batch_of_every_accuracy_has():
+    curves = advantage_curves(DR_GRPO, 16, rollouts=KnapsackAllocator(max_generations=64))
+    assert curves.group_size.sum() == 17 * 16
+    assert curves.group_size[0] == curves.group_size[-1] == 2 and curves.group_size.max() > 16
+    p = curves.accuracy
+    assert (curves.total <= curves.group_size * 2 * p * (1 - p) + 1e-9).all()
+
+
+class Whole:
+    """Gives a prompt of accuracy c/n first c + `least` completions, none more, and drops the odd ones."""
+
+    needs_history, needs_new_prompts, max_generations = True, False, 99
+
+    def __init__(self, least):
+        self.least = least
+
+    def first_stage(self, batch):
+        assert batch.stage == 0 and batch.num_generations == batch.num_prompts - 1
+        alpha, beta = batch.posterior()
+        return self.least + (alpha / (alpha + beta) * batch.num_generations).round().long()
+
+    def __call__(self, batch):
+        mixed = (batch.num_correct > 0) & (batch.num_correct < batch.num_samples)
+        assert batch.stage == 1 and torch.equal(batch.has_signal, mixed)
+        return Allocation(torch.zeros_like(batch.num_samples), torch.arange(len(batch)) % 2 == 1)
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_an_allocator_of_batches_is_told_of_a_batch_of_every_accuracy_and_dropped_prompts_have_no_sum():
+    curves = advantage_curves(DR_GRPO, 8, rollouts=Whole(4))
+    assert curves.group_size.tolist() == [4 + c for c in range(9)]
+    assert (curves.total[1::2] == 0).all() and (curves.total[2:8:2] > 0).all()
+    plain = advantage_curves(DR_GRPO, 8)
+    np.testing.assert_allclose(curves.total[4], plain.total[4])  # 8 completions, half of them right
+    with pytest.raises(ValueError, match="has no completion for a prompt of accuracy 0/8"):
+        advantage_curves(DR_GRPO, 8, rollouts=Whole(0))
+
+
+def test_command_line_draws_the_users_own_and_allocators_of_batches(tmp_path, monkeypatch):
+    (tmp_path / "my_curves.py").write_text(
+        "from rlvr_trl.rollouts import KnapsackAllocator\n"
+        "def own(groups):\n    return groups.rewards - 0.25\n"
+        "class Mine(KnapsackAllocator):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for estimator in ("my_curves.own", "{name: negative_only, base: my_curves.own}"):
+        for rollouts in ("{name: dynamic_sampling, base: dars}", "knapsack", "my_curves.Mine"):
+            out = ["--output-dir", "out", "--num-samples", "16"]
+            assert main(["plot", "curves", "--estimator", estimator, "--rollouts", rollouts, *out]) == 0
+    rows = read_csv(tmp_path / "out" / "curves.csv")
+    assert [float(row["negative"]) for row in rows if row["curve"] == "without it"][:16] == [-0.25] * 16
+    assert {row["curve"] for row in rows} == {"without it", "with the allocator"}
 
 
 def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
@@ -386,7 +507,7 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
     names = {path.stem: path for path in (tmp_path / "new").iterdir() if path.suffix != ".csv"}
     assert set(names) == {"a_grae_fig1", "curves", "bandit_default", "bandit_own"}
     assert names["a_grae_fig1"].read_bytes().startswith(b"\x89PNG") and "<svg" in names["curves"].read_text()
-    rows = [row for row in read_csv(tmp_path / "new" / "curves.csv") if row["curve"] == "first stage"]
+    rows = [row for row in read_csv(tmp_path / "new" / "curves.csv") if row["curve"] == "without it"]
     expected = advantage_curves(AGRAE(PassAtK(8)), 16, batch_accuracy=0.3)
     np.testing.assert_array_equal([float(row["total"]) for row in rows], expected.total)
 
@@ -408,7 +529,7 @@ def test_command_line_writes_pictures_and_numbers(tmp_path, capsys):
         (["bandit", "--rewards", "1", "0", "--logits", "1"], "one value for each of at least 2 actions, got 2 and 1"),
         (["bandit", "--rewards", "nan", "1"], "`rewards` must be finite numbers, got "),
         (["bandit", "--seeds", "0"], "`seeds` must be an integer of at least 1, got 0"),
-        (["curves", "--estimator", "grpoo"], "Unknown advantage estimator 'grpoo'. Valid names: group_relative, "),
+        (["curves", "--estimator", "none"], "Unknown advantage estimator 'none'. Valid names: group_relative, "),
         (
             ["curves", "--estimator", "{name: a_grae"],
             "The advantage estimator '{name: a_grae' is neither YAML nor JSON: ",

@@ -19,6 +19,9 @@ from rlvr_trl import (
 )
 from rlvr_trl.advantages import (
     AGRAE,
+    FGRPO,
+    PKPO,
+    RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
@@ -26,11 +29,15 @@ from rlvr_trl.advantages import (
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
+    LeaveOneOut,
+    MaxAtK,
+    MaxRL,
     NegativeOnly,
     PassAtK,
     PassRateObjective,
     PerPromptMean,
     PositiveNegativeReinforce,
+    ReinforcePlusPlus,
     RolloutGroups,
     Scheduled,
     TrainingGroup,
@@ -62,6 +69,7 @@ RESHAPERS = {
     "difficulty_focused": lambda base: DifficultyFocused(base=base),
     "negative_only": lambda base: NegativeOnly(base),
     "grpo_lead": lambda base: GRPOLead(base),
+    "f_grpo": lambda base: FGRPO(base),
     "without_easy": lambda base: WithoutEasy(base),
     "per_prompt_mean": lambda base: PerPromptMean(base),
     "pass_rate_objective": lambda base: PassRateObjective(base),
@@ -136,6 +144,24 @@ def one_of_each(rewards):
     for row, group in enumerate(rewards.tolist()):
         kept[row, [group.index(min(group)), group.index(max(group))] if len(set(group)) > 1 else [0, 1]] = True
     return kept
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MaxRL(), RSGRPO(), FGRPO(PKPO(2)), PKPO(3), AGRAE(MaxAtK(2)), NegativeOnly(LeaveOneOut()),
+        FGRPO(ReinforcePlusPlus()), GRPOLead(ReinforcePlusPlus(group_baseline=True)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_estimators_since_the_papers_train_with_extra_rollouts(settings, mazes, tokenizer, estimator):
+    trainer = build(RLVRTrainer, settings, mazes, tokenizer, advantages=estimator, rollouts=ROLLOUTS["dars"])
+    before = flat_weights(trainer.model).clone()
+    trainer.train()
+    assert flat_weights(trainer.model).isfinite().all() and not torch.equal(before, flat_weights(trainer.model))
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert max(entry["advantages/abs_sum_max"] for entry in logged) > 0
+    assert max(entry["rollouts/per_prompt_max"] for entry in logged) == 8  # ragged groups
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])

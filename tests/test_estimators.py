@@ -17,6 +17,9 @@ import torch
 from rlvr_trl.advantages import (
     AGRAE,
     ESTIMATORS,
+    FGRPO,
+    PKPO,
+    RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
@@ -24,11 +27,15 @@ from rlvr_trl.advantages import (
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
+    LeaveOneOut,
+    MaxAtK,
+    MaxRL,
     NegativeOnly,
     PassAtK,
     PassRateObjective,
     PerPromptMean,
     PositiveNegativeReinforce,
+    ReinforcePlusPlus,
     RolloutGroups,
     Scheduled,
     TrainingGroup,
@@ -74,10 +81,14 @@ ALL = [
     AGRAE(PassAtK(3), released_code=True), DominantSide(), DifficultyFocused(), DifficultyFocused("easy"),
     NegativeOnly(), PSR, NSR, W, GRPOLead(), Scheduled([(0, PassAtK(3)), (0.5, GroupRelative())]), PerPromptMean(),
     PassRateObjective(), PassRateObjective(power=0.5), TrainingGroup(3), TrainingGroup(4, PassRateObjective()),
+    MaxRL(), RSGRPO(), FGRPO(PassAtK(3), 0.5), PKPO(1), PKPO(3), MaxAtK(3), LeaveOneOut(), ReinforcePlusPlus(),
+    ReinforcePlusPlus(group_baseline=True),
 ]  # fmt: skip
 IN_ROW_ORDER = [BOOTSTRAP, FULL, *(e for e in ALL if isinstance(e, TrainingGroup))]
-REINFORCE = [PSR, NSR, W]
-OVER_THE_BATCH = [BOOTSTRAP, AdaptivePassAtK(3), *(e for e in ALL if isinstance(e, AGRAE | PerPromptMean))]
+REINFORCE = [PSR, NSR, W, ReinforcePlusPlus()]
+OVER_THE_BATCH = [
+    BOOTSTRAP, AdaptivePassAtK(3), *(e for e in ALL if isinstance(e, AGRAE | PerPromptMean | ReinforcePlusPlus)),
+]  # fmt: skip
 
 
 # --- Pass@k from some of the subsets
@@ -465,6 +476,8 @@ def test_unscored_completions_are_outside_the_statistics(estimator):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_degenerate_groups_get_zero(estimator, dtype):
     rewards = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, -1] + [torch.nan] * 4 + [0.5] * 3, dtype=dtype)
+    if estimator == MaxRL():  # which refuses negative rewards
+        rewards = rewards.abs()
     groups = RolloutGroups(rewards, torch.arange(19) // 4, entropies=torch.ones(19))
     advantages = estimator(groups)
     assert advantages.dtype == dtype and advantages.shape == (19,)
@@ -481,8 +494,13 @@ def test_pass_at_k_of_equal_rewards_is_exactly_zero(method, k):
 
 
 @pytest.mark.parametrize(
-    "estimator", [AGRAE(), DominantSide(), DifficultyFocused(), NegativeOnly(), GRPOLead(), BOOTSTRAP], ids=repr
-)
+    "estimator",
+    [
+        AGRAE(), DominantSide(), DifficultyFocused(), NegativeOnly(), GRPOLead(), BOOTSTRAP, MaxRL(), RSGRPO(),
+        FGRPO(), PKPO(1), LeaveOneOut(), ReinforcePlusPlus(group_baseline=True),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_groups_of_one_get_zero(estimator):
     estimator = PassAtK(1, "bootstrap") if estimator is BOOTSTRAP else estimator
     assert (estimator(binary([1, 0, 1], n=1)) == 0).all()
@@ -532,6 +550,8 @@ def with_every_k():
         if "pass_at_k" in name:
             methods = ("analytical", "bootstrap", "full_sampling") if name == "pass_at_k" else (None,)
             specs = [{"k": k} | ({"method": method} if method else {}) for k in (1, 2, 3, 4, 8) for method in methods]
+        elif name in ("pkpo", "max_at_k"):
+            specs = [{"k": k} for k in (1, 2, 3, 4, 8)]
         elif name == "scheduled":
             specs = [{"stages": [(0, {"name": "pass_at_k", "k": 3}), (0.5, {"name": "pass_at_k", "k": 2})]}]
         else:
@@ -592,6 +612,13 @@ SPECS = {
     "per_prompt_mean": ({"base": {"name": "pass_at_k", "k": 4}}, PerPromptMean(PassAtK(4))),
     "pass_rate_objective": ({"power": 0.5}, PassRateObjective(power=0.5)),
     "training_group": ({"size": 4, "base": "pass_rate_objective"}, TrainingGroup(4, PassRateObjective())),
+    "max_rl": ({}, MaxRL()),
+    "rs_grpo": ({"beta": 4}, RSGRPO(4)),
+    "f_grpo": ({"base": {"name": "pass_at_k", "k": 8}, "gamma": 0.5}, FGRPO(PassAtK(8), 0.5)),
+    "pkpo": ({"k": 4}, PKPO(4)),
+    "max_at_k": ({"k": 4, "eps": 0.0}, MaxAtK(4, 0.0)),
+    "leave_one_out": ({}, LeaveOneOut()),
+    "reinforce_plus_plus": ({"group_baseline": True}, ReinforcePlusPlus(group_baseline=True)),
 }
 
 
@@ -611,7 +638,7 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: build_estimator({"name": "psr", "weight": 1}), "'psr' has no field 'weight'. Its fields: none."),
         (
             lambda: build_estimator("grae"),
-            "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, grpo_lead, ",
+            "Valid names: group_relative, pass_at_k, exceeding_pass_at_k, .*, reinforce_plus_plus",
         ),
         (
             lambda: build_estimator({"name": "a_grae", "base": "grae"}),
@@ -647,6 +674,16 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: DifficultyFocused("soft"), "'hard', 'easy', got 'soft'"),
         (lambda: DifficultyFocused(gamma=0), "`gamma`.*got 0"),
         (lambda: PositiveNegativeReinforce(-1, 1), "`positive`.*got -1"),
+        (lambda: RSGRPO(0), "`beta`.*got 0"),
+        (lambda: FGRPO(gamma=-1), "`gamma`.*got -1"),
+        (lambda: FGRPO("pass_at_k"), "FGRPO takes an advantage estimator, got 'pass_at_k'"),
+        (lambda: PKPO(0), "`k`.*got 0"),
+        (lambda: MaxAtK(0), "`k`.*got 0"),
+        (lambda: MaxAtK(2, -1.0), "`eps`.*got -1.0"),
+        (lambda: ReinforcePlusPlus(eps=-1.0), "`eps`.*got -1.0"),
+        (lambda: PKPO(4)(ragged([3, 8])), "PKPO needs groups of at least k=4.*has 3"),
+        (lambda: MaxAtK(4)(ragged([3, 8])), "MaxAtK needs groups of at least k=4.*has 3"),
+        (lambda: MaxRL()(RolloutGroups(torch.tensor([1, -0.5]), torch.zeros(2).long())), "negative, got -0.5"),
         (lambda: PositiveNegativeReinforce(0, 0), "both 0"),
     ],
 )

@@ -88,7 +88,7 @@ def test_every_estimator_and_allocator_has_a_paper(name):
         "scheduled": ["stages"],
         "without_easy": ["base"],
         "training_group": ["size"],
-        **{n: ["k"] for n in ESTIMATORS if n.endswith("pass_at_k")},
+        **{n: ["k"] for n in ESTIMATORS if n.endswith("pass_at_k") or n in ("pkpo", "max_at_k")},
     }
     if name in ALLOCATORS:
         part = ReinforceAda(8, 4) if name == "reinforce_ada" else DARS()

@@ -5,7 +5,10 @@ from .combine import combine_rewards
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .grpo_lead import GRPOLead
+from .hard_prompts import FGRPO, RSGRPO, MaxRL
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .leave_one_out import LeaveOneOut, ReinforcePlusPlus
+from .max_at_k import PKPO, MaxAtK
 from .named_estimators import ESTIMATORS, build_estimator
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .nesting import NestedEstimator, rows_in_loss
@@ -17,6 +20,9 @@ from .schedule import Scheduled
 __all__ = [
     "AGRAE",
     "ESTIMATORS",
+    "FGRPO",
+    "PKPO",
+    "RSGRPO",
     "AdaptivePassAtK",
     "AdvantageEstimator",
     "CombinedPassAtK",
@@ -25,12 +31,16 @@ __all__ = [
     "ExceedingPassAtK",
     "GRPOLead",
     "GroupRelative",
+    "LeaveOneOut",
+    "MaxAtK",
+    "MaxRL",
     "NegativeOnly",
     "NestedEstimator",
     "PassAtK",
     "PassRateObjective",
     "PerPromptMean",
     "PositiveNegativeReinforce",
+    "ReinforcePlusPlus",
     "RolloutGroups",
     "Scheduled",
     "TrainingGroup",

@@ -8,7 +8,10 @@ from .a_grae import AGRAE, DifficultyFocused, DominantSide
 from .groups import AdvantageEstimator
 from .grpo import GroupRelative
 from .grpo_lead import GRPOLead
+from .hard_prompts import FGRPO, RSGRPO, MaxRL
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
+from .leave_one_out import LeaveOneOut, ReinforcePlusPlus
+from .max_at_k import PKPO, MaxAtK
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .pass_at_k import PassAtK
 from .prompt_weight import PassRateObjective, PerPromptMean, TrainingGroup
@@ -34,6 +37,13 @@ ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
     "per_prompt_mean": PerPromptMean,
     "pass_rate_objective": PassRateObjective,
     "training_group": TrainingGroup,
+    "max_rl": MaxRL,
+    "rs_grpo": RSGRPO,
+    "f_grpo": FGRPO,
+    "pkpo": PKPO,
+    "max_at_k": MaxAtK,
+    "leave_one_out": LeaveOneOut,
+    "reinforce_plus_plus": ReinforcePlusPlus,
 }
 
 

@@ -95,21 +95,28 @@ class PassAtK:
 
 
 def _analytical(groups: RolloutGroups, k: int, eps: float) -> Tensor:
+    centred, std = centred_expectations(groups, k)
+    return groups.unpad(centred.div_(std + eps)).masked_fill_(~groups.scored, 0.0)
+
+
+def centred_expectations(groups: RolloutGroups, k: int) -> tuple[Tensor, Tensor]:
+    """
+    `E_i − μ` of every completion in the padded view, `(P, largest group)`, and σ, `(P, 1)`; float64. Unscored
+    completions and padding have any number.
+    """
     rewards, position = groups.ranking  # (P, n), best first
-    w, v = _weights(groups, k)  # (P, n)
+    w, v = subset_weights(groups, k)  # (P, n)
     # Shifted by the best reward of the group: where all subsets share it, every weighted term is then exactly 0.
     rewards = (rewards - rewards[:, :1]).nan_to_num_(nan=0.0, neginf=0.0)
     per_subset = k / groups.num_scored.double().clamp(min=1.0).unsqueeze(1)  # q = w k / n
     mean = (w * rewards).sum(1, keepdim=True) * per_subset
     std = ((rewards - mean).square_().mul_(w).sum(1, keepdim=True) * per_subset).sqrt_()
     from_best = (v * rewards).cumsum(1)  # Σ over j >= i
-    expected = from_best.addcmul_(w - v, rewards)
-    advantages = expected.sub_(mean).div_(std + eps)
-    advantages = groups.unpad(torch.empty_like(advantages).scatter_(1, position, advantages))
-    return advantages.masked_fill_(~groups.scored, 0.0)
+    expected = from_best.addcmul_(w - v, rewards).sub_(mean)
+    return torch.empty_like(expected).scatter_(1, position, expected), std
 
 
-def _weights(groups: RolloutGroups, k: int) -> tuple[Tensor, Tensor]:
+def subset_weights(groups: RolloutGroups, k: int) -> tuple[Tensor, Tensor]:
     """`w` and `v` of each rank, best first; 0 for groups with fewer than k scored. Two of shape `(P, n)`."""
     sizes, row = torch.unique(groups.num_scored, return_inverse=True)  # w and v depend on the size alone
     n = sizes.double().unsqueeze(1)  # (U, 1)

@@ -10,17 +10,19 @@ from ..lazy import import_on_use
 
 
 _HOMES = {
-    "curves": ("FIGURES", "AdvantageCurves", "Curve", "Figure", "advantage_curves"),
+    "curves": ("AdvantageCurves", "advantage_curves"),
+    "figures": ("FIGURES", "Curve", "Figure"),
     "bandit": ("PRESETS", "Bandit", "crossing_step", "expected_update", "simulate"),
     "mass": ("predicted_mass_change",),
-    "plots": ("plot_bandit", "plot_curves", "plot_mass"),
+    "plots": ("plot_bandit", "plot_curves", "plot_families", "plot_mass"),
 }
 
 if TYPE_CHECKING:
     from .bandit import PRESETS, Bandit, crossing_step, expected_update, simulate
-    from .curves import FIGURES, AdvantageCurves, Curve, Figure, advantage_curves
+    from .curves import AdvantageCurves, advantage_curves
+    from .figures import FIGURES, Curve, Figure
     from .mass import predicted_mass_change
-    from .plots import plot_bandit, plot_curves, plot_mass
+    from .plots import plot_bandit, plot_curves, plot_families, plot_mass
 else:
     __getattr__, __dir__ = import_on_use(__name__, _HOMES)
 
@@ -36,6 +38,7 @@ __all__ = [
     "expected_update",
     "plot_bandit",
     "plot_curves",
+    "plot_families",
     "plot_mass",
     "predicted_mass_change",
     "simulate",

@@ -5,30 +5,22 @@ which it peaks. Nothing is computed from a formula here: the estimator is called
 correct completions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..advantages import (
-    AGRAE,
-    AdvantageEstimator,
-    CombinedPassAtK,
-    DifficultyFocused,
-    DominantSide,
-    ExceedingPassAtK,
-    GroupRelative,
-    PassAtK,
-    RolloutGroups,
-    WithoutEasy,
-)
+from ..advantages import AdvantageEstimator, RolloutGroups
 from ..checks import check_integer
-from ..rollouts import DARS, RolloutAllocator
+from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator, RolloutBatch
+from ..rollouts.allocator import ByCounts, as_batch_allocator, check_counts_of
 
 
 _TOLERANCE = 1e-3  # of the accuracy of the batch
+_ROUNDING = 1e-9  # what two sums of |A| may differ by and still be one
+_SEEN_BEFORE = 2**10  # times the group size: completions of each prompt in the history of an allocator
 
 
 @dataclass(frozen=True)
@@ -59,12 +51,28 @@ class AdvantageCurves:
     def num_correct(self) -> np.ndarray:
         return np.arange(len(self.accuracy))
 
+    @property
+    def relative(self) -> np.ndarray:
+        """`total` in shares of its largest value; 0 where all of it is 0."""
+        return self.total / max(self.total.max(), np.finfo(float).tiny)
+
+    @property
+    def family(self) -> str:
+        """
+        Which prompts get most: `"hard"` or `"easy"` if `total` is largest at an accuracy below 0.4 or above 0.6,
+        `"middle"` if between them, and `"all alike"` if its smallest value is at least 9/10 of the largest.
+        """
+        if self.relative.min() >= 0.9:
+            return "all alike"
+        largest = self.accuracy[self.relative > 1 - _ROUNDING].mean()  # of several, what lies between them
+        return "hard" if largest < 0.4 else "easy" if largest > 0.6 else "middle"
+
 
 def advantage_curves(
     estimator: AdvantageEstimator,
     num_samples: int,
     *,
-    rollouts: RolloutAllocator | None = None,
+    rollouts: RolloutAllocator | BatchAllocator | None = None,
     batch_accuracy: float = 0.5,
 ) -> AdvantageCurves:
     """
@@ -81,18 +89,23 @@ def advantage_curves(
     value is interpolated linearly between the two neighbouring counts. With Dr. GRPO the result is below
     `(n + Δ)·2a(1 − a)` by at most `1 / 2(n + Δ)`.
 
+    An allocator of whole batches decides for a batch of one prompt of each accuracy, which are also those that share
+    what it has to give. Its history, if it reads one, has seen each of them 1024 n times with this accuracy. A prompt
+    that it gives up has no sum of |A|; the prompts that it asks for instead are left out.
+
     Args:
         estimator (`AdvantageEstimator`):
             Any estimator, including a function of your own.
         num_samples (`int`):
             Completions of the first stage, n.
-        rollouts (`RolloutAllocator`, *optional*):
-            Asked once, after stage 1, how many more completions a group with c of n correct gets. By default none.
+        rollouts (`RolloutAllocator` or `BatchAllocator`, *optional*):
+            Asked for its first stage, if it has one of its own, and once after it. By default n completions each.
         batch_accuracy (`float`, *optional*, defaults to `0.5`):
             Accuracy of the batch, reached to within 0.001.
 
     Raises:
-        `ValueError`: `num_samples < 1`, `batch_accuracy` outside [0.001, 0.999], or the estimator refuses such groups.
+        `ValueError`: `num_samples < 1`, `batch_accuracy` outside [0.001, 0.999], the estimator refuses such groups, or
+        the allocator has no completion for one of them.
     """
     check_integer("num_samples", num_samples, at_least=1)
     if not _TOLERANCE <= batch_accuracy <= 1 - _TOLERANCE:
@@ -102,16 +115,19 @@ def advantage_curves(
         )
     n = num_samples
     correct = torch.arange(n + 1)  # (n+1,)
-    sizes = torch.full_like(correct, n)
+    sizes, dropped = torch.full_like(correct, n), torch.zeros(n + 1, dtype=torch.bool)
     if rollouts is not None:
-        sizes = sizes + rollouts(1, sizes, correct, sizes)
+        sizes, dropped = _after_one_allocation(as_batch_allocator(rollouts), estimator, n, batch_accuracy)
 
     # The expected number of correct completions lies between two integers; groups of both are in the batch.
     low = sizes * correct // n
     share = (sizes * correct % n).double() / n  # (n+1,), weight of low + 1
     high = low + (share > 0).long()
     groups = _batch(torch.cat([sizes, sizes]), torch.cat([low, high]), n, batch_accuracy)
-    advantages, right = estimator(groups).double(), groups.correct.double()  # (T,) each
+    advantages, right = estimator(groups).double().cpu(), groups.correct.double()  # (T,) each
+    gone = torch.zeros(groups.num_groups, dtype=torch.bool)
+    gone[: 2 * (n + 1)] = dropped.repeat(2)
+    advantages = advantages.masked_fill(gone[groups.index], 0.0)
     wrong = 1 - right
 
     def at_expected_count(values: Tensor) -> np.ndarray:  # (P,) -> (n+1,)
@@ -128,6 +144,50 @@ def advantage_curves(
         negative=at_expected_count(groups.sum(advantages * wrong) / groups.sum(wrong)),
         batch_accuracy=float(right.mean()),
     )
+
+
+def _after_one_allocation(
+    allocator: BatchAllocator, estimator: AdvantageEstimator, n: int, batch_accuracy: float
+) -> tuple[Tensor, Tensor]:
+    """Completions of a prompt of accuracy c/n, c = 0…n, and whether it is given up. `(n+1,)` each."""
+    correct = torch.arange(n + 1)
+    batch = RolloutBatch.unsampled(n + 1, n, n + 1)
+    if allocator.needs_history:
+        ids = [str(count) for count in correct.tolist()]
+        history = PromptHistory(ids)
+        places = history.find(ids)
+        seen = np.full(n + 1, n * _SEEN_BEFORE)
+        history.update(places, step=0, samples=seen, correct=correct.numpy() * _SEEN_BEFORE)
+        batch = replace(batch, places=places, history=history)
+    first = allocator.first_stage(batch)
+    if not isinstance(allocator, ByCounts):  # whose cap may be below n: then it asks for nothing more
+        first = check_counts_of(allocator, first, batch)
+    if (first < 1).any():
+        raise ValueError(
+            f"The rollout allocator {allocator!r} has no completion for a prompt of accuracy "
+            f"{int((first < 1).nonzero()[0])}/{n}, and without any there is no advantage to draw."
+        )
+    num_correct = (2 * first * correct + n) // (2 * n)  # rounded, halves up
+    rewards = num_correct / first.double()
+
+    def find_signal() -> Tensor:  # (n+1,)
+        groups = _batch(first, num_correct, n, batch_accuracy)
+        return groups.sum((estimator(groups).cpu() != 0).long())[: n + 1] > 0
+
+    batch = replace(
+        batch,
+        stage=1,
+        num_stages=torch.ones_like(first),
+        num_samples=first,
+        num_correct=num_correct,
+        num_judged=first,
+        reward_mean=rewards,
+        reward_variance=rewards * (1 - rewards),
+        num_tokens=first,
+        find_signal=find_signal,
+    )
+    allocation = allocator(batch)
+    return first + check_counts_of(allocator, allocation.extra, batch), allocation.drop.cpu()
 
 
 def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> RolloutGroups:
@@ -157,136 +217,3 @@ def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> 
         entropies=is_filler[group_ids].double(),
         lengths=torch.ones_like(group_ids),
     )
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a figure: its label, and the arguments of [`advantage_curves`]."""
-
-    label: str
-    estimator: AdvantageEstimator
-    rollouts: RolloutAllocator | None = None
-    batch_accuracy: float = 0.5
-
-
-@dataclass(frozen=True)
-class Figure:
-    """
-    Lines to compare.
-
-    Args:
-        title (`str`):
-            Title of the whole picture.
-        curves (`tuple[Curve, ...]`):
-            The lines.
-        num_samples (`int`, *optional*, defaults to `32`):
-            Completions of the first stage, unless `compute` is given another number.
-        panels (`tuple[str, ...]`, *optional*):
-            Which of `"total"`, `"total_correct"`, `"total_wrong"`, `"positive"` and `"negative"` are drawn. By default
-            the first and the last two.
-    """
-
-    title: str
-    curves: tuple[Curve, ...]
-    num_samples: int = 32
-    panels: tuple[str, ...] = ("total", "positive", "negative")
-
-    def compute(self, num_samples: int | None = None) -> dict[str, AdvantageCurves]:
-        """The numbers of every line by its label, for groups of `num_samples` or the figure's own number."""
-        n = self.num_samples if num_samples is None else num_samples
-        return {
-            line.label: advantage_curves(line.estimator, n, rollouts=line.rollouts, batch_accuracy=line.batch_accuracy)
-            for line in self.curves
-        }
-
-
-_GRPO, _DR_GRPO = GroupRelative(), GroupRelative(scale="none")
-_UNCAPPED = 2**20  # no schedule asks for so many
-
-
-def _dars(estimator: AdvantageEstimator, scale: str) -> tuple[Curve, ...]:
-    return (
-        Curve("DARS-ET, no cap", estimator, DARS("equal_treatment", _UNCAPPED, scale=scale)),
-        Curve("DARS-HW, no cap", estimator, DARS("hardness_weighted", _UNCAPPED, scale=scale)),
-        Curve("DARS-ET, at most 32", estimator, DARS("equal_treatment", 32, scale=scale)),
-        Curve("DARS-HW, at most 64", estimator, DARS("hardness_weighted", 64, scale=scale)),
-    )
-
-
-FIGURES: dict[str, Figure] = {
-    # arXiv 2508.13755
-    "dars_fig2": Figure(
-        "DARS, advantages r − mean",
-        (Curve("Dr. GRPO", _DR_GRPO), Curve("GRPO", _GRPO), *_dars(_DR_GRPO, "none")),
-        num_samples=16,
-        panels=("total",),
-    ),
-    "dars_fig16": Figure(
-        "DARS, groups of 8 and at most N_max",
-        (
-            Curve("Dr. GRPO", _DR_GRPO),
-            *(
-                Curve(f"{name}, {limit}", _DR_GRPO, DARS(schedule, limit))
-                for name, schedule, limits in (
-                    ("DARS-ET", "equal_treatment", (10, 12, 16)),
-                    ("DARS-HW", "hardness_weighted", (12, 16, 32)),
-                )
-                for limit in limits
-            ),
-        ),
-        num_samples=8,
-        panels=("total",),
-    ),
-    "dars_std": Figure(
-        "DARS, advantages divided by the standard deviation",
-        (Curve("GRPO", _GRPO), *_dars(_GRPO, "std")),
-        num_samples=16,
-        panels=("total",),
-    ),
-    # arXiv 2508.10751
-    "pass_at_k_fig9": Figure("Pass@k advantages", tuple(Curve(f"Pass@{k}", PassAtK(k)) for k in (1, 4, 8, 16))),
-    "pass_at_k_fig18": Figure(
-        "Exceeding and combined Pass@k advantages",
-        (
-            Curve("Pass@1", PassAtK(1)),
-            Curve("Pass@8", PassAtK(8)),
-            Curve("Pass@1 without easy problems", WithoutEasy(_GRPO, 0.6)),
-            *(Curve(f"exceeding Pass@{k}", ExceedingPassAtK(k)) for k in (4, 8, 16)),
-            *(Curve(f"combined Pass@{k}, Pass@1", CombinedPassAtK(k)) for k in (4, 8, 16)),
-        ),
-    ),
-    # arXiv 2602.05548
-    "a_grae_fig1": Figure(
-        "The two symmetries of GRPO's advantages",
-        (Curve("GRPO", _GRPO),),
-        num_samples=8,
-        panels=("total_correct", "total_wrong", "total"),
-    ),
-    "a_grae_fig6": Figure("GRPO by difficulty: 2n√(p(1 − p))", (Curve("GRPO", _GRPO),), panels=("total",)),
-    "a_grae_shift": Figure(
-        "A-GRAE at several batch accuracies ω",
-        (
-            Curve("GRPO", _GRPO),
-            *(Curve(f"A-GRAE, ω = {w}", AGRAE(), batch_accuracy=w) for w in (0.1, 0.3, 0.5, 0.7, 0.9)),
-        ),
-        num_samples=8,
-    ),
-    "a_grae_focused": Figure(
-        "Control groups of A-GRAE: one difficulty in focus",
-        (
-            Curve("GRPO", _GRPO),
-            Curve("hard-focused", DifficultyFocused("hard")),
-            Curve("easy-focused", DifficultyFocused("easy")),
-        ),
-        num_samples=8,
-    ),
-    "a_grae_dominant": Figure(
-        "Control groups of A-GRAE: one side dominant",
-        (
-            Curve("GRPO", _GRPO),
-            Curve("positive-dominant, β = 10", DominantSide(10.0)),
-            Curve("negative-dominant, β = 10", DominantSide(0.1)),
-        ),
-        num_samples=8,
-    ),
-}

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..registry import did_you_mean
 
@@ -22,7 +22,12 @@ def _add_curves(kinds) -> None:
         description="Draws what a group of each accuracy gets: the figures of the papers, or any estimator.",
     )
     what = curves.add_mutually_exclusive_group()
-    what.add_argument("--figure", default="all", metavar="NAME", help="a figure of the papers, or all (default: all)")
+    what.add_argument(
+        "--figure",
+        default="all",
+        metavar="NAME",
+        help="families (all methods), a figure of the papers, or all (default: all)",
+    )
     what.add_argument(
         "--estimator",
         metavar="SPEC",
@@ -31,8 +36,8 @@ def _add_curves(kinds) -> None:
     curves.add_argument(
         "--rollouts",
         metavar="SPEC",
-        help="with --estimator, also draw it after an extra stage of sampling: dars, or "
-        "'{name: dars, schedule: hardness_weighted}'",
+        help="with --estimator, also draw it with the completions that an allocator of rollouts gives: dars, "
+        "'{name: knapsack, max_generations: 64}'",
     )
     curves.add_argument(
         "--batch-accuracy", type=float, metavar="SHARE", help="with --estimator, accuracy of the batch (default: 0.5)"
@@ -74,8 +79,8 @@ def _add_output(parser) -> None:
 
 
 def _run_curves(args: argparse.Namespace) -> None:
-    from .curves import FIGURES
-    from .plots import plot_curves
+    from .figures import FIGURES
+    from .plots import plot_curves, plot_families
 
     if args.estimator is None:
         for option, value in (("--rollouts", args.rollouts), ("--batch-accuracy", args.batch_accuracy)):
@@ -90,30 +95,28 @@ def _run_curves(args: argparse.Namespace) -> None:
         n = len(last.accuracy) - 1
         if args.rollouts and (last.group_size == n).all():
             raise ValueError(
-                f"--rollouts {args.rollouts} adds nothing to groups of {n}. Raise its max_generations or lower "
-                f"--num-samples."
+                f"--rollouts {args.rollouts} adds nothing to groups of {n}. Raise its max_generations, if it has one, "
+                f"or lower --num-samples."
             )
         path = _path(args, name)
-        plot_curves(curves, path, f"{figure.title} (n = {n})", figure.panels)
+        title = f"{figure.title} (n = {n})"
+        if figure.by_family:
+            plot_families(figure.families(curves), path, title)
+        else:
+            plot_curves(curves, path, title, figure.panels)
         _print_paths(path)
 
 
 def _figure_of(args: argparse.Namespace) -> Any:
     from ..advantages import build_estimator
-    from ..rollouts import RolloutAllocator, build_allocator
-    from .curves import Curve, Figure
+    from ..rollouts import build_allocator
+    from .figures import Curve, Figure
 
     estimator = build_estimator(args.estimator)
     batch_accuracy = 0.5 if args.batch_accuracy is None else args.batch_accuracy
-    lines = [Curve("first stage" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
+    lines = [Curve("without it" if args.rollouts else "advantage", estimator, batch_accuracy=batch_accuracy)]
     if args.rollouts:
-        allocator = build_allocator(args.rollouts)
-        if hasattr(allocator, "first_stage"):
-            raise ValueError(
-                f"--rollouts {args.rollouts} decides by more than the counts of a prompt, and has no curve over its "
-                f"accuracy."
-            )
-        lines.append(Curve("with the extra stage", estimator, cast(RolloutAllocator, allocator), batch_accuracy))
+        lines.append(Curve("with the allocator", estimator, build_allocator(args.rollouts), batch_accuracy))
     return Figure(args.estimator, tuple(lines))
 
 

@@ -20,6 +20,7 @@ _PANELS = {
     "positive": "A⁺ of a correct completion",
     "negative": "A⁻ of a wrong completion",
 }
+_COLUMNS = ("num_correct", "accuracy", "group_size", *_PANELS)  # of a CSV of curves
 _BAND = (0.05, 0.95)
 _MASS = {
     "correct": "right, sampled at the start",
@@ -63,14 +64,64 @@ def plot_curves(
             axis.plot(curve.accuracy, getattr(curve, panel), label=label, linewidth=1.5, **styles[label])
         axis.set(xlabel="accuracy of the group, c/n", ylabel="advantage", title=_PANELS[panel])
     _save_figure(figure, axes, path)
-
-    columns = ("num_correct", "accuracy", "group_size", *_PANELS)
-    rows = (
-        (label, *row)
-        for label, curve in curves.items()
-        for row in zip(*(getattr(curve, column).tolist() for column in columns), strict=True)
+    _write_csv(
+        path, ("curve", *_COLUMNS), ((label, *row) for label, curve in curves.items() for row in _curve_rows(curve))
     )
-    _write_csv(path, ("curve", *columns), rows)
+
+
+def plot_families(families: Mapping[str, Mapping[str, AdvantageCurves]], path: str | Path, title: str) -> None:
+    """
+    Draws Σ|A| over accuracy in shares of its largest, a panel for each family, into `path`, and writes the `.csv`
+    beside it. Lines that are one but for a factor are drawn once, with the labels of all.
+
+    The columns of the CSV are `family` and those of [`plot_curves`].
+
+    Args:
+        families (`Mapping[str, Mapping[str, AdvantageCurves]]`):
+            The lines by label of each family, by its title.
+        path (`str` or `Path`):
+            A `.png` or `.svg` file in a folder that exists.
+        title (`str`):
+            Title of the picture.
+
+    Raises:
+        `ValueError`: `path` has another suffix.
+    """
+    from matplotlib.figure import Figure
+
+    path = _check_suffix(path)
+    lines = {family: _same_lines(curves) for family, curves in families.items()}
+    heights = [1.5 + 0.17 * sum(map(len, groups)) for groups in lines.values()]  # in inches, with room for the legend
+    figure = Figure(figsize=(7.2, 0.5 + sum(heights)), layout="constrained")
+    figure.suptitle(title, wrap=True)
+    axes = figure.subplots(len(lines), 1, squeeze=False, height_ratios=heights, sharex=True).ravel()
+    for axis, (family, groups) in zip(axes, lines.items(), strict=True):
+        styles = line_styles(group[0] for group in groups)
+        for group in groups:
+            curve = families[family][group[0]]
+            axis.plot(curve.accuracy, curve.relative, label="\n= ".join(group), linewidth=1.5, **styles[group[0]])
+        axis.set(title=family, ylabel="Σ|A| / largest", ylim=(-0.03, 1.05))
+        axis.grid(alpha=0.3)
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize="small")
+    axes[-1].set_xlabel("accuracy of the group, c/n")
+    figure.savefig(path, dpi=130)
+    rows = (
+        (f, label, *row) for f, curves in families.items() for label, c in curves.items() for row in _curve_rows(c)
+    )
+    _write_csv(path, ("family", "curve", *_COLUMNS), rows)
+
+
+def _same_lines(curves: Mapping[str, AdvantageCurves]) -> list[list[str]]:
+    """The labels, together where the relative sums of |A| are the same."""
+    groups: list[list[str]] = []
+    for label, curve in curves.items():
+        for group in groups:
+            if np.abs(curves[group[0]].relative - curve.relative).max() < 1e-6:
+                group.append(label)
+                break
+        else:
+            groups.append([label])
+    return groups
 
 
 def plot_bandit(
@@ -191,6 +242,10 @@ def _save_figure(figure, axes, path: Path) -> None:
     else:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize="small")
     figure.savefig(path, dpi=130)
+
+
+def _curve_rows(curve: AdvantageCurves) -> Iterable[tuple]:
+    return zip(*(getattr(curve, column).tolist() for column in _COLUMNS), strict=True)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

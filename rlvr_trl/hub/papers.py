@@ -2,6 +2,9 @@
 
 from ..advantages import (
     AGRAE,
+    FGRPO,
+    PKPO,
+    RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
@@ -9,11 +12,15 @@ from ..advantages import (
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
+    LeaveOneOut,
+    MaxAtK,
+    MaxRL,
     NegativeOnly,
     PassAtK,
     PassRateObjective,
     PerPromptMean,
     PositiveNegativeReinforce,
+    ReinforcePlusPlus,
     Scheduled,
     TrainingGroup,
     WithoutEasy,
@@ -106,6 +113,51 @@ GRPO_LEAD = paper(
     "Jixiao Zhang and Chunsheng Zuo",
     "zhang2025grpolead",
 )
+MAX_RL = paper(
+    "2602.02710",
+    "Maximum Likelihood Reinforcement Learning",
+    "Fahim Tajwar and Guanning Zeng and Yueer Zhou and Yuda Song and Daman Arora and Yiding Jiang and Jeff Schneider "
+    "and Ruslan Salakhutdinov and Haiwen Feng and Andrea Zanette",
+    "tajwar2026maxrl",
+)
+RS_GRPO = paper(
+    "2509.24261",
+    "Risk-Sensitive RL for Alleviating Exploration Dilemmas in Large Language Models",
+    "Yuhua Jiang and Jiawei Huang and Yufeng Yuan and Xin Mao and Yu Yue and Qianchuan Zhao and Lin Yan",
+    "jiang2025risk",
+)
+F_GRPO = paper(
+    "2602.06717",
+    "F-GRPO: Don't Let Your Policy Learn the Obvious and Forget the Rare",
+    "Daniil Plyusov and Alexey Gorbatovski and Boris Shaposhnikov and Viacheslav Sinii and Alexey Malakhov and "
+    "Daria Korotyshova and Daniil Gavrilov",
+    "plyusov2026fgrpo",
+)
+PASS_AT_K_POLICY_OPTIMIZATION = paper(
+    "2505.15201",
+    "Pass@K Policy Optimization: Solving Harder Reinforcement Learning Problems",
+    "Christian Walder and Deep Karkhanis",
+    "walder2025pkpo",
+)
+MAX_AT_K = paper(
+    "2510.23393",
+    "The Best of N Worlds: Aligning Reinforcement Learning with Best-of-N Sampling via max@k Optimisation",
+    "Farid Bagirov and Mikhail Arkhipov and Ksenia Sycheva and Evgeniy Glukhov and Egor Bogomolov",
+    "bagirov2025best",
+)
+RLOO = paper(
+    "2402.14740",
+    "Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs",
+    "Arash Ahmadian and Chris Cremer and Matthias Gallé and Marzieh Fadaee and Julia Kreutzer and Olivier Pietquin "
+    "and Ahmet Üstün and Sara Hooker",
+    "ahmadian2024back",
+)
+REINFORCE_PLUS_PLUS = paper(
+    "2501.03262",
+    "REINFORCE++: Stabilizing Critic-Free Policy Optimization with Global Advantage Normalization",
+    "Jian Hu and Jason Klein Liu and Haotian Xu and Wei Shen",
+    "hu2025reinforce",
+)
 KNAPSACK = paper(
     "2509.25849",
     "Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation",
@@ -145,6 +197,13 @@ _METHODS = {
     PerPromptMean: (GRPO, "grpo"),
     PassRateObjective: (REINFORCE_ADA, "reinforce-ada"),
     TrainingGroup: (REINFORCE_ADA, "reinforce-ada"),
+    MaxRL: (MAX_RL, "maxrl"),
+    RSGRPO: (RS_GRPO, "rs-grpo"),
+    FGRPO: (F_GRPO, "f-grpo"),
+    PKPO: (PASS_AT_K_POLICY_OPTIMIZATION, "pkpo"),
+    MaxAtK: (MAX_AT_K, "max-at-k"),
+    LeaveOneOut: (RLOO, "rloo"),
+    ReinforcePlusPlus: (REINFORCE_PLUS_PLUS, "reinforce-plus-plus"),
     DARSAllocator: (DARS, "dars"),
     PredictedDARS: (DARS, "dars"),
     DynamicSampling: (DAPO, "dynamic-sampling"),
