@@ -11,7 +11,9 @@ from .grpo_lead import GRPOLead
 from .implicit_rewards import AdaptivePassAtK, CombinedPassAtK, ExceedingPassAtK, WithoutEasy
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .pass_at_k import PassAtK
+from .rarity import UniquenessAware, Unlikeliness
 from .schedule import Scheduled
+from .token_level import REPO, EntropyShaped
 
 
 ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
@@ -30,6 +32,10 @@ ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
     "nsr": PositiveNegativeReinforce.nsr,
     "w_reinforce": PositiveNegativeReinforce.w_reinforce,
     "grpo_lead": GRPOLead,
+    "unlikeliness": Unlikeliness,
+    "uniqueness_aware": UniquenessAware,
+    "entropy_shaped": EntropyShaped,
+    "repo": REPO,
 }
 
 
