@@ -35,6 +35,8 @@ from rlvr_trl.advantages import (
     PositiveNegativeReinforce,
     RolloutGroups,
     Scheduled,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
 )
 
@@ -91,6 +93,8 @@ ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
     "NSR": (PositiveNegativeReinforce.nsr(), None, False),
     "W-REINFORCE": (PositiveNegativeReinforce.w_reinforce(), None, False),
     "GRPO-LEAD": (GRPOLead(), None, False),
+    "Unlikeliness": (Unlikeliness(), None, False),
+    "Uniqueness-aware": (UniquenessAware(), None, False),
 }
 
 
@@ -104,6 +108,8 @@ def draw_batch(args: argparse.Namespace) -> dict[str, Tensor]:
         "rewards": (torch.rand(len(ids), generator=generator) < difficulty[ids]).float()[order],
         "group_ids": ids[order],
         "entropies": torch.rand(len(ids), generator=generator),
+        "log_probs": -torch.rand(len(ids), generator=generator),
+        "answer_ids": torch.randint(-1, 4, (len(ids),), generator=generator) * 2**40,
     }
 
 

@@ -8,7 +8,7 @@ order. Estimators work on a padded view with one group per row:
                                               group 7                       a  c  d
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -279,6 +279,15 @@ class RolloutGroups:
         _, cluster = torch.unique(self.index * len(answers) + dense, return_inverse=True)  # (T,)
         counts = torch.zeros_like(cluster).index_add_(0, cluster, self.scored.long())
         return counts[cluster].masked_fill(~self.scored, 1)
+
+    def with_rewards(self, rewards: Tensor) -> "RolloutGroups":
+        """
+        The same completions with other rewards, `(T,)`, for an estimator that hands them on to its base. What is
+        correct stays; the layout is not computed again.
+        """
+        other = replace(self, rewards=rewards)
+        vars(other).update({name: vars(self)[name] for name in ("_layout", "largest", "_cells") if name in vars(self)})
+        return other
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values`, shape `(T,)`, over each group. Shape `(P,)`."""

@@ -1,6 +1,6 @@
 """Right completions count more if they are rare: unlikely under the policy, or with an answer that few others gave."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Real
 
 import torch
@@ -56,19 +56,23 @@ class Unlikeliness(NestedEstimator):
         rewards = groups.rewards.to(torch.promote_types(groups.rewards.dtype, torch.float32))
         penalty = self.beta * _share_less_likely(groups) * rewards.abs()
         reduced = torch.where(groups.correct & groups.judged, rewards - penalty, rewards).to(rewards.dtype)
-        return self.base(replace(groups, rewards=reduced)).to(groups.rewards.dtype)
+        return self.base(groups.with_rewards(reduced)).to(groups.rewards.dtype)
 
 
 def _share_less_likely(groups: RolloutGroups) -> Tensor:
     """`c_i / n` of each completion in float64, 0 where it is not ranked. Shape `(T,)`."""
     assert groups.log_probs is not None
     ranked = groups.scored & ~groups.log_probs.isnan()
-    log_probs = groups.pad(torch.where(ranked, groups.log_probs.double(), torch.inf), torch.inf)  # (P, n)
-    ascending = log_probs.sort(dim=1).values
+    log_probs = groups.pad(torch.where(ranked, groups.log_probs, torch.inf), torch.inf)  # (P, n)
+    ascending, position = log_probs.sort(dim=1)
     # the first and the last place that a completion could have, from 0: those of equally likely ones differ
-    first, after = (torch.searchsorted(ascending, log_probs, right=right) for right in (False, True))
-    less_likely = groups.unpad((first + after - 1).double() / 2)
-    return torch.where(ranked, less_likely / groups.sum(ranked.long())[groups.index], 0.0)
+    place, width = torch.arange(groups.largest, device=ascending.device).expand_as(ascending), groups.largest
+    differs = torch.ones(len(ascending), width + 1, dtype=torch.bool, device=ascending.device)
+    differs[:, 1:-1] = ascending[:, 1:] != ascending[:, :-1]  # from the one before
+    first = torch.where(differs[:, :-1], place, 0).cummax(dim=1).values
+    last = torch.where(differs[:, 1:], place, width).flip(1).cummin(dim=1).values.flip(1)
+    shared = torch.empty_like(ascending, dtype=torch.float64).scatter_(1, position, (first + last).double() / 2)
+    return torch.where(ranked, groups.unpad(shared) / groups.sum(ranked.long())[groups.index], 0.0)
 
 
 @dataclass(frozen=True)
