@@ -2,10 +2,12 @@
 
 from ..advantages import (
     AGRAE,
+    REPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
     DominantSide,
+    EntropyShaped,
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
@@ -13,6 +15,8 @@ from ..advantages import (
     PassAtK,
     PositiveNegativeReinforce,
     Scheduled,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
 )
 from ..rollouts import DARS as DARSAllocator
@@ -110,6 +114,31 @@ REINFORCE_ADA = paper(
     "Nan Jiang and Tong Zhang",
     "xiong2025reinforceada",
 )
+UNLIKELINESS = paper(
+    "2506.02355",
+    "Rewarding the Unlikely: Lifting GRPO Beyond Distribution Sharpening",
+    "Andre He and Daniel Fried and Sean Welleck",
+    "he2025rewarding",
+)
+UNIQUENESS = paper(
+    "2601.08763",
+    "Rewarding the Rare: Uniqueness-Aware RL for Creative Problem Solving in LLMs",
+    "Zhiyuan Hu and Yucheng Wang and Yufei He and Jiaying Wu and Yilun Zhao and See-Kiong Ng and Cynthia Breazeal and "
+    "Anh Tuan Luu and Hae Won Park and Bryan Hooi",
+    "hu2026rewarding",
+)
+ENTROPY_SHAPED = paper(
+    "2506.14758",
+    "Reasoning with Exploration: An Entropy Perspective",
+    "Daixuan Cheng and Shaohan Huang and Xuekai Zhu and Bo Dai and Wayne Xin Zhao and Zhenliang Zhang and Furu Wei",
+    "cheng2025reasoning",
+)
+ENTROPY_PRESERVING = paper(
+    "2603.11682",
+    "Entropy-preserving reinforcement learning",
+    "Petrenko and others",
+    "petrenko2026entropy",
+)
 
 # class of an estimator or allocator -> its paper, and its tag on the Hub
 _METHODS = {
@@ -126,6 +155,10 @@ _METHODS = {
     NegativeOnly: (TWO_STAGE, "grpo-n"),
     PositiveNegativeReinforce: (NEGATIVE_REINFORCEMENT, "negative-reinforcement"),
     GRPOLead: (GRPO_LEAD, "grpo-lead"),
+    Unlikeliness: (UNLIKELINESS, "unlikeliness-reward"),
+    UniquenessAware: (UNIQUENESS, "uniqueness-aware"),
+    EntropyShaped: (ENTROPY_SHAPED, "entropy-shaped"),
+    REPO: (ENTROPY_PRESERVING, "repo"),
     DARSAllocator: (DARS, "dars"),
     PredictedDARS: (DARS, "dars"),
     DynamicSampling: (DAPO, "dynamic-sampling"),
