@@ -7,7 +7,7 @@ import torch
 from launching import launch
 from row_by_row import gradient_in_passes
 from scripts.wide_view import OF_COMPLETIONS, OF_PROMPTS, ROLLOUTS, moves_right, train_on_everything
-from tiny_training import build, flat_gradient, right_moves, sample, trained
+from tiny_training import build, flat_gradient, flat_weights, planned_batch, right_moves, sample, trained
 
 from rlvr_trl import RLVRTrainer
 from rlvr_trl.advantages import (
@@ -290,9 +290,9 @@ def test_without_passes_tokens_train_as_in_passes(settings, mazes, tokenizer, lo
         trainer = build(
             RLVRTrainer, settings | extra, mazes, tokenizer, moves_right, advantages=EntropyShaped(base=REPO(0.3))
         )
-        before = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]).clone()
+        before = flat_weights(trainer.model).clone()
         trainer.train()
-        after = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+        after = flat_weights(trainer.model)
         weights.append((after - before).double())
     assert weights[0].norm() > 1e-4
     assert (weights[0] - weights[-1]).norm() / weights[0].norm() < 1e-4
@@ -356,3 +356,14 @@ def test_each_trains_alone_and_with_extra_rollouts(settings, mazes, tokenizer, e
     logged = [entry["advantages/abs_sum_max"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(logged) == 3 and max(logged) > 0
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_a_run_goes_on_in_the_middle_of_a_batch_with_advantages_of_tokens(settings, mazes, tokenizer):
+    settings |= {"num_iterations": 2, "trim_padding": True, "max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    estimator = EntropyShaped(base=REPO(0.3))
+    whole = trained(RLVRTrainer, settings, mazes, tokenizer, moves_right, advantages=estimator)
+    resumed = build(RLVRTrainer, settings, mazes, tokenizer, moves_right, advantages=estimator)
+    resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1")
+    assert planned_batch(resumed)["advantages"].dim() == 2
+    assert torch.equal(planned_batch(resumed)["advantages"], planned_batch(whole)["advantages"])
+    assert torch.equal(flat_weights(resumed.model), flat_weights(whole.model))
