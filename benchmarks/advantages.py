@@ -42,6 +42,8 @@ from rlvr_trl.advantages import (
     ReinforcePlusPlus,
     RolloutGroups,
     Scheduled,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
 )
 
@@ -128,6 +130,8 @@ ESTIMATORS: dict[str, tuple[Callable, Callable | None, bool]] = {
     "RLOO": (LeaveOneOut(), leave_one_out_loop, True),
     "REINFORCE++": (ReinforcePlusPlus(), None, False),
     "REINFORCE++ with baseline": (ReinforcePlusPlus(group_baseline=True), None, False),
+    "Unlikeliness": (Unlikeliness(), None, False),
+    "Uniqueness-aware": (UniquenessAware(), None, False),
 }
 
 
@@ -141,6 +145,8 @@ def draw_batch(args: argparse.Namespace) -> dict[str, Tensor]:
         "rewards": (torch.rand(len(ids), generator=generator) < difficulty[ids]).float()[order],
         "group_ids": ids[order],
         "entropies": torch.rand(len(ids), generator=generator),
+        "log_probs": -torch.rand(len(ids), generator=generator),
+        "answer_ids": torch.randint(-1, 4, (len(ids),), generator=generator) * 2**40,
     }
 
 

@@ -7,7 +7,7 @@ import pickle
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -19,11 +19,14 @@ from rlvr_trl.advantages import (
     ESTIMATORS,
     FGRPO,
     PKPO,
+    REPO,
     RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
+    CompletionTokens,
     DifficultyFocused,
     DominantSide,
+    EntropyShaped,
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
@@ -31,6 +34,7 @@ from rlvr_trl.advantages import (
     MaxAtK,
     MaxRL,
     NegativeOnly,
+    NestedEstimator,
     PassAtK,
     PassRateObjective,
     PerPromptMean,
@@ -39,11 +43,14 @@ from rlvr_trl.advantages import (
     RolloutGroups,
     Scheduled,
     TrainingGroup,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
     build_estimator,
     rows_in_loss,
+    shape_tokens,
 )
-from rlvr_trl.advantages.nesting import min_group_size_with_signal
+from rlvr_trl.advantages.nesting import min_group_size_with_signal, shapes_tokens
 from rlvr_trl.advantages.pass_at_k_sampled import draw_subsets
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.digests import content_digest
@@ -65,15 +72,24 @@ def ragged(sizes, seed=0, real=False, dtype=torch.float64):
     rewards = rewards if real else (rewards < 0.4).double()
     entropies = torch.rand(len(ids), generator=generator, dtype=torch.float64)
     order = torch.randperm(len(ids), generator=generator)
-    return RolloutGroups(rewards.to(dtype), ids[order], entropies=entropies, seed=seed)
+    log_probs = -torch.rand(len(ids), generator=generator, dtype=torch.float64)
+    answers = torch.randint(-1, 3, (len(ids),), generator=generator)
+    return RolloutGroups(
+        rewards.to(dtype), ids[order], entropies=entropies, seed=seed, log_probs=log_probs, answer_ids=answers
+    )
+
+
+OF_COMPLETIONS = ("rewards", "group_ids", "correct", "judged", "entropies", "log_probs", "answer_ids")
 
 
 def subset(groups, rows):
     """The groups with some of the rows, in the order given."""
-    fields = {name: getattr(groups, name)[rows] for name in ("rewards", "group_ids", "correct", "judged", "entropies")}
-    return RolloutGroups(**fields, seed=groups.seed, progress=groups.progress)
+    return RolloutGroups(
+        **{name: getattr(groups, name)[rows] for name in OF_COMPLETIONS}, seed=groups.seed, progress=groups.progress
+    )
 
 
+DR_GRPO = GroupRelative("none")
 BOOTSTRAP, FULL = PassAtK(3, "bootstrap"), PassAtK(3, "full_sampling")
 PSR, NSR, W = (getattr(PositiveNegativeReinforce, name)() for name in ("psr", "nsr", "w_reinforce"))
 ALL = [
@@ -82,7 +98,8 @@ ALL = [
     NegativeOnly(), PSR, NSR, W, GRPOLead(), Scheduled([(0, PassAtK(3)), (0.5, GroupRelative())]), PerPromptMean(),
     PassRateObjective(), PassRateObjective(power=0.5), TrainingGroup(3), TrainingGroup(4, PassRateObjective()),
     MaxRL(), RSGRPO(), FGRPO(PassAtK(3), 0.5), PKPO(1), PKPO(3), MaxAtK(3), LeaveOneOut(), ReinforcePlusPlus(),
-    ReinforcePlusPlus(group_baseline=True),
+    ReinforcePlusPlus(group_baseline=True), Unlikeliness(), Unlikeliness(0.5, PassAtK(3)), UniquenessAware(),
+    UniquenessAware(0.5, GroupRelative("none")), EntropyShaped(), REPO(),
 ]  # fmt: skip
 IN_ROW_ORDER = [BOOTSTRAP, FULL, *(e for e in ALL if isinstance(e, TrainingGroup))]
 REINFORCE = [PSR, NSR, W, ReinforcePlusPlus()]
@@ -440,6 +457,212 @@ def test_the_estimate_of_reinforce_ada_seq():
         assert estimator(groups)[rows].tolist() == pytest.approx(expected, rel=1e-12)
 
 
+# --- Rare completions
+
+
+def rows_of(groups):
+    """The rows of each group, unscored ones included."""
+    return [(groups.group_ids == group_id).nonzero().flatten().tolist() for group_id in groups.group_ids.unique()]
+
+
+def with_gaps(sizes, seed, real=False):
+    """Ragged groups with unscored, unjudged and unlikely-unknown completions, ties, and negative rewards if `real`."""
+    groups = ragged(sizes, seed=seed, real=real)
+    generator = torch.Generator().manual_seed(seed + 100)
+    rewards = groups.rewards - (0.3 if real else 0.0)
+    total = len(rewards)
+    rewards[torch.randint(total, (total // 8,), generator=generator)] = torch.nan
+    log_probs = (groups.log_probs * 4).round() / 4  # ties
+    log_probs[torch.randint(total, (total // 8,), generator=generator)] = torch.nan
+    correct = torch.rand(total, generator=generator) < 0.6
+    judged = torch.rand(total, generator=generator) < 0.8
+    return replace(groups, rewards=rewards, log_probs=log_probs, correct=correct, judged=judged)
+
+
+@pytest.mark.parametrize("base", [GroupRelative(), DR_GRPO, PassAtK(2)], ids=repr)
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_unlikeliness_is_a_plain_loop(base, real, seed):
+    groups = with_gaps([2, 3, 7, 8, 19, 33], seed, real)
+    rewards, log_probs = groups.rewards.tolist(), groups.log_probs.tolist()
+    expected = list(rewards)
+    for rows in rows_of(groups):
+        ranked = [i for i in rows if not math.isnan(rewards[i]) and not math.isnan(log_probs[i])]
+        for i in ranked:
+            less = sum(log_probs[j] < log_probs[i] for j in ranked)
+            tied = sum(log_probs[j] == log_probs[i] for j in ranked)
+            if groups.correct[i] and groups.judged[i]:
+                expected[i] -= 0.3 * (less + (tied - 1) / 2) / len(ranked) * abs(rewards[i])
+    assert expected != rewards
+    shaped = replace(groups, rewards=torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(Unlikeliness(0.3, base)(groups), base(shaped), rtol=1e-9, atol=1e-9)
+
+
+def test_unlikeliness_by_hand_and_as_published():
+    """What the published code computes for rewards of 0 and 1 without ties: places from the least likely, over n."""
+    log_probs = torch.tensor([-1.0, -3.0, -2.0, -4.0], dtype=torch.float64)
+    groups = replace(binary([3], n=4), log_probs=log_probs)  # right: likeliest, third and second
+    places = log_probs.argsort().argsort() / 4
+    published = groups.rewards * (1 - places * 0.25)
+    assert published.tolist() == [1 - 0.75 * 0.25, 1 - 0.25 * 0.25, 1 - 0.5 * 0.25, 0]
+    expected = (published - published.mean()) / (published.std() + 1e-4)
+    torch.testing.assert_close(Unlikeliness()(groups), expected, rtol=1e-7, atol=1e-7)  # TRL's n / (n − 1) is float32
+    # all right: from the ranks alone, the least likely the most
+    advantages = Unlikeliness(base=DR_GRPO)(replace(binary([4], n=4), log_probs=log_probs))
+    torch.testing.assert_close(advantages, torch.tensor([-0.09375, 0.03125, -0.03125, 0.09375], dtype=torch.float64))
+    # all wrong, or equally likely: none
+    assert (Unlikeliness()(replace(binary([0, 4], n=4), log_probs=torch.ones(8))) == 0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+@pytest.mark.parametrize("base", [GroupRelative(), PassAtK(2), NegativeOnly()], ids=repr)
+@pytest.mark.parametrize("seed", range(5))
+def test_uniqueness_aware_is_a_plain_loop(base, alpha, seed):
+    groups = with_gaps([2, 3, 7, 8, 19, 33], seed, real=True)
+    answers, plain = groups.answer_ids.tolist(), base(groups)
+    expected = torch.zeros_like(plain)
+    for rows in rows_of(groups):
+        scored = [i for i in rows if groups.scored[i]]
+        for i in scored:
+            expected[i] = plain[i] / sum(answers[j] == answers[i] for j in scored) ** alpha
+    torch.testing.assert_close(UniquenessAware(alpha, base)(groups), expected, rtol=1e-9, atol=1e-9)
+    assert not torch.equal(expected, plain)
+
+
+def test_each_answer_has_the_weight_of_one_completion():
+    # of 8, three right ones have one answer and one has another; two wrong ones have none
+    answers = torch.tensor([5, 5, 5, 9, -1, -1, 2, 3])
+    groups = replace(binary([4]), answer_ids=answers)
+    assert groups.same_answer.tolist() == [3, 3, 3, 1, 2, 2, 1, 1]
+    advantages = UniquenessAware(base=DR_GRPO)(groups)
+    torch.testing.assert_close(
+        advantages, 0.5 * torch.tensor([1 / 3, 1 / 3, 1 / 3, 1, -1 / 2, -1 / 2, -1, -1], dtype=torch.float64)
+    )
+    # the ids mean nothing: other ones with the same equalities, in other groups too
+    twice = RolloutGroups(
+        groups.rewards.repeat(2), torch.arange(16) // 8, answer_ids=torch.cat([answers, -answers * 2**40])
+    )
+    assert torch.equal(UniquenessAware(base=DR_GRPO)(twice), advantages.repeat(2))
+    with pytest.raises(
+        ValueError, match="UniquenessAware counts completions by `answer_ids`, but the groups have non"
+    ):
+        UniquenessAware()(binary([4]))
+    with pytest.raises(ValueError, match="`same_answer` counts completions by `answer_ids`, but the groups have none"):
+        binary([4]).same_answer  # noqa: B018
+    with pytest.raises(ValueError, match="Unlikeliness ranks completions by `log_probs`, but the groups have none"):
+        Unlikeliness()(binary([4]))
+
+
+# --- Tokens
+
+
+def some_tokens(rows=5, width=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    log_probs, entropies = (torch.rand(rows, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(rows, width, generator=generator) < 0.7
+    return CompletionTokens(-2 * log_probs, entropies, mask)
+
+
+ADVANTAGES = torch.tensor([1.5, -0.7, 0.0, 0.1, -2.0], dtype=torch.float64)
+
+
+def test_entropy_shaped_tokens_are_a_plain_loop():
+    tokens = some_tokens()
+    shaped = EntropyShaped(0.6, 3.0).shape_tokens(ADVANTAGES, tokens)
+    for row, advantage in enumerate(ADVANTAGES.tolist()):
+        for column in range(7):
+            bonus = min(0.6 * tokens.entropies[row, column].item(), abs(advantage) / 3)
+            assert shaped[row, column].item() == pytest.approx(advantage + bonus, rel=1e-12)
+    assert torch.equal(shaped.sign(), ADVANTAGES.sign().unsqueeze(1).expand(5, 7))  # never another sign
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_repo_tokens_are_a_plain_loop(rescale):
+    tokens, beta = some_tokens(), 1.5
+    shaped = REPO(beta, rescale=rescale).shape_tokens(ADVANTAGES, tokens)
+    for row, advantage in enumerate(ADVANTAGES.tolist()):
+        for column in range(7):
+            log_prob, entropy = tokens.log_probs[row, column].item(), tokens.entropies[row, column].item()
+            expected = advantage - beta * (log_prob + entropy)
+            if rescale:  # as two cases, each on its own side of 0
+                right = max(advantage * (1 - beta * log_prob), 0.0)
+                expected = right if advantage > 0 else min(advantage * (1 + beta * log_prob), 0.0)
+            assert shaped[row, column].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert not rescale or (shaped[1] == 0).any()  # a rare token of a wrong completion
+
+
+def test_the_penalty_of_repo_is_the_gradient_of_the_entropy():
+    """Its sum over all tokens, weighted by their probability, moves the logits by β times the gradient of H."""
+    logits = torch.randn(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    log_probs = logits.log_softmax(0)
+    entropy = -(log_probs.exp() * log_probs).sum()
+    (expected,) = torch.autograd.grad(entropy, logits, retain_graph=True)
+    tokens = CompletionTokens(
+        log_probs.detach().unsqueeze(1), entropy.detach().expand(9, 1), torch.ones(9, 1, dtype=torch.bool)
+    )
+    advantages = REPO(0.3).shape_tokens(torch.zeros(9, dtype=torch.float64), tokens).squeeze(1)
+    (found,) = torch.autograd.grad((log_probs.exp().detach() * advantages * log_probs).sum(), logits)
+    torch.testing.assert_close(found, 0.3 * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_shaping_of_tokens_nests_and_comes_last():
+    tokens = some_tokens()
+    inner = REPO(0.5).shape_tokens(ADVANTAGES, tokens)
+    bonus = torch.minimum(0.4 * tokens.entropies, inner.abs() / 2)
+    torch.testing.assert_close(shape_tokens(EntropyShaped(base=REPO(0.5)), ADVANTAGES, tokens), inner + bonus)
+    # around it, estimators of completions have done their part before
+    around = NegativeOnly(DominantSide(2.0, REPO(0.5)))
+    assert shapes_tokens(around) and not shapes_tokens(NegativeOnly()) and not shapes_tokens(PassAtK(2))
+    assert torch.equal(shape_tokens(around, ADVANTAGES, tokens), inner)
+    groups = ragged([4, 5])
+    assert torch.equal(around(groups), NegativeOnly(DominantSide(2.0))(groups))
+    # without one, each token gets what its completion gets
+    assert torch.equal(shape_tokens(GRPOLead(), ADVANTAGES, tokens), ADVANTAGES.unsqueeze(1).expand(5, 7))
+    taking_turns = Scheduled([(0, REPO(0.5)), (0.5, GroupRelative())])
+    assert shapes_tokens(taking_turns)
+    assert torch.equal(shape_tokens(taking_turns, ADVANTAGES, tokens), inner)
+    later = shape_tokens(taking_turns, ADVANTAGES, replace(tokens, progress=0.5))
+    assert torch.equal(later, ADVANTAGES.unsqueeze(1).expand(5, 7))
+
+
+def test_several_estimators_that_shape_tokens_must_say_how():
+    @dataclass(frozen=True)
+    class Mean(NestedEstimator):
+        parts = (GroupRelative(), REPO())
+
+        def __call__(self, groups):
+            return torch.stack([part(groups) for part in self.parts]).mean(0)
+
+    with pytest.raises(ValueError, match=r"Mean holds 2 estimators, so it cannot say .* REPO\(beta=0.01"):
+        Mean()
+
+
+def test_what_the_tokens_say_of_themselves():
+    tokens = some_tokens()
+    assert tokens.positions.tolist() == [list(range(7))] * 5
+    assert tokens.lengths.tolist() == [sum(row) for row in tokens.mask.tolist()]
+    row = tokens.mask[3]
+    torch.testing.assert_close(tokens.mean(tokens.log_probs)[3], tokens.log_probs[3][row].mean())
+    empty = CompletionTokens(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    assert empty.mean(empty.log_probs).isnan().all()
+    with pytest.raises(ValueError, match=r"one shape \(B, C\), got \[\(5, 7\), \(5, 7\), \(5, 6\)\]"):
+        replace(tokens, mask=tokens.mask[:, 1:])
+    with pytest.raises(ValueError, match="`mask` must be boolean, got dtype torch.int64"):
+        replace(tokens, mask=tokens.mask.long())
+
+
+@pytest.mark.parametrize("name", ["entropies", "log_probs", "answers", "history"])
+def test_what_a_part_reads_is_read_by_what_holds_it(name):
+    class Reader:
+        def __call__(self, groups):
+            return groups.rewards
+
+    setattr(Reader, f"needs_{name}", True)
+    for nested in (NegativeOnly(Reader()), Scheduled([(0, GroupRelative()), (0.5, AGRAE(Reader()))])):
+        assert getattr(nested, f"needs_{name}")
+        assert not getattr(NegativeOnly(), f"needs_{name}")
+
+
 # --- What all of them have in common
 
 
@@ -467,7 +690,8 @@ def test_unscored_completions_are_outside_the_statistics(estimator):
     rewards = groups.rewards.masked_fill(dropped, torch.nan)
     # NaN entropy as well: the entropy of a completion counts whether or not it is scored
     entropies = groups.entropies.masked_fill(dropped, torch.nan)
-    advantages = estimator(RolloutGroups(rewards, groups.group_ids, entropies=entropies))
+    seen = {name: getattr(groups, name) for name in ("log_probs", "answer_ids")}
+    advantages = estimator(RolloutGroups(rewards, groups.group_ids, entropies=entropies, **seen))
     assert (advantages[dropped] == 0).all()
     torch.testing.assert_close(advantages[~dropped], estimator(subset(groups, ~dropped)))
 
@@ -478,7 +702,8 @@ def test_degenerate_groups_get_zero(estimator, dtype):
     rewards = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, -1] + [torch.nan] * 4 + [0.5] * 3, dtype=dtype)
     if estimator == MaxRL():  # which refuses negative rewards
         rewards = rewards.abs()
-    groups = RolloutGroups(rewards, torch.arange(19) // 4, entropies=torch.ones(19))
+    alike = {"log_probs": -torch.ones(19), "answer_ids": torch.arange(19) % 3}
+    groups = RolloutGroups(rewards, torch.arange(19) // 4, entropies=torch.ones(19), **alike)
     advantages = estimator(groups)
     assert advantages.dtype == dtype and advantages.shape == (19,)
     assert (advantages == 0).all()
@@ -523,8 +748,7 @@ def test_cuda_agrees_with_the_cpu(estimator, dtype):
     groups = ragged([5, 3, 8, 4, 33], real=True, dtype=dtype)
     groups.rewards[3] = torch.nan
     groups = replace(groups, correct=None, judged=None)
-    names = ("rewards", "group_ids", "correct", "judged", "entropies")
-    cuda = RolloutGroups(**{name: getattr(groups, name).cuda() for name in names}, seed=groups.seed)
+    cuda = RolloutGroups(**{name: getattr(groups, name).cuda() for name in OF_COMPLETIONS}, seed=groups.seed)
     advantages = estimator(cuda)
     assert advantages.is_cuda and rows_in_loss(estimator, cuda).is_cuda
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
@@ -619,6 +843,10 @@ SPECS = {
     "max_at_k": ({"k": 4, "eps": 0.0}, MaxAtK(4, 0.0)),
     "leave_one_out": ({}, LeaveOneOut()),
     "reinforce_plus_plus": ({"group_baseline": True}, ReinforcePlusPlus(group_baseline=True)),
+    "unlikeliness": ({"beta": 0.5, "base": {"name": "group_relative", "scale": "none"}}, Unlikeliness(0.5, DR_GRPO)),
+    "uniqueness_aware": ({"alpha": 0.5, "base": {"name": "pass_at_k", "k": 4}}, UniquenessAware(0.5, PassAtK(4))),
+    "entropy_shaped": ({"alpha": 0.2, "kappa": 3, "base": "negative_only"}, EntropyShaped(0.2, 3, NegativeOnly())),
+    "repo": ({"beta": 0.02, "base": "unlikeliness", "rescale": True}, REPO(0.02, Unlikeliness(), rescale=True)),
 }
 
 
@@ -685,6 +913,12 @@ def test_every_name_builds_and_refuses_unknown_fields(name):
         (lambda: MaxAtK(4)(ragged([3, 8])), "MaxAtK needs groups of at least k=4.*has 3"),
         (lambda: MaxRL()(RolloutGroups(torch.tensor([1, -0.5]), torch.zeros(2).long())), "negative, got -0.5"),
         (lambda: PositiveNegativeReinforce(0, 0), "both 0"),
+        (lambda: Unlikeliness(0), "`beta`.*above 0 and at most 1, got 0"),
+        (lambda: Unlikeliness(1.5), "`beta`.*above 0 and at most 1, got 1.5"),
+        (lambda: UniquenessAware(0), "`alpha`.*got 0"),
+        (lambda: EntropyShaped(0), "`alpha`.*got 0"),
+        (lambda: EntropyShaped(kappa=1), "`kappa` must be above 1, got 1"),
+        (lambda: REPO(-0.1), "`beta`.*got -0.1"),
     ],
 )
 def test_bad_settings_are_refused_by_name(make, message):

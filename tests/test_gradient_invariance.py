@@ -25,11 +25,11 @@ EPSILON_LOW, EPSILON_HIGH, EPSILON_HIGH_CISPO = 0.2, 0.28, 1.1
 
 @dataclass
 class Row:
-    """One completion. The log-probabilities are (T,), float64; `advantage` is one number."""
+    """One completion. The log-probabilities are (T,), float64; `advantage` is one number, or one for each token."""
 
     prompt: list[int]
     completion: list[int]
-    advantage: float
+    advantage: float | torch.Tensor
     old: torch.Tensor
     ref: torch.Tensor
     tool_mask: torch.Tensor  # (T,), 1 where the model wrote the token
@@ -128,17 +128,17 @@ def kl_of(row, logps, ratio):
 def token_losses(row: Row, logps: torch.Tensor, loss_type: str, level: str, beta: float, corrected: str | None):
     """The loss of each token in the loss, (M,)."""
     kept = row.in_loss
-    a, log_ratio = row.advantage, (logps - row.old)[kept]
+    a, log_ratio = torch.as_tensor(row.advantage, dtype=torch.float64).expand(len(kept))[kept], (logps - row.old)[kept]
     logps_kept = logps[kept]
     ratio = torch.exp(log_ratio if level == "token" else log_ratio.mean().expand(len(log_ratio)))
     correction = row.correction[kept] if corrected == "token" else row.correction
     if loss_type == "cispo":
         loss = -ratio.detach().clamp(max=EPSILON_HIGH_CISPO) * a * logps_kept
     elif loss_type == "sapo":
-        temperature = 1.0 if a > 0 else 1.05
+        temperature = torch.where(a > 0, 1.0, 1.05)
         loss = -torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * a
     elif loss_type == "vespo":
-        k, lamda = (2.0, 3.0) if a >= 0 else (3.0, 2.0)
+        k, lamda = (2.0, 3.0) if row.advantage >= 0 else (3.0, 2.0)
         log_w = log_ratio.detach().sum()
         if corrected:
             log_w = log_w + torch.log(correction).clamp(min=math.log(1e-8)).sum()
@@ -266,7 +266,9 @@ def as_batch(
         "prompt_mask": torch.zeros(b, prompts, dtype=torch.long),
         "completion_ids": torch.randint(14, (b, completions), generator=generator),
         "completion_mask": torch.zeros(b, completions, dtype=torch.long),
-        "advantages": torch.tensor([row.advantage for row in rows]),
+        "advantages": torch.zeros(b, completions)
+        if isinstance(rows[0].advantage, torch.Tensor)
+        else torch.tensor([row.advantage for row in rows]),
         "num_items_in_batch": torch.stack([row.in_loss.sum() for row in rows]).sum(),
         "old_per_token_logps": -2 * torch.rand(b, completions, generator=generator),
     }
@@ -283,6 +285,8 @@ def as_batch(
         batch["prompt_mask"][i, prompts - p :] = 1
         batch["completion_ids"][i, :c] = torch.tensor(row.completion)
         batch["completion_mask"][i, :c] = 0 if row.masked else 1
+        if batch["advantages"].dim() == 2:
+            batch["advantages"][i, :c] = row.advantage
         batch["old_per_token_logps"][i, :c] = row.old
         if beta:
             batch["ref_per_token_logps"][i, :c] = row.ref
@@ -333,6 +337,38 @@ def test_every_order_layout_and_size_of_passes_gives_the_reference(make_trainer,
         # their KL divergence has a gradient
         assert rows_of(step.without_gradient) == ([] if beta else without_advantage)
         assert rows_of(step.passes) == list(range(len(rows)))
+
+
+# vespo and ratios of sequences take one advantage for a completion, and are refused
+TOKEN_LOSSES = [name for name in LOSS_TYPES if name != "vespo"]
+
+
+def with_token_advantages(rows):
+    """Each token has an advantage of its own, of either sign; those of the third row are 0, and some of the others."""
+    generator = torch.Generator().manual_seed(5)
+    shaped = []
+    for index, row in enumerate(rows):
+        advantages = row.advantage + torch.randn(len(row.completion), generator=generator)
+        advantages[(torch.rand(len(advantages), generator=generator) < 0.2) | (index == 2)] = 0.0
+        shaped.append(replace(row, advantage=advantages))
+    return shaped
+
+
+@pytest.mark.parametrize("variant", [None, "masked tools", "token correction"])
+@pytest.mark.parametrize("loss_type", TOKEN_LOSSES)
+def test_advantages_of_tokens_give_the_reference_in_any_passes(make_trainer, exact, rows, loss_type, variant):
+    rows = with_token_advantages(VARIANTS[variant](rows) if variant else rows)
+    corrected = "token" if variant == "token correction" else None
+    for beta in (0.0, 0.04):
+        reference = reference_gradient(exact, rows, loss_type, "token", beta, corrected)
+        trainer = make_trainer(loss_type, "token", beta)
+        trainer.use_vllm = corrected is not None  # the correction is in the batch already: no engine is needed
+        for seed, rows_per_pass in enumerate((1, 2, 5, len(rows))):
+            trainer.args.per_device_train_batch_size = rows_per_pass
+            batch = as_batch(
+                permuted(rows, seed), seed, tools=variant == "masked tools", corrected=corrected, beta=beta
+            )
+            assert_same(*trained_gradients(trainer, batch), reference)
 
 
 def test_some_ratios_are_clipped_and_some_are_not(exact, rows):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .groups import RolloutGroups
+from .groups import PromptRecord, RolloutGroups
 from .grpo import GroupRelative
 
 
@@ -37,6 +37,11 @@ def combine_rewards(
     lengths: Tensor | None = None,
     seed: int = 0,
     progress: float = 0.0,
+    truncated: Tensor | None = None,
+    log_probs: Tensor | None = None,
+    answer_ids: Tensor | None = None,
+    reward_names: tuple[str, ...] = (),
+    history: PromptRecord | None = None,
 ) -> RolloutGroups:
     """
     The groups of a batch from the rewards of every function.
@@ -59,9 +64,10 @@ def combine_rewards(
         normalize (`bool`, *optional*, defaults to `False`):
             Standardize each function's rewards within the group before they are summed, TRL's
             `multi_objective_aggregation="normalize_then_sum"` (GDPO, arXiv 2601.05242).
-        entropies, lengths, seed, progress:
-            As in [`RolloutGroups`].
+        entropies, lengths, seed, progress, truncated, log_probs, answer_ids, reward_names, history:
+            As in [`RolloutGroups`], which also gets `rewards_per_func` as it is given here.
     """
+    given = rewards_per_func
     unscored = rewards_per_func.isnan().all(dim=1)  # (T,)
     correctness = rewards_per_func[:, correctness_column]  # (T,)
     if normalize:
@@ -79,4 +85,10 @@ def combine_rewards(
         lengths=lengths,
         seed=seed,
         progress=progress,
+        truncated=truncated,
+        log_probs=log_probs,
+        answer_ids=answer_ids,
+        rewards_per_func=given,
+        reward_names=reward_names,
+        history=history,
     )

@@ -8,12 +8,50 @@ order. Estimators work on a padded view with one group per row:
                                               group 7                       a  c  d
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRecord:
+    """
+    What the batches before this one have shown of its prompts: tensors of shape `(P,)`, in the order of the groups.
+
+    A copy of what a [`~rlvr_trl.rollouts.PromptHistory`] knew before the batch.
+
+    Args:
+        prompt_ids (`Tensor`): id of each prompt, the same in every batch: its place in the arrays of the history.
+        seen (`Tensor`): batches that each was in.
+        samples (`Tensor`): its judged completions in these batches.
+        correct (`Tensor`): those that were correct.
+        alpha, beta (`Tensor`): the Beta distribution of its accuracy, in float64.
+
+    Raises:
+        `ValueError`: A tensor is not of the shape of `prompt_ids`.
+    """
+
+    prompt_ids: Tensor
+    seen: Tensor
+    samples: Tensor
+    correct: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __post_init__(self):
+        for name in ("seen", "samples", "correct", "alpha", "beta"):
+            value = getattr(self, name)
+            if self.prompt_ids.dim() != 1 or value.shape != self.prompt_ids.shape:
+                raise ValueError(
+                    f"`{name}` and `prompt_ids` must have one entry for each prompt, got the shapes "
+                    f"{tuple(value.shape)} and {tuple(self.prompt_ids.shape)}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +79,23 @@ class RolloutGroups:
             For estimators that draw random numbers: the same on every process, a different one for every batch.
         progress (`float`, *optional*, defaults to `0.0`):
             Share of the training done, in [0, 1], for estimators that change with it.
+        truncated (`Tensor` of shape `(T,)`, *optional*):
+            Whether each completion was cut off before it ended, boolean.
+        log_probs (`Tensor` of shape `(T,)`, *optional*):
+            Mean log-probability of the tokens of each completion under the policy that is trained, in nats. NaN for a
+            completion without a token in the loss.
+        answer_ids (`Tensor` of shape `(T,)`, *optional*):
+            Integer id of the answer that was extracted from each completion: equal for equal answers, and of any value
+            else. "No answer" is an answer.
+        rewards_per_func (`Tensor` of shape `(T, F)`, *optional*):
+            Reward of each completion by each reward function, as the functions gave them. NaN where one gave none.
+        reward_names (`tuple[str, ...]`, *optional*):
+            Names of the F functions.
+        history ([`PromptRecord`], *optional*):
+            What earlier batches have shown of the prompts.
+
+    A trainer always gives lengths, truncation and the rewards by function, which cost nothing. What costs something it
+    gives to estimators that say that they read it: see [`AdvantageEstimator`].
 
     Raises:
         `ValueError`: A shape or dtype is wrong, there is no row, or a reward is infinite.
@@ -54,6 +109,12 @@ class RolloutGroups:
     lengths: Tensor | None = None
     seed: int = 0
     progress: float = 0.0
+    truncated: Tensor | None = None
+    log_probs: Tensor | None = None
+    answer_ids: Tensor | None = None
+    rewards_per_func: Tensor | None = None
+    reward_names: tuple[str, ...] = ()
+    history: PromptRecord | None = None
 
     if TYPE_CHECKING:  # the constructor takes None where the attributes never are
 
@@ -67,6 +128,12 @@ class RolloutGroups:
             lengths: Tensor | None = None,
             seed: int = 0,
             progress: float = 0.0,
+            truncated: Tensor | None = None,
+            log_probs: Tensor | None = None,
+            answer_ids: Tensor | None = None,
+            rewards_per_func: Tensor | None = None,
+            reward_names: tuple[str, ...] = (),
+            history: PromptRecord | None = None,
         ): ...
 
     def __post_init__(self):
@@ -75,23 +142,47 @@ class RolloutGroups:
                 f"`rewards` must be a floating point tensor of shape (T,) with T >= 1, got shape "
                 f"{tuple(self.rewards.shape)} and dtype {self.rewards.dtype}."
             )
-        for name in ("group_ids", "correct", "judged", "entropies", "lengths"):
+        of_completions = (
+            "group_ids",
+            "correct",
+            "judged",
+            "entropies",
+            "lengths",
+            "truncated",
+            "log_probs",
+            "answer_ids",
+        )
+        for name in of_completions:
             value = getattr(self, name)
             if value is not None and value.shape != self.rewards.shape:
                 raise ValueError(
                     f"`{name}` must have the shape of `rewards`, {tuple(self.rewards.shape)}, got "
                     f"{tuple(value.shape)}."
                 )
-        if self.group_ids.is_floating_point() or self.group_ids.dtype == torch.bool:
-            raise ValueError(f"`group_ids` must hold integers, got dtype {self.group_ids.dtype}.")
+        for name in ("group_ids", "answer_ids"):
+            value = getattr(self, name)
+            if value is not None and (value.is_floating_point() or value.dtype == torch.bool):
+                raise ValueError(f"`{name}` must hold integers, got dtype {value.dtype}.")
+        if self.rewards_per_func is not None and self.rewards_per_func.shape[:-1] != self.rewards.shape:
+            raise ValueError(
+                f"`rewards_per_func` must have the shape ({len(self.rewards)}, functions), got "
+                f"{tuple(self.rewards_per_func.shape)}."
+            )
+        if self.reward_names and (
+            self.rewards_per_func is None or self.rewards_per_func.shape[1] != len(self.reward_names)
+        ):
+            columns = None if self.rewards_per_func is None else self.rewards_per_func.shape[1]
+            raise ValueError(f"`reward_names` has {len(self.reward_names)} names for {columns} reward functions.")
+        if self.history is not None and len(self.history) != self.num_groups:
+            raise ValueError(f"`history` is of {len(self.history)} prompts, and there are {self.num_groups} groups.")
         if torch.isinf(self.rewards).any():
             raise ValueError("`rewards` holds an infinite value. Use NaN for a completion that could not be scored.")
         if self.correct is None:
             object.__setattr__(self, "correct", self.rewards > 0.5)
         if self.judged is None:
             object.__setattr__(self, "judged", self.scored)
-        for name in ("correct", "judged"):
-            if getattr(self, name).dtype != torch.bool:
+        for name in ("correct", "judged", "truncated"):
+            if getattr(self, name) is not None and getattr(self, name).dtype != torch.bool:
                 raise ValueError(f"`{name}` must be boolean, got dtype {getattr(self, name).dtype}.")
 
     def __repr__(self) -> str:  # tensors of any length
@@ -173,6 +264,31 @@ class RolloutGroups:
         rewards = self.rewards.double().nan_to_num(nan=-torch.inf)
         return self.pad(rewards, -torch.inf).sort(dim=1, descending=True)
 
+    @cached_property
+    def same_answer(self) -> Tensor:
+        """
+        Scored completions of its group that have the answer of each completion, itself among them; 1 for an unscored
+        one. Integer, shape `(T,)`.
+
+        Raises:
+            `ValueError`: The groups hold no `answer_ids`.
+        """
+        if self.answer_ids is None:
+            raise ValueError("`same_answer` counts completions by `answer_ids`, but the groups have none.")
+        answers, dense = torch.unique(self.answer_ids, return_inverse=True)
+        _, cluster = torch.unique(self.index * len(answers) + dense, return_inverse=True)  # (T,)
+        counts = torch.zeros_like(cluster).index_add_(0, cluster, self.scored.long())
+        return counts[cluster].masked_fill(~self.scored, 1)
+
+    def with_rewards(self, rewards: Tensor) -> "RolloutGroups":
+        """
+        The same completions with other rewards, `(T,)`, for an estimator that hands them on to its base. What is
+        correct stays; the layout is not computed again.
+        """
+        other = replace(self, rewards=rewards)
+        vars(other).update({name: vars(self)[name] for name in ("_layout", "largest", "_cells") if name in vars(self)})
+        return other
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values`, shape `(T,)`, over each group. Shape `(P,)`."""
         return torch.zeros(self.num_groups, dtype=values.dtype, device=values.device).index_add_(0, self.index, values)
@@ -187,6 +303,52 @@ class RolloutGroups:
         return padded.flatten()[self._cells]
 
 
+@dataclass(frozen=True, eq=False)
+class CompletionTokens:
+    """
+    The tokens of some completions: what an estimator sees that gives each of them an advantage of its own.
+
+    Args:
+        log_probs (`Tensor` of shape `(B, C)`):
+            Log-probability of each token under the policy that sampled it, in nats, at the temperature of sampling.
+        entropies (`Tensor` of shape `(B, C)`):
+            Entropy of the distribution that each token was drawn from, in nats.
+        mask (`Tensor` of shape `(B, C)`):
+            Whether each token is in the loss, boolean: neither padding nor written by a tool.
+        progress (`float`, *optional*, defaults to `0.0`):
+            Share of the training done, in [0, 1].
+
+    Raises:
+        `ValueError`: The shapes differ, or `mask` is not boolean.
+    """
+
+    log_probs: Tensor
+    entropies: Tensor
+    mask: Tensor
+    progress: float = 0.0
+
+    def __post_init__(self):
+        shapes = [tuple(value.shape) for value in (self.log_probs, self.entropies, self.mask)]
+        if len(set(shapes)) > 1 or self.mask.dim() != 2:
+            raise ValueError(f"`log_probs`, `entropies` and `mask` must have one shape (B, C), got {shapes}.")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"`mask` must be boolean, got dtype {self.mask.dtype}.")
+
+    @property
+    def positions(self) -> Tensor:
+        """Place of each token in its completion, from 0; tokens of tools have one as well. Shape `(B, C)`."""
+        return torch.arange(self.mask.shape[1], device=self.mask.device).expand(self.mask.shape)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each completion that are in the loss. Shape `(B,)`."""
+        return self.mask.sum(dim=1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of `values`, `(B, C)`, over the tokens in the loss; NaN without one. Shape `(B,)`."""
+        return torch.where(self.mask, values, 0).sum(dim=1) / self.lengths
+
+
 class AdvantageEstimator(Protocol):
     """
     Turns the rewards of a batch of groups into one advantage per completion, in the same order.
@@ -195,9 +357,24 @@ class AdvantageEstimator(Protocol):
 
         min_group_size: int                            it cannot work on smaller groups: refused before a model loads
         min_group_size_with_signal: int                in smaller groups every advantage is 0: warned of
-        needs_entropies: bool                          it reads `groups.entropies`, which cost a forward pass
+        needs_entropies: bool                          it reads `groups.entropies`
+        needs_log_probs: bool                          it reads `groups.log_probs`
+        needs_answers: bool                            it reads `groups.answer_ids`
+        needs_history: bool                            it reads `groups.history`
         rows_in_loss(groups) -> Tensor of bool (T,)    the others are left out of the loss and its normalizer
         drops_rows: bool                               whether `rows_in_loss`, if there is one, ever leaves any out
+        shape_tokens(advantages, tokens) -> Tensor     from `(B,)` or `(B, C)` and the tokens of these completions to
+                                                       an advantage for each token, `(B, C)`
+        shapes_tokens: bool                            whether `shape_tokens`, if there is one, ever does that
+
+    What each costs: entropies, log-probabilities and the tokens together one forward pass over the batch, or nothing
+    where TRL needs the old log-probabilities anyway (several optimizer steps on a batch, or vLLM with its importance
+    sampling correction). Answers cost a digest of each, in time linear in its length, and need a correctness reward
+    that logs `extracted_answer`. The history costs 48 bytes for each prompt of the training set, which must be a
+    `Dataset`; the trainer then reads its rows in the order of its own.
+
+    Tokens are shaped last, row by row: by the process that holds a completion, after all that an estimator and those
+    around it do to its advantage.
     """
 
     def __call__(self, groups: RolloutGroups, /) -> Tensor: ...  # (T,)

@@ -15,7 +15,9 @@ from .max_at_k import PKPO, MaxAtK
 from .negative import NegativeOnly, PositiveNegativeReinforce
 from .pass_at_k import PassAtK
 from .prompt_weight import PassRateObjective, PerPromptMean, TrainingGroup
+from .rarity import UniquenessAware, Unlikeliness
 from .schedule import Scheduled
+from .token_level import REPO, EntropyShaped
 
 
 ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
@@ -44,6 +46,10 @@ ESTIMATORS: dict[str, Callable[..., AdvantageEstimator]] = {
     "max_at_k": MaxAtK,
     "leave_one_out": LeaveOneOut,
     "reinforce_plus_plus": ReinforcePlusPlus,
+    "unlikeliness": Unlikeliness,
+    "uniqueness_aware": UniquenessAware,
+    "entropy_shaped": EntropyShaped,
+    "repo": REPO,
 }
 
 

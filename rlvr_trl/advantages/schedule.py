@@ -6,8 +6,8 @@ from numbers import Real
 
 from torch import Tensor
 
-from .groups import AdvantageEstimator, RolloutGroups
-from .nesting import NestedEstimator, rows_in_loss
+from .groups import AdvantageEstimator, CompletionTokens, RolloutGroups
+from .nesting import NestedEstimator, rows_in_loss, shape_tokens
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Scheduled(NestedEstimator):
             first begins at 0, each other one later than the one before it, and all before 1. `groups.progress` says
             where training is.
 
-    Groups must be large enough for every stage from the beginning, and entropies are computed throughout if any stage
-    reads them.
+    Groups must be large enough for every stage from the beginning, and what a stage reads, such as entropies, is
+    computed throughout.
 
     Raises:
         `ValueError`: `stages` is empty, holds anything other than pairs, or its shares are not as above.
@@ -57,3 +57,6 @@ class Scheduled(NestedEstimator):
 
     def rows_in_loss(self, groups: RolloutGroups) -> Tensor:
         return rows_in_loss(self.current(groups.progress), groups)
+
+    def shape_tokens(self, advantages: Tensor, tokens: CompletionTokens) -> Tensor:
+        return shape_tokens(self.current(tokens.progress), advantages, tokens)

@@ -82,7 +82,9 @@ def advantage_curves(
     `batch_accuracy`, for estimators that look beyond the group (ω of [`AGRAE`], `GroupRelative("batch")`). There are
     at least as many fillers as other groups, and they alone have entropy: [`AdaptivePassAtK`] gives Pass@1 to the
     prompts of high entropy, so the curve shows its Pass@k side. Lengths are 1, seed and progress 0. The order within a
-    group is random but always the same; an estimator that samples is shown with one draw.
+    group is random but always the same; an estimator that samples is shown with one draw. Log-probabilities are random
+    and have nothing to do with what is right. The right completions of a group have one answer, and each wrong one has
+    one of its own. Advantages are those of completions, before any token is shaped.
 
     With `rollouts`, a group is the expected one after the first extra stage (an allocator's further rounds are left
     out): n + Δ(c) completions of the same accuracy, hence (n + Δ)·c/n correct ones. Where that is not an integer, each
@@ -211,9 +213,12 @@ def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> 
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
     rank = rank - (sizes.cumsum(0) - sizes)[group_ids]
     is_filler = torch.arange(len(sizes)) >= len(sizes) - fillers
+    right = rank < counts[group_ids]
     return RolloutGroups(
-        rewards=(rank < counts[group_ids]).double(),
+        rewards=right.double(),
         group_ids=group_ids,
         entropies=is_filler[group_ids].double(),
         lengths=torch.ones_like(group_ids),
+        log_probs=-torch.rand(len(rank), generator=torch.Generator().manual_seed(1), dtype=torch.float64),
+        answer_ids=torch.where(right, 0, 1 + rank),
     )

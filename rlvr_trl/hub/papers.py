@@ -4,11 +4,13 @@ from ..advantages import (
     AGRAE,
     FGRPO,
     PKPO,
+    REPO,
     RSGRPO,
     AdaptivePassAtK,
     CombinedPassAtK,
     DifficultyFocused,
     DominantSide,
+    EntropyShaped,
     ExceedingPassAtK,
     GroupRelative,
     GRPOLead,
@@ -23,6 +25,8 @@ from ..advantages import (
     ReinforcePlusPlus,
     Scheduled,
     TrainingGroup,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
 )
 from ..rollouts import DARS as DARSAllocator
@@ -178,6 +182,31 @@ VIP = paper(
     "Hieu Trung Nguyen and Bao Nguyen and Wenao Ma and Yuzhi Zhao and Ruifeng She and Viet Anh Nguyen",
     "nguyen2026vip",
 )
+UNLIKELINESS = paper(
+    "2506.02355",
+    "Rewarding the Unlikely: Lifting GRPO Beyond Distribution Sharpening",
+    "Andre He and Daniel Fried and Sean Welleck",
+    "he2025rewarding",
+)
+UNIQUENESS = paper(
+    "2601.08763",
+    "Rewarding the Rare: Uniqueness-Aware RL for Creative Problem Solving in LLMs",
+    "Zhiyuan Hu and Yucheng Wang and Yufei He and Jiaying Wu and Yilun Zhao and See-Kiong Ng and Cynthia Breazeal and "
+    "Anh Tuan Luu and Hae Won Park and Bryan Hooi",
+    "hu2026rewarding",
+)
+ENTROPY_SHAPED = paper(
+    "2506.14758",
+    "Reasoning with Exploration: An Entropy Perspective",
+    "Daixuan Cheng and Shaohan Huang and Xuekai Zhu and Bo Dai and Wayne Xin Zhao and Zhenliang Zhang and Furu Wei",
+    "cheng2025reasoning",
+)
+ENTROPY_PRESERVING = paper(
+    "2603.11682",
+    "Entropy-preserving reinforcement learning",
+    "Petrenko and others",
+    "petrenko2026entropy",
+)
 
 # class of an estimator or allocator -> its paper, and its tag on the Hub
 _METHODS = {
@@ -204,6 +233,10 @@ _METHODS = {
     MaxAtK: (MAX_AT_K, "max-at-k"),
     LeaveOneOut: (RLOO, "rloo"),
     ReinforcePlusPlus: (REINFORCE_PLUS_PLUS, "reinforce-plus-plus"),
+    Unlikeliness: (UNLIKELINESS, "unlikeliness-reward"),
+    UniquenessAware: (UNIQUENESS, "uniqueness-aware"),
+    EntropyShaped: (ENTROPY_SHAPED, "entropy-shaped"),
+    REPO: (ENTROPY_PRESERVING, "repo"),
     DARSAllocator: (DARS, "dars"),
     PredictedDARS: (DARS, "dars"),
     DynamicSampling: (DAPO, "dynamic-sampling"),

@@ -19,6 +19,8 @@ COMPLETION_FIELDS = (  # (B, C), padded on the right
     "old_per_token_logps",
     "ref_per_token_logps",
     "sampling_per_token_logps",
+    "token_log_probs",  # these two are not TRL's: what an estimator sees that shapes tokens
+    "token_entropies",
     "importance_sampling_ratio",  # (B, 1) with a sequence-level correction
 )
 IMAGE_FIELDS = (  # of a vision-language model, beside the tokens
@@ -73,7 +75,7 @@ def take(batch: dict, rows: Tensor, prompt_width: int, completion_width: int) ->
             taken[name] = value
         elif name in PROMPT_FIELDS:
             taken[name] = value[indices, first_prompt:]
-        elif name in COMPLETION_FIELDS:
+        elif name in COMPLETION_FIELDS or (name == "advantages" and value.dim() == 2):  # (B, C) of tokens
             taken[name] = value[indices, :completion_width]
         elif name in SEQUENCE_FIELDS:
             taken[name] = value[indices, first_prompt:end]

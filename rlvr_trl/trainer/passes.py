@@ -200,7 +200,8 @@ def plan_batch(
     lengths = row_lengths(batch["prompt_mask"], batch["completion_mask"])  # (B, 2)
     tokens = loss_mask(batch).sum(dim=1).cpu()  # (B,)
     in_loss = batch["in_loss"].cpu() if "in_loss" in batch else torch.ones(len(tokens), dtype=torch.bool)
-    idle = ~in_loss | (batch["advantages"] == 0).cpu() & skip_zero_advantages
+    without_advantage = (batch["advantages"] == 0).view(len(tokens), -1).all(dim=1)  # of tokens, or of completions
+    idle = ~in_loss | without_advantage.cpu() & skip_zero_advantages
     split = split_updates(batch, calls_per_batch // calls_per_update)
     num_rows = sum_over_processes(accelerator, [sum(int(in_loss[rows].sum()) for rows in split)])[0]
     updates = []

@@ -14,14 +14,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..digests import answer_id
 from ..distributed import raise_together
 from ..trl_compat import is_async_callable
 
 
 class RewardGuard:
-    """The reward functions of a trainer, and what they raised since the last [`~RewardGuard.raise_together`]."""
+    """
+    The reward functions of a trainer, and what they raised since the last [`~RewardGuard.raise_together`].
 
-    def __init__(self):
+    Args:
+        answers_of (*optional*): the reward function whose column `extracted_answer` is kept for
+            [`~RewardGuard.answer_ids`].
+    """
+
+    def __init__(self, answers_of: Any = None):
+        self._answers_of, self._answers = answers_of, []
         self._caught = []
         self._owners = {}  # column of the log of completions -> the function that logged it first
 
@@ -55,6 +63,8 @@ class RewardGuard:
 
     def _log_extra(self, reward_func: Callable, name: str, log_extra: Callable) -> Callable:
         def log(column: str, values: list) -> None:
+            if reward_func is self._answers_of and column == "extracted_answer":
+                self._answers += values
             is_first = self._owners.setdefault(column, reward_func) is reward_func
             log_extra(column if is_first else f"{column} ({name})", values)
 
@@ -78,6 +88,33 @@ class RewardGuard:
         """
         first, self._caught = next(iter(self._caught), None), []
         raise_together(accelerator, first)
+
+    def forget_answers(self) -> None:
+        """Before completions are scored."""
+        self._answers = []
+
+    def answer_ids(self, accelerator, expected: int) -> list[int]:
+        """
+        Ids of the answers that the reward function of correctness has extracted from this process's `expected`
+        completions. All processes must call it.
+
+        Raises:
+            `ValueError`: On every process: it did not log one answer for each, or one that is no text or number.
+        """
+        answers, ids, error = self._answers, [], None
+        try:
+            ids = [answer_id(answer) for answer in answers]
+        except (TypeError, ValueError) as raised:
+            error = ValueError(f"An `extracted_answer` has no id: {raised}")
+            error.__cause__ = raised
+        if error is None and len(answers) != expected:
+            name = getattr(self._answers_of, "__name__", type(self._answers_of).__name__)
+            error = ValueError(
+                f"The advantage estimator reads answers, but the reward function '{name}' logged {len(answers)} of "
+                f"them by `log_extra('extracted_answer', …)`, and {expected} are needed, one per completion."
+            )
+        raise_together(accelerator, error)
+        return ids
 
 
 class _WrongOutputError(ValueError):

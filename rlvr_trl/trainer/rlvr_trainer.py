@@ -6,17 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 
-from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
+from ..advantages import (
+    AdvantageEstimator,
+    CompletionTokens,
+    PromptRecord,
+    RolloutGroups,
+    combine_rewards,
+    shape_tokens,
+)
 from ..advantages.combine import correctness_column
 from ..advantages.nesting import drops_rows
 from ..checks import check_installed
-from ..distributed import end_together, warn_of_lone_process
+from ..distributed import end_together, raise_together, warn_of_lone_process
 from ..hub.push import PushesToHub
 from ..rewards.wrappers import check_reward_packages, check_whole_groups
 from ..rollouts import PromptSelection, PromptSource, RolloutAllocator
@@ -33,7 +41,7 @@ from .optimizer_step import TrainsInPasses
 from .passes import update_of_prompts
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
-from .rollout import GenerationRecord, RecordsGeneration
+from .rollout import GenerationRecord, Reads, RecordsGeneration
 from .stages import (
     BatchRows,
     Stage,
@@ -48,6 +56,7 @@ from .stages import (
 )
 from .validation import (
     check_allocator,
+    check_answers,
     check_arguments,
     check_datasets,
     check_group_size,
@@ -57,6 +66,7 @@ from .validation import (
     check_prompts_can_be_chosen,
     check_shared_prefill,
     check_shared_scoring,
+    check_token_advantages,
     describe_batch,
     passes_per_batch,
     prompts_per_batch,
@@ -106,7 +116,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         advantages (`Callable[[RolloutGroups], Tensor]`, *optional*):
             Turns the rewards of a batch of groups into one advantage per completion, shape `(T,)` in the same order.
             It sees the whole batch, gathered from all processes, and must be deterministic: every process calls it and
-            keeps its own rows. The default is what `args` describes, GRPO if they say nothing.
+            keeps its own rows. It may then give the tokens of these rows advantages of their own: see
+            [`~rlvr_trl.advantages.AdvantageEstimator`], also for what else it may read. The default is what `args`
+            describes, GRPO if they say nothing.
         rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`] or [`~rlvr_trl.rollouts.BatchAllocator`], *optional*):
             Says after each stage of sampling how many more completions each prompt of the batch gets; the second kind
             also before the first, which prompts are given up and how many others come. The default is what `args`
@@ -177,10 +189,11 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._allocator = None if self.rollouts is None else as_batch_allocator(self.rollouts)
         rows_in_loss: Callable[[RolloutGroups], Tensor] | None = getattr(self.advantages, "rows_in_loss", None)
         self._rows_in_loss = rows_in_loss if drops_rows(self.advantages) else None
-        self._needs_entropies = getattr(self.advantages, "needs_entropies", False)
+        self._reads = Reads.of(self.advantages)
         self._in_passes = args.trains_in_passes or self.rollouts is not None or self._rows_in_loss is not None
         needs_history = self.selection is not None or args.prompt_history is not None
         needs_history = needs_history or (self._allocator is not None and self._allocator.needs_history)
+        needs_history = needs_history or self._reads.history
         needs_source = needs_history or (self._allocator is not None and self._allocator.needs_new_prompts)
         self._in_passes = self._in_passes or needs_source
         # with filler, a batch is what is left of its one stage
@@ -198,6 +211,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             check_prompts_can_be_chosen(args, train_dataset, self.rollouts)
         if self._in_passes:
             check_passes(args)
+        if self._reads.tokens:
+            check_token_advantages(args, self.advantages)
         check_datasets(args, train_dataset, eval_dataset)
 
         check_reward_packages(reward_funcs)
@@ -251,7 +266,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             bos_token_id=self._tokenizer.bos_token_id,
             is_main=self.accelerator.is_main_process,
         )
-        self._reward_guard = RewardGuard()
+        if self._reads.answers:
+            check_answers(self._correctness_reward, self.advantages)
+        self._reward_guard = RewardGuard(answers_of=self._correctness_reward if self._reads.answers else None)
         self.reward_funcs = [
             self._reward_guard.wrap(func, name)
             for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
@@ -323,7 +340,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 stages = [self._sample_stage(1, rows.whole_groups(), prompts, usual)]
             else:
                 stages.append(self._sample_stage(len(stages) + 1, rows.share(prompts), prompts, num_generations=1))
-            groups = self._groups_of(stages)
+            groups = self._groups_of(stages, places=self._places_of(rows))
             if allocator is None:
                 break
             asked = ask_next_stage(allocator, self._view(rows, groups, stages, dropped), room)
@@ -336,9 +353,10 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             raise ValueError(
                 f"The rollout allocator {self.rollouts!r} gives no completion to any of {len(extra)} prompts."
             )
-        if self.history is not None:
+        batch = self._join_stages(stages, dropped, self._places_of(rows))
+        if self.history is not None:  # after the estimator, which knows of earlier batches alone
             self._remember(rows, groups)
-        return self._join_stages(stages, dropped)
+        return batch
 
     def _rows_of_batch(self, inputs: list[dict]) -> BatchRows:
         choose = {"selection": self.selection, "history": self.history, "places": self._places}
@@ -367,12 +385,30 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             batch.num_stages[stage.prompts.unique().cpu()] += 1
         if dropped is not None:
             batch = replace(batch, dropped=dropped)
-        if self._places is not None:
-            batch = replace(batch, history=self.history, places=self._places[rows.rows[begin:]])
+        places = self._places_of(rows)
+        if places is not None:
+            batch = replace(batch, history=self.history, places=places[begin:])
         return batch if groups is None else view_of_batch(batch, groups, self.advantages)
 
-    def _groups_of(self, stages: list[Stage]) -> RolloutGroups:
-        return self._make_groups([stage.record for stage in stages], torch.cat([stage.prompts for stage in stages]))
+    def _places_of(self, rows: BatchRows) -> np.ndarray | None:
+        """Where the prompts of a batch are in the history, `(P,)`, if there is one."""
+        return None if self._places is None else self._places[rows.rows]
+
+    def _groups_of(self, stages: list[Stage], places: np.ndarray | None) -> RolloutGroups:
+        prompts, history = torch.cat([stage.prompts for stage in stages]), None
+        if self._reads.history and places is not None:
+            history = self._record_of(places[prompts.unique().cpu().numpy()])
+        return self._make_groups([stage.record for stage in stages], prompts, history)
+
+    def _record_of(self, places: np.ndarray) -> PromptRecord:
+        """What the history says of prompts, `(P,)`, as an estimator sees it."""
+        history, device = self.history, self.accelerator.device
+        assert history is not None
+        columns = (places, history.seen[places], history.samples[places], history.correct[places])
+        return PromptRecord(
+            *(torch.from_numpy(column.astype(np.int64)).to(device) for column in columns),
+            *(torch.from_numpy(parameter).to(device) for parameter in history.posterior(places)),
+        )
 
     def _remember(self, rows: BatchRows, groups: RolloutGroups) -> None:
         """Writes what a batch has shown of its prompts into the history, also of those that were given up."""
@@ -402,16 +438,17 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         prompts = prompts.to(self.accelerator.device)
         return without_filler(record, prompts, captured, seconds, self.accelerator.process_index)
 
-    def _join_stages(self, stages: list[Stage], dropped: Tensor) -> dict:
+    def _join_stages(self, stages: list[Stage], dropped: Tensor, places: np.ndarray | None) -> dict:
         """One batch of all stages without the dropped prompts, with its advantages and metrics."""
-        sampled = self._groups_of(stages)
+        sampled = self._groups_of(stages, places)
         counts = [len(stage.prompts) for stage in stages]
         called = metrics.combine_metrics([stage.captured.metrics for stage in stages], counts)
-        stages = without_prompts(stages, dropped)
-        merged = self._groups_of(stages)
+        stages, kept = without_prompts(stages, dropped)
+        places = None if places is None else places[kept.numpy()]
+        merged = self._groups_of(stages, places)
         first = before = None
         if self.rollouts is not None:
-            first = self._groups_of(first_stages(stages))
+            first = self._groups_of(first_stages(stages), places)
             before = self._estimate_advantages(first)
         advantages = self._estimate_advantages(merged)
         batch = merge_stages(self.accelerator, stages, self._tokenizer.pad_token_id)
@@ -456,9 +493,15 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         rewards = record.rewards_per_func
         return torch.arange(len(rewards), device=rewards.device) // num_generations
 
-    def _make_groups(self, records: Sequence[GenerationRecord], group_ids: Tensor) -> RolloutGroups:
+    def _make_groups(
+        self, records: Sequence[GenerationRecord], group_ids: Tensor, history: PromptRecord | None = None
+    ) -> RolloutGroups:
         """The groups of everything sampled so far, `group_ids` of shape `(T,)` over all records."""
-        entropies = [record.entropies for record in records if record.entropies is not None]
+
+        def joined(name: str) -> Tensor | None:
+            found = [values for record in records if (values := getattr(record, name)) is not None]
+            return torch.cat(found) if found else None
+
         return combine_rewards(
             torch.cat([record.rewards_per_func for record in records]),
             group_ids,
@@ -466,8 +509,13 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             correctness_column=self._correctness_column,
             correctness_threshold=self.args.correctness_threshold,
             normalize=self.multi_objective_aggregation == "normalize_then_sum",
-            lengths=torch.cat([record.lengths for record in records]),
-            entropies=torch.cat(entropies) if entropies else None,
+            lengths=joined("lengths"),
+            truncated=joined("truncated"),
+            entropies=joined("entropies"),
+            log_probs=joined("log_probs"),
+            answer_ids=joined("answer_ids"),
+            reward_names=tuple(self.reward_func_names),
+            history=history,
             seed=self._seed_of_batch,
             progress=self._progress,
         )
@@ -498,7 +546,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     def _with_advantages(self, batch: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> dict:
         """
         The local batch, whose rows are `rows` among those of all processes (-1 for filler), with advantages, `in_loss`
-        if the estimator drops rows, and `update` if the settings say which prompts are in one optimizer step.
+        if the estimator drops rows, and `update` if the settings say which prompts are in one optimizer step. The
+        advantages are of completions, `(B,)`, or if the estimator shapes tokens of these, `(B, C)`.
         """
         rows = rows.to(advantages.device)
         batch = batch | {"advantages": torch.where(rows < 0, 0.0, advantages[rows])}  # (B,)
@@ -509,7 +558,47 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             in_loss = self._rows_in_loss(groups).to(rows.device)[rows]  # (B,)
             tokens = (loss_mask(batch) * in_loss.unsqueeze(1)).sum()
             batch |= {"in_loss": in_loss, "num_items_in_batch": self.accelerator.gather(tokens).sum()}
+        if self._reads.tokens:
+            scored = (rows >= 0) & groups.scored[rows]  # (B,)
+            batch["advantages"] = self._advantages_of_tokens(batch, scored)  # (B, C)
         return batch
+
+    def _advantages_of_tokens(self, batch: dict, scored: Tensor) -> Tensor:
+        """
+        What each token of the local batch is worth, `(B, C)`: 0 where it is not in the loss, or its completion, as
+        `scored` says, has no reward. Takes what the estimator sees of the tokens out of the batch.
+
+        Raises:
+            `ValueError`: On every process: the estimator returned anything other than one finite number per token.
+        """
+        mask = loss_mask(batch).bool()  # (B, C)
+        tokens = CompletionTokens(
+            log_probs=torch.where(mask, batch.pop("token_log_probs"), 0.0),
+            entropies=torch.where(mask, batch.pop("token_entropies"), 0.0),
+            mask=mask,
+            progress=self._progress,
+        )
+        shaped, error = None, None
+        try:
+            shaped = shape_tokens(self.advantages, batch["advantages"], tokens)
+            if not isinstance(shaped, Tensor) or shaped.shape != mask.shape:
+                found = tuple(shaped.shape) if isinstance(shaped, Tensor) else type(shaped).__name__
+                raise ValueError(
+                    f"`shape_tokens` of {self.advantages!r} must return a tensor of shape {tuple(mask.shape)}, one "
+                    f"advantage per token, got {found}."
+                )
+            in_use = mask & scored.unsqueeze(1)
+            shaped = torch.where(in_use, shaped.detach().to(mask.device), 0.0).to(batch["advantages"].dtype)
+            if not shaped.isfinite().all():
+                raise ValueError(
+                    f"`shape_tokens` of {self.advantages!r} returned {int((~shaped.isfinite()).sum())} advantages "
+                    f"that are NaN or infinite, for tokens in the loss."
+                )
+        except Exception as raised:  # of this process alone: the others have other rows
+            error = raised
+        raise_together(self.accelerator, error)
+        assert shaped is not None
+        return shaped
 
     def log(self, logs, start_time=None):
         """As TRL's, without the metrics that have no value, which TRL logs as None."""

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from ..advantages import AdvantageEstimator
+from ..advantages.nesting import shapes_tokens
 from ..evaluation.engines.prompts import begins_with_two_bos
 from ..shared_prefill import shared_prefill, shared_scoring
 from ..trl_compat import borrow, check_generated, unsplit_pixel_values_by_grid
@@ -30,7 +32,11 @@ class GenerationRecord:
         rewards_per_func (`Tensor` of shape `(T, F)`): rewards by function; NaN where a function gave none.
         lengths (`Tensor` of shape `(T,)`): lengths in tokens, without the output of tools.
         truncated (`Tensor` of shape `(T,)`): whether a completion was cut off.
-        entropies (`Tensor` of shape `(T,)`, *optional*): mean token entropies, if the estimator reads them.
+        entropies, log_probs (`Tensor` of shape `(T,)`, *optional*): mean entropy and log-probability of the tokens, if
+            the estimator reads them.
+        answer_ids (`Tensor` of shape `(T,)`, *optional*): ids of the extracted answers, likewise.
+
+    If the estimator shapes tokens, `batch` also holds what it sees of them, `token_log_probs` and `token_entropies`.
     """
 
     batch: dict
@@ -38,6 +44,8 @@ class GenerationRecord:
     lengths: Tensor
     truncated: Tensor
     entropies: Tensor | None = None
+    log_probs: Tensor | None = None
+    answer_ids: Tensor | None = None
 
     @property
     def num_local(self) -> int:
@@ -48,12 +56,32 @@ class GenerationRecord:
 class _Recording:
     """What is caught while TRL's call runs. TRL returns none of it."""
 
-    wants_entropies: bool
+    wants_tokens: bool  # log-probabilities and entropies of the tokens
+    wants_answers: bool
     prompt_ids: list[list[int]] | None = None
     completion_ids: list[list[int]] | None = None
     tool_mask: list[list[int]] | None = None
     rewards_per_func: Tensor | None = None  # (T, F)
+    log_probs: Tensor | None = None  # (B, C)
     entropies: Tensor | None = None  # (B, C)
+    answer_ids: list[int] | None = None  # (B,)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What an estimator reads of a batch that costs something, by its members of these names."""
+
+    entropies: bool
+    log_probs: bool
+    answers: bool
+    history: bool
+    tokens: bool
+
+    @classmethod
+    def of(cls, estimator: AdvantageEstimator) -> "Reads":
+        names = ("entropies", "log_probs", "answers", "history")
+        needed = {name: bool(getattr(estimator, f"needs_{name}", False)) for name in names}
+        return cls(**needed, tokens=shapes_tokens(estimator))
 
 
 class RecordsGeneration(GRPOTrainer):
@@ -70,7 +98,7 @@ class RecordsGeneration(GRPOTrainer):
     num_generations: int
     num_generations_eval: int
     _in_passes: bool
-    _needs_entropies: bool
+    _reads: Reads
     _reward_guard: RewardGuard
     _generation_progress: GenerationProgress
     _batch_watch: BatchWatch
@@ -86,16 +114,26 @@ class RecordsGeneration(GRPOTrainer):
             num_generations (`int`, *optional*): completions of one prompt in these rows, the trainer's by default.
         """
         usual = self.num_generations if num_generations is None else num_generations
-        recording = _Recording(wants_entropies=self._needs_entropies and self.model.training)
+        reads, training = self._reads, self.model.training
+        recording = _Recording(
+            wants_tokens=training and (reads.entropies or reads.log_probs or reads.tokens),
+            wants_answers=training and reads.answers,
+        )
         with borrow(self, _recording=recording, num_generations=usual):
             batch = super()._generate_and_score_completions(inputs)
             check_generated(batch, recording.rewards_per_func, len(self.reward_funcs))
-            if recording.wants_entropies and recording.entropies is None:
-                self._score_for_entropies(batch)
+            if recording.wants_tokens and recording.entropies is None:
+                self._score_tokens(batch)
         assert recording.rewards_per_func is not None, "TRL has scored nothing"
         lengths, truncated = self._gather_lengths(recording)
+        entropies, log_probs = self._gather_means(recording, batch) if recording.wants_tokens else (None, None)
+        if recording.wants_tokens and reads.tokens:
+            batch = batch | {"token_log_probs": recording.log_probs, "token_entropies": recording.entropies}
+        answer_ids = None
+        if recording.answer_ids is not None:
+            answer_ids = self.accelerator.gather(torch.tensor(recording.answer_ids, device=self.accelerator.device))
         return GenerationRecord(
-            batch, recording.rewards_per_func, lengths, truncated, self._gather_entropies(recording.entropies, batch)
+            batch, recording.rewards_per_func, lengths, truncated, entropies, log_probs, answer_ids
         )
 
     # --- what TRL calls on the way ---
@@ -143,20 +181,23 @@ class RecordsGeneration(GRPOTrainer):
         return shared_scoring(self.accelerator.unwrap_model(model, keep_torch_compile=False), width)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        self._reward_guard.forget_answers()
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_guard.raise_together(self.accelerator)
         if self._recording is not None:
             self._recording.rewards_per_func = rewards_per_func
+            if self._recording.wants_answers:
+                self._recording.answer_ids = self._reward_guard.answer_ids(self.accelerator, len(completions))
         return rewards_per_func
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
     ):
         recording = self._recording
-        # The estimator reads the entropies of the policy, which TRL scores first. Not so where an adapter is trained:
-        # then the first may be the reference, which is this model without the adapter
+        # The estimator reads what the policy says of the tokens, which TRL scores first. Not so where an adapter is
+        # trained: then the first may be the reference, which is this model without the adapter
         by_policy = model is self.model and (compute_entropy or self.beta == 0.0 or self.ref_model is not None)
-        keep = recording is not None and recording.wants_entropies and recording.entropies is None and by_policy
+        keep = recording is not None and recording.wants_tokens and recording.entropies is None and by_policy
         keep = keep and batch_size is not None
         compute_entropy = compute_entropy or keep
         usual = super()._get_per_token_logps_and_entropies
@@ -182,13 +223,13 @@ class RecordsGeneration(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )
         if recording is not None and keep:
-            recording.entropies = entropies
+            recording.log_probs, recording.entropies = logps, entropies
         return logps, entropies, aux_loss
 
     # --- what is gathered afterwards ---
 
-    def _score_for_entropies(self, batch: dict) -> None:
-        """Scores the completions for their entropies, if TRL needed no log-probabilities and computed neither."""
+    def _score_tokens(self, batch: dict) -> None:
+        """Scores the completions for their tokens' sake, if TRL needed no log-probabilities and computed neither."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         rows, width = self.args.per_device_train_batch_size, batch["completion_ids"].shape[1]
@@ -196,12 +237,19 @@ class RecordsGeneration(GRPOTrainer):
         with torch.no_grad():
             self._get_per_token_logps_and_entropies(self.model, ids, mask, width, rows, compute_entropy=True, **images)
 
-    def _gather_entropies(self, entropies: Tensor | None, batch: dict) -> Tensor | None:
-        """Mean token entropy of each completion, all processes. `(T,)`."""
-        if entropies is None:
-            return None
-        mask = loss_mask(batch)  # (B, C)
-        return self.accelerator.gather((entropies * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+    def _gather_means(self, recording: _Recording, batch: dict) -> tuple[Tensor | None, Tensor | None]:
+        """
+        Mean entropy and mean log-probability of the tokens of each completion, all processes, as far as they are read.
+        Two of shape `(T,)`. Without a token in the loss the first is 0 and the second NaN, which is no probability.
+        """
+        assert recording.entropies is not None and recording.log_probs is not None
+        mask, entropies, log_probs = loss_mask(batch), None, None  # (B, C)
+        count = mask.sum(dim=1)
+        if self._reads.entropies:
+            entropies = self.accelerator.gather((recording.entropies * mask).sum(dim=1) / count.clamp(min=1))
+        if self._reads.log_probs:
+            log_probs = self.accelerator.gather((recording.log_probs * mask).sum(dim=1) / count)
+        return entropies, log_probs
 
     def _gather_lengths(self, recording: _Recording) -> tuple[Tensor, Tensor]:
         """

@@ -124,18 +124,15 @@ def only(stage: Stage, rows: Tensor) -> Stage:
 
 def some_completions(record: GenerationRecord, rows: Tensor) -> GenerationRecord:
     """What is known of some completions of a record, `rows` of shape `(T,)`; its batch stays as it is."""
-    return replace(
-        record,
-        rewards_per_func=record.rewards_per_func[rows],
-        lengths=record.lengths[rows],
-        truncated=record.truncated[rows],
-        entropies=None if record.entropies is None else record.entropies[rows],
-    )
+    names = ("rewards_per_func", "lengths", "truncated", "entropies", "log_probs", "answer_ids")
+    known = {name: values for name in names if (values := getattr(record, name)) is not None}
+    return replace(record, **{name: values[rows] for name, values in known.items()})
 
 
-def without_prompts(stages: list[Stage], dropped: Tensor) -> list[Stage]:
+def without_prompts(stages: list[Stage], dropped: Tensor) -> tuple[list[Stage], Tensor]:
     """
-    The stages without the completions of dropped prompts, `dropped` of shape `(P,)`, and the others numbered anew.
+    The stages without the completions of dropped prompts, `dropped` of shape `(P,)`, and the others numbered anew; and
+    which prompts stay, boolean, `(P,)`.
 
     If no prompt is left all stay: then none of them has a signal.
     """
@@ -143,7 +140,7 @@ def without_prompts(stages: list[Stage], dropped: Tensor) -> list[Stage]:
         dropped = torch.zeros_like(dropped)
     number = (~dropped).cumsum(0) - 1  # (P,)
     kept = [only(stage, (~dropped)[stage.prompts.cpu()].nonzero().flatten()) for stage in stages]
-    return [replace(stage, prompts=number.to(stage.prompts.device)[stage.prompts]) for stage in kept]
+    return [replace(stage, prompts=number.to(stage.prompts.device)[stage.prompts]) for stage in kept], ~dropped
 
 
 def first_stages(stages: list[Stage]) -> list[Stage]:

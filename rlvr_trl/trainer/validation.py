@@ -3,6 +3,7 @@
 import warnings
 
 from datasets import Dataset, DatasetDict
+from torch import nn
 
 from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
@@ -202,7 +203,7 @@ def check_prompts_can_be_chosen(args, train_dataset, allocator=None) -> None:
         `ValueError`: The set is a stream, columns would be removed from its rows, or the allocator may sample fewer
         prompts than a batch has.
     """
-    why = "`selection`, `prompt_history` or an allocator that asks for other prompts or for their history"
+    why = "`selection`, `prompt_history`, or what asks for other prompts or their history"
     if not isinstance(train_dataset, Dataset):
         raise ValueError(
             f"`train_dataset` is a {type(train_dataset).__name__}, whose rows come in an order of their own and have "
@@ -254,6 +255,44 @@ def check_passes(args) -> None:
         raise ValueError(
             f"`max_tokens_per_micro_batch`={limit} must be above `max_completion_length`="
             f"{args.max_completion_length}, to hold one prompt and its completion."
+        )
+
+
+def check_token_advantages(args, estimator: AdvantageEstimator) -> None:
+    """
+    Refuses losses that take one advantage for a whole completion, if the estimator gives each token its own.
+
+    Raises:
+        `ValueError`: Names the setting and what to set.
+    """
+    why = f"but {estimator!r} gives each token an advantage of its own"
+    if args.importance_sampling_level != "token":
+        raise ValueError(
+            f"`importance_sampling_level`={args.importance_sampling_level!r} has one ratio, and so one advantage, for "
+            f"a whole completion, {why}. Set it to 'token'."
+        )
+    if args.loss_type == "vespo":
+        raise ValueError(
+            f"`loss_type`='vespo' weighs a whole completion by the sign of its advantage, {why}. Take another loss."
+        )
+    if args.off_policy_mask_threshold is not None:
+        raise ValueError(
+            f"`off_policy_mask_threshold`={args.off_policy_mask_threshold} drops a whole completion by the sign of "
+            f"its advantage, {why}. Set it to None."
+        )
+
+
+def check_answers(correctness_reward, estimator: AdvantageEstimator) -> None:
+    """
+    Refuses an estimator that reads answers where a model says what is correct, which extracts none.
+
+    Raises:
+        `ValueError`: Names the estimator.
+    """
+    if isinstance(correctness_reward, nn.Module):
+        raise ValueError(
+            f"{estimator!r} reads the answers that the reward of correctness extracts, but this is a model, which "
+            f"extracts none. Name a function in `correctness_reward` that logs `extracted_answer`."
         )
 
 
