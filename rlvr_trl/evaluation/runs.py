@@ -258,13 +258,20 @@ def _make_result(
 
 def _write_result(result: EvaluationResult, folder: RunFolder | None) -> None:
     """
-    Warns about problems without a scorable completion and of those that an engine has cut, and writes scores and
-    results if there is a folder.
+    Warns about problems without a scorable completion and of completions that an engine has refused or cut, and writes
+    scores and results if there is a folder.
     """
     if result.num_unscorable_problems:
         warnings.warn(
             f"{result.num_unscorable_problems} of {len(result.problems)} problems have no scorable completion and are "
-            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions.",
+            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions"
+            + (", or they were refused." if result.num_refused_completions else "."),
+            stacklevel=2,
+        )
+    if result.num_refused_completions:
+        warnings.warn(
+            f"{result.num_refused_completions} of {len(result.completions.texts)} completions were refused (by a "
+            f"filter of the server). They have no reward, and do not count as samples of their problem.",
             stacklevel=2,
         )
     if result.num_cut_early:

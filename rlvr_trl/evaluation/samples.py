@@ -56,6 +56,8 @@ class Sample:
         truncated (`bool`): whether it was cut at `max_new_tokens`.
         entropy (`float`, *optional*): mean over its tokens of the entropy of the model's full next-token distribution
             at temperature 1, in nats; `None` if the engine does not return it.
+        refused (`bool`): whether the engine refused to complete, as a server with a filter does. Such a sample has no
+            text and no length, and is not scored.
     """
 
     problem: int
@@ -65,6 +67,7 @@ class Sample:
     length: int
     truncated: bool
     entropy: float | None
+    refused: bool = False
 
     def __repr__(self) -> str:  # texts and tokens of any length
         return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"
@@ -114,6 +117,7 @@ class Completions:
         truncated (`np.ndarray` of shape `(completions,)`): whether it was cut at `max_new_tokens`.
         entropies (`np.ndarray` of shape `(completions,)`): mean token entropy in nats, see [`Sample`]; NaN if the
             engine does not return it.
+        refused (`frozenset[int]`): indices of the completions that the engine refused, see [`Sample`].
     """
 
     texts: list[str]
@@ -121,6 +125,7 @@ class Completions:
     lengths: np.ndarray
     truncated: np.ndarray
     entropies: np.ndarray
+    refused: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:  # any number of texts
         return f"Completions({len(self.texts)} texts, {int(self.lengths.sum())} tokens)"
@@ -157,4 +162,5 @@ class Completions:
             lengths=np.array([sample.length for sample in found], dtype=np.int64),
             truncated=np.array([sample.truncated for sample in found], dtype=bool),
             entropies=np.array([np.nan if sample.entropy is None else sample.entropy for sample in found]),
+            refused=frozenset(index for index, sample in enumerate(found) if sample.refused),
         )
