@@ -15,9 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlvr_trl.cli import main
 from rlvr_trl.evaluation import SamplingSettings, ServerEngine, evaluate_engine, rescore
 from rlvr_trl.evaluation.engines import server as server_module
 from rlvr_trl.evaluation.engines.server_address import Address, retry_after, without_credentials
+from rlvr_trl.evaluation.loading import check_engine_settings, read_api_key
 from rlvr_trl.rewards import boxed_format_reward, choice_reward, math_reward
 
 
@@ -108,7 +110,9 @@ def test_neither_key_nor_prompt_follows_a_redirect(status):
     with raw_server(says(whole(GOOD))) as (other, there):
         target = other.replace("127.0.0.1", "localhost").replace("//", "//me:pass@") + "/x?token=abc"
         with raw_server(says(whole(b"", status, Location=target))) as (url, here):
-            with pytest.raises(ValueError, match=rf"status {status}, a redirect to 'http://localhost:\d+/x', .*not fol"):
+            with pytest.raises(
+                ValueError, match=rf"status {status}, a redirect to 'http://localhost:\d+/x', .*not fol"
+            ):
                 sampled(url, api_key=KEY)
             assert len(here) == 1 and f"Bearer {KEY}" in here[0]
         assert there == []
@@ -215,8 +219,8 @@ def with_tokens(value):
 
 @pytest.mark.parametrize(
     "value",
-    ['"lots"', '"3"', "1e400", "-1e400", "NaN", "Infinity", "-7", "21", "3.0", "2.5", "true", "null", "[3]", "{}"]
-    + ["9" * 30, "9" * 4000, "9" * 10_000],
+    ['"lots"', '"3"', "1e400", "NaN", "-7", "21", "3.0", "true", "null", "[3]", "9" * 30, "9" * 4000, "9" * 10_000],
+    ids=lambda value: value[:9],
 )
 def test_a_number_of_tokens_that_is_none_is_refused_before_it_is_written(tmp_path, value):
     with raw_server(says(whole(GOOD), whole(with_tokens(value)))) as (url, _):
@@ -234,7 +238,13 @@ def test_a_number_of_tokens_that_is_none_is_refused_before_it_is_written(tmp_pat
 
 def evaluate(engine, folder, num_samples=4, reward=boxed_format_reward):
     return evaluate_engine(
-        engine, [{"prompt": "1+1="}], reward, num_samples=num_samples, max_new_tokens=20, output_dir=folder, progress=False
+        engine,
+        [{"prompt": "1+1="}],
+        reward,
+        num_samples=num_samples,
+        max_new_tokens=20,
+        output_dir=folder,
+        progress=False,
     )
 
 
@@ -276,7 +286,10 @@ def test_an_answer_that_is_none_is_named(content, message):
 
 def test_half_a_character_becomes_the_sign_for_it():
     content = rb'{"choices": [{"text": "a\ud83d \ud83d\ude00\udc00", "finish_reason": "stop"}], '
-    with raw_server(says(whole(content + b'"usage": {"completion_tokens": 3}}', Content_Type="text/html"))) as (url, _):
+    with raw_server(says(whole(content + b'"usage": {"completion_tokens": 3}}', Content_Type="text/html"))) as (
+        url,
+        _,
+    ):
         [sample] = sampled(url)
     assert sample.text == "a\ufffd \U0001f600\ufffd" and sample.text.encode()
 
@@ -356,7 +369,10 @@ def test_a_server_that_is_started_again_is_awaited(monkeypatch):
 def test_a_long_wait_is_told_once(monkeypatch):
     monkeypatch.setattr(server_module, "WARN_AFTER", 0.05)
     monkeypatch.setattr(server_module, "LONGEST_WAIT", 0.02)
-    with raw_server(says(*[whole(b"busy", 429)] * 40, whole(GOOD))) as (url, _), warnings.catch_warnings(record=True) as got:
+    with (
+        raw_server(says(*[whole(b"busy", 429)] * 40, whole(GOOD))) as (url, _),
+        warnings.catch_warnings(record=True) as got,
+    ):
         warnings.simplefilter("always")
         sampled(url, [(0, i) for i in range(4)])
     told = [str(one.message) for one in got if "gave no answer" in str(one.message)]
@@ -403,7 +419,9 @@ def leaks(*texts):
 def test_a_server_that_repeats_secrets_does_not_get_them_into_messages(tmp_path, monkeypatch, status, way):
     monkeypatch.setattr(server_module, "ATTEMPTS", 2)
     secrets = f"invalid {KEY} or me:swordfish or Basic bWU6c3dvcmRmaXNo"
-    answer = whole(secrets.encode(), status, Content_Type=f"text/{KEY}/swordfish", Location=f"http://h/{KEY}/swordfish")
+    answer = whole(
+        secrets.encode(), status, Content_Type=f"text/{KEY}/swordfish", Location=f"http://h/{KEY}/swordfish"
+    )
     with raw_server(says(answer)) as (url, heads):
         options = {"api_key": KEY} if way == "key" else {}
         base = url if way == "key" else url.replace("//", "//me:swordfish@")
@@ -427,7 +445,7 @@ def test_a_server_that_repeats_secrets_does_not_get_them_into_messages(tmp_path,
     + ["http://me:swordfish?swordfish@host", "http://me:swordfish@", "http://me:1/swordfish@host", "http://"],
 )
 def test_a_wrong_address_is_refused_without_its_secrets(base_url):
-    with pytest.raises(ValueError, match="base_url must") as told:
+    with pytest.raises(ValueError, match="base_url (must|has)") as told:
         ServerEngine(base_url, "tiny")
     assert not leaks(str(told.value)) and told.value.__cause__ is None
 
@@ -453,6 +471,52 @@ def test_a_proxy_with_a_password_is_not_shown(monkeypatch):
 def test_a_key_that_breaks_a_header_is_refused(key):
     with pytest.raises(ValueError, match="api_key must be printable ASCII"):
         ServerEngine("http://localhost:1", "tiny", api_key=key)
+
+
+@pytest.mark.parametrize("way", ["env", "file", "url"])
+def test_the_command_line_takes_a_key_by_name(tmp_path, monkeypatch, capsys, way):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "1+1=", "answer": "2"}\n')
+    monkeypatch.setenv("MY_KEY", KEY)
+    named = {"env": ["--api-key-env", "MY_KEY"], "file": ["--api-key-file", str(tmp_path / "key")], "url": []}[way]
+    with raw_server(says(whole(GOOD))) as (url, heads):
+        base = url.replace("//", "//me:swordfish@") if way == "url" else url
+        command = ["eval", "tiny", "--base-url", base, *named, "--benchmarks", f"mine={tmp_path / 'mine.jsonl'}"]
+        command += ["--reward", "boxed_format_reward", "--num-samples", "2", "--max-new-tokens", "20"]
+        assert main([*command, "--output-dir", str(tmp_path / "run")]) == 0
+    sent = "Basic bWU6c3dvcmRmaXNo" if way == "url" else f"Bearer {KEY}"
+    assert len(heads) == 2 and all(f"authorization: {sent}".lower() in one.lower() for one in heads)
+    files = [path.read_bytes().decode(errors="replace") for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    printed = capsys.readouterr()
+    assert len(files) > 5 and not leaks(*files, printed.out, printed.err)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        (f"{KEY}\nb", "more than one line"),
+    ]
+    + [(KEY * 9999, "is too long"), (b"\xff", "it is not UTF-8")],
+)
+def test_a_key_that_is_not_there_is_told_without_what_was_given(tmp_path, content, message):
+    path = tmp_path / KEY
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"The file that --api-key-file names .*{message}") as told:
+        read_api_key(None, str(path))
+    assert KEY not in str(told.value)
+    with pytest.raises(ValueError, match="The environment variable that --api-key-env names is not set") as told:
+        read_api_key(KEY, None)
+    assert KEY not in str(told.value)
+    with pytest.raises(ValueError, match="leave out one of them"):
+        read_api_key("A", "b")
+    with pytest.raises(ValueError, match="A key is for a server: .*name its --base-url"):
+        check_engine_settings(
+            engine="vllm", base_url=None, dtype=None, num_processes=1, images=False, api_key=KEY, token_budget=None
+        )
 
 
 # --- memory of many requests ---

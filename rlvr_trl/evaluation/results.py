@@ -130,8 +130,17 @@ class SavedCounts(ProblemCounts):
 
     @classmethod
     def from_dict(cls, saved: dict) -> "SavedCounts":
-        """The counts in what `EvaluationResult.to_dict` returned."""
+        """
+        The counts in what `EvaluationResult.to_dict` returned.
+
+        Raises:
+            KeyError, TypeError or ValueError: it is something else, or a count is out of range.
+        """
         problems = saved["problems"]
+        for index, problem in enumerate(problems):
+            n, c = problem["num_samples"], problem["num_correct"]
+            if not (type(n) is type(c) is int and 0 <= c <= n < 2**63):
+                raise ValueError(f"problem {index} has num_correct={c!r:.50} of num_samples={n!r:.50}")
         return cls(
             problem_ids=[problem["id"] for problem in problems],
             num_samples=np.array([problem["num_samples"] for problem in problems], dtype=np.int64),

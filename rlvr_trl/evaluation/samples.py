@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from reprlib import repr as shorten
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -58,6 +59,9 @@ class Sample:
             at temperature 1, in nats; `None` if the engine does not return it.
         refused (`bool`): whether the engine refused to complete, as a server with a filter does. Such a sample has no
             text and no length, and is not scored.
+
+    Raises:
+        ValueError: a field is of another type, or a number is out of range.
     """
 
     problem: int
@@ -69,8 +73,30 @@ class Sample:
     entropy: float | None
     refused: bool = False
 
+    def __post_init__(self):
+        for name in ("problem", "sample", "length"):
+            value = getattr(self, name)
+            if not _is_integer(value) or not 0 <= value < 2**63:
+                raise ValueError(f"`{name}` of a sample must be an integer of at least 0, got {shorten(value)}.")
+        if not isinstance(self.text, str):
+            raise ValueError(f"`text` of a sample must be a text, got {shorten(self.text)}.")
+        if self.token_ids is not None and not (
+            isinstance(self.token_ids, list) and all(map(_is_integer, self.token_ids))
+        ):
+            raise ValueError(f"`token_ids` of a sample must be integers or None, got {shorten(self.token_ids)}.")
+        for name in ("truncated", "refused"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"`{name}` of a sample must be true or false, got {shorten(value)}.")
+        if self.entropy is not None and (not isinstance(self.entropy, Real) or isinstance(self.entropy, bool)):
+            raise ValueError(f"`entropy` of a sample must be a number or None, got {shorten(self.entropy)}.")
+
     def __repr__(self) -> str:  # texts and tokens of any length
         return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class Engine(Protocol):

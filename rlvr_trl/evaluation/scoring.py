@@ -61,7 +61,9 @@ def score(reward_func: Callable, problems: list[Problem], completions: Completio
         _check_length(reward_func, "extracted answers", extra_columns["extracted_answer"], len(rows))
     rewards[list(completions.refused)] = math.nan
     if len(completions.refused) == len(rows):
-        raise ValueError(f"The engine refused all {len(rows)} completions (a filter of the server), so none is scored.")
+        raise ValueError(
+            f"The engine refused all {len(rows)} completions (a filter of the server), so none is scored."
+        )
     if np.isnan(rewards).all():
         raise ValueError(f"The reward function '{name_of(reward_func)}' gave no reward to any completion.")
     means = {name: float(np.mean(values)) for name, values in metrics.items()}
