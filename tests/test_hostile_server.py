@@ -15,12 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlvr_trl import RLVRConfig
 from rlvr_trl.cli import main
 from rlvr_trl.evaluation import SamplingSettings, ServerEngine, evaluate_engine, rescore
 from rlvr_trl.evaluation.engines import server as server_module
 from rlvr_trl.evaluation.engines.server_address import Address, retry_after, without_credentials
 from rlvr_trl.evaluation.loading import check_engine_settings, read_api_key
 from rlvr_trl.rewards import boxed_format_reward, choice_reward, math_reward
+from rlvr_trl.trainer.vllm_watchdog import _problem
 
 
 KEY = "sk-0123456789abcdef"
@@ -31,7 +33,7 @@ GOOD = {"choices": [{"text": "\\boxed{2}", "finish_reason": "stop"}], "usage": {
 @contextmanager
 def raw_server(serve):
     """
-    Calls `serve(send, number)` for every request, in a thread; `send` takes bytes. Afterwards the connection is closed.
+    Calls `serve(send, number)` for every request, in a thread; `send` takes bytes. Then the connection is closed.
     Yields the address, and the heads of the requests that came.
     """
     heads, connections, lock = [], [], threading.Lock()
@@ -45,7 +47,7 @@ def raw_server(serve):
                     return
                 data += piece
             head, _, body = data.partition(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].split()[0])
+            length = int((head.lower().partition(b"content-length:")[2].split() or [0])[0])
             while len(body) < length:
                 body += connection.recv(65536)
             with lock:
@@ -517,6 +519,39 @@ def test_a_key_that_is_not_there_is_told_without_what_was_given(tmp_path, conten
         check_engine_settings(
             engine="vllm", base_url=None, dtype=None, num_processes=1, images=False, api_key=KEY, token_budget=None
         )
+
+
+# --- the client that asks vLLM's server whether it is well, while a model trains ---
+
+
+@pytest.mark.parametrize("part", ["head", "body", "flood"])
+def test_an_answer_about_health_that_never_ends_is_none(part):
+    """Its status is enough. A head that drips is no answer."""
+
+    def drip(send, number):
+        if part == "flood":
+            flood(send, number)
+        send(b"HTTP/1.1 200 OK\r\n" if part == "head" else head(length=10**6))
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            send(b"X")
+            time.sleep(0.02)
+
+    with raw_server(drip) as (url, _):
+        begin = time.monotonic()
+        problem = _problem(url, begin)
+    assert problem == ("/health had no end after 2 seconds" if part == "head" else None)
+    assert time.monotonic() - begin < 7
+
+
+@pytest.mark.parametrize("name", ["vllm_server_base_url", "vllm_server_host"])
+@pytest.mark.parametrize(
+    "address", ["http://me:swordfish@host:8000", "http://host?key=swordfish", "me:swordfish@host"]
+)
+def test_a_server_of_vllm_is_addressed_without_secrets(tmp_path, name, address):
+    with pytest.raises(ValueError, match=f"`{name}` must be an address without user, password and query") as told:
+        RLVRConfig(str(tmp_path), bf16=False, use_cpu=True, **{name: address})
+    assert not leaks(str(told.value))
 
 
 # --- memory of many requests ---

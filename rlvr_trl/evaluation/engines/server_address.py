@@ -169,8 +169,8 @@ class Address:
         while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
             causes.append(cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause)
         first = causes[-1]
-        is_known = isinstance(first, ConnectionError) and first.errno is not None
-        told = os.strerror(first.errno) if is_known else str(first)  # asyncio has words of its own there
+        number = first.errno if isinstance(first, ConnectionError) else None
+        told = str(first) if number is None else os.strerror(number)  # asyncio has words of its own there
         texts = [what, type(error).__name__, *dict.fromkeys([str(error), told])]
         return self.show(": ".join(filter(None, texts)))
 
