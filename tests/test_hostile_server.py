@@ -280,9 +280,9 @@ def chosen(**fields):
     ],
 )
 def test_an_answer_that_is_none_is_named(content, message):
-    with raw_server(says(whole(content, Content_Type="text/event-stream"))) as (url, heads):
-        with pytest.raises(ValueError, match=message) as told:
-            sampled(url)
+    answer = whole(content, Content_Type="text/event-stream")
+    with raw_server(says(answer)) as (url, heads), pytest.raises(ValueError, match=message) as told:
+        sampled(url)
     assert url in str(told.value) and len(str(told.value)) < 1500 and len(heads) == 1
 
 
@@ -344,9 +344,9 @@ def test_no_value_of_retry_after_breaks_the_waits(value):
 
 def test_patience_has_an_end(monkeypatch):
     monkeypatch.setattr(server_module, "LONGEST_WAIT", 0.05)
-    with raw_server(says(whole(b"busy", 429, Retry_After="0"))) as (url, heads):
-        with pytest.raises(ConnectionError, match=r"\d\d attempts: status 429: busy.*patience=0.6"):
-            sampled(url, patience=0.6)
+    message, busy = r"\d\d attempts: status 429: busy.*patience=0.6", whole(b"busy", 429, Retry_After="0")
+    with raw_server(says(busy)) as (url, heads), pytest.raises(ConnectionError, match=message):
+        sampled(url, patience=0.6)
     assert len(heads) > 10
 
 
