@@ -3,7 +3,6 @@
 import gzip
 import json
 import pickle
-import resource
 import socket
 import threading
 import time
@@ -131,13 +130,13 @@ def test_the_time_limit_is_that_of_the_whole_answer(part):
         if number == 1:
             return send(whole(GOOD))
         if part == "silence":
-            time.sleep(3)
+            time.sleep(60)
         elif part == "head":
             send(b"HTTP/1.1 200 OK\r\n")
         elif part != "informational":
             send(head(Transfer_Encoding="chunked") if part == "chunks" else head(length=10**6))
         pieces = {"head": b"X", "body": b" ", "chunks": b"1\r\n \r\n", "informational": b"HTTP/1.1 102 X\r\n\r\n"}
-        end = time.monotonic() + 8
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             send(pieces.get(part, b" "))
             time.sleep(0.02)
@@ -145,19 +144,19 @@ def test_the_time_limit_is_that_of_the_whole_answer(part):
     with raw_server(drip) as (url, heads):
         begin = time.monotonic()
         [sample] = sampled(url, timeout=0.5)
-        assert 0.5 <= time.monotonic() - begin < 5 and len(heads) == 2 and sample.text == "\\boxed{2}"
+        assert 0.5 <= time.monotonic() - begin < 30 and len(heads) == 2 and sample.text == "\\boxed{2}"
 
 
 def test_no_more_samples_wanted_ends_even_an_answer_that_is_awaited():
     def hang(send, number):
-        send(whole(GOOD)) if number == 0 else time.sleep(8)
+        send(whole(GOOD)) if number == 0 else time.sleep(60)
 
     with raw_server(hang) as (url, _):
         samples = ServerEngine(url, "tiny", concurrency=2).sample(["1"], [(0, i) for i in range(9)], SETTINGS)
         next(samples)
         begin = time.monotonic()
         samples.close()
-        assert time.monotonic() - begin < 4
+        assert time.monotonic() - begin < 30
 
 
 # --- size ---
@@ -316,7 +315,7 @@ def test_retry_after_is_honoured(value):
     with raw_server(says(whole(b"", 503, **headers), whole(GOOD))) as (url, _):
         begin = time.monotonic()
         assert len(sampled(url)) == 1
-    assert 0.9 <= time.monotonic() - begin < 12
+    assert 0.9 <= time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("value", ["86400", "9" * 30, "9" * 9000, "Fri, 31 Dec 9999 23:59:59 GMT"])
@@ -325,7 +324,7 @@ def test_a_wait_beyond_the_patience_is_not_begun(value):
         begin = time.monotonic()
         with pytest.raises(ConnectionError, match="1 attempts: status 429: quota. The next would be .*patience=3600"):
             sampled(url)
-    assert time.monotonic() - begin < 10 and len(heads) == 1
+    assert time.monotonic() - begin < 30 and len(heads) == 1
 
 
 @pytest.mark.parametrize(
@@ -532,7 +531,7 @@ def test_an_answer_about_health_that_never_ends_is_none(part):
         if part == "flood":
             flood(send, number)
         send(b"HTTP/1.1 200 OK\r\n" if part == "head" else head(length=10**6))
-        end = time.monotonic() + 8
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             send(b"X")
             time.sleep(0.02)
@@ -541,7 +540,7 @@ def test_an_answer_about_health_that_never_ends_is_none(part):
         begin = time.monotonic()
         problem = _problem(url, begin)
     assert problem == ("/health had no end after 2 seconds" if part == "head" else None)
-    assert time.monotonic() - begin < 7
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("name", ["vllm_server_base_url", "vllm_server_host"])
@@ -559,11 +558,16 @@ def test_a_server_of_vllm_is_addressed_without_secrets(tmp_path, name, address):
 
 def test_many_requests_need_no_memory_in_advance():
     with raw_server(says(whole(GOOD))) as (url, _):
-        samples = ServerEngine(url, "tiny", concurrency=2).sample(["1"], [(0, i) for i in range(200_000)], SETTINGS)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        next(samples)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+        requests = [(0, sample) for sample in range(50_000)]
+        samples = ServerEngine(url, "tiny", concurrency=2).sample(["1"], requests, SETTINGS)
+        tracemalloc.start()
+        try:
+            next(samples)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
         samples.close()
+    assert most < 20 * 2**20
 
 
 @pytest.mark.parametrize("reward", [math_reward, choice_reward, boxed_format_reward])

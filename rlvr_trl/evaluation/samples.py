@@ -76,12 +76,12 @@ class Sample:
     def __post_init__(self):
         for name in ("problem", "sample", "length"):
             value = getattr(self, name)
-            if not _is_integer(value) or not 0 <= value < 2**63:
+            if not _is_whole_number(value) or not 0 <= value < 2**63:
                 raise ValueError(f"`{name}` of a sample must be an integer of at least 0, got {shorten(value)}.")
         if not isinstance(self.text, str):
             raise ValueError(f"`text` of a sample must be a text, got {shorten(self.text)}.")
         if self.token_ids is not None and not (
-            isinstance(self.token_ids, list) and all(map(_is_integer, self.token_ids))
+            isinstance(self.token_ids, list) and all(map(_is_whole_number, self.token_ids))
         ):
             raise ValueError(f"`token_ids` of a sample must be integers or None, got {shorten(self.token_ids)}.")
         for name in ("truncated", "refused"):
@@ -95,7 +95,7 @@ class Sample:
         return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"
 
 
-def _is_integer(value: Any) -> bool:
+def _is_whole_number(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
