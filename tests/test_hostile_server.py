@@ -567,7 +567,7 @@ def test_many_requests_need_no_memory_in_advance():
         finally:
             tracemalloc.stop()
         samples.close()
-    assert most < 20 * 2**20
+    assert most < 20e6
 
 
 @pytest.mark.parametrize("reward", [math_reward, choice_reward, boxed_format_reward])
