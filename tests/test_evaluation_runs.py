@@ -280,6 +280,194 @@ def test_damaged_samples_are_refused(tmp_path):
         run(tmp_path)
 
 
+SAMPLE = {"problem": 0, "sample": 0, "text": "0", "token_ids": None, "length": 1, "truncated": True, "entropy": None}
+
+
+def without(name):
+    return {key: value for key, value in SAMPLE.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"[1]", "is not an object, but \\[1\\]"),
+        (b'"text"', "is not an object"),
+        (b"", "is not JSON"),
+        (b"{}", "has no field 'problem'"),
+        (b'{"text": "\xff"}', "is not JSON .*0xff"),
+        (b"[" * 10**5, "is nested too deeply"),
+        (without("text"), "has no field 'text'"),
+        (SAMPLE | {"lenght": 3}, "has another field 'lenght'"),
+        (SAMPLE | {"length": "lots"}, "`length` of a sample must be an integer of at least 0, got 'lots'"),
+        (SAMPLE | {"length": float("inf")}, "`length` .* got inf"),
+        (SAMPLE | {"length": -7}, "`length` .* got -7"),
+        (SAMPLE | {"length": 2**64}, "`length` .* got 18446744073709551616"),
+        (SAMPLE | {"length": 2.0}, "`length` .* got 2.0"),
+        (SAMPLE | {"length": True}, "`length` .* got True"),
+        (SAMPLE | {"text": 3}, "`text` of a sample must be a text, got 3"),
+        (SAMPLE | {"truncated": "no"}, "`truncated` of a sample must be true or false, got 'no'"),
+        (SAMPLE | {"refused": 0}, "`refused` of a sample must be true or false, got 0"),
+        (SAMPLE | {"entropy": "low"}, "`entropy` of a sample must be a number or None, got 'low'"),
+        (SAMPLE | {"token_ids": "12"}, "`token_ids` of a sample must be integers or None, got '12'"),
+        (SAMPLE | {"token_ids": [1, 2.5]}, "`token_ids` .* got \\[1, 2.5\\]"),
+        (SAMPLE | {"problem": 5}, "is sample 0 of problem 5, but there are 4 samples of 5 problems"),
+        (SAMPLE | {"sample": 4}, "is sample 4 of problem 0, but there are 4 samples of 5 problems"),
+        (SAMPLE | {"problem": -1}, "`problem` .* got -1"),
+    ],
+)
+def test_a_line_that_is_no_sample_is_named(tmp_path, line, message):
+    run(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n"
+    path.write_bytes(b"".join(lines))
+    for read in (run, lambda folder: rescore(folder, below_220)):
+        with pytest.raises(ValueError, match=f"Line 3 of '{path}' .*{message}") as told:
+            read(tmp_path)
+        assert len(str(told.value)) < 600
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))  # as the message says
+    assert run(tmp_path).num_samples.tolist() == [4] * 5
+
+
+def test_samples_of_earlier_versions_are_read(tmp_path):
+    run(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    path.write_text("".join(json.dumps({k: line[k] for k in SAMPLE}) + "\n" for line in lines_of(tmp_path)))
+    assert "refused" not in path.read_text() and rescore(tmp_path, below_220).num_samples.tolist() == [4] * 5
+
+
+def edit_reversed(lines):
+    return lines[::-1]
+
+
+def edit_swapped(lines):
+    return [lines[1], lines[0], *lines[2:]]
+
+
+def edit_shorter(lines):
+    return lines[:-1]
+
+
+def edit_repeated(lines):
+    return [*lines, lines[-1]]
+
+
+def edit_reference(lines):
+    return [lines[0].replace(b'"answer": "0"', b'"answer": "1"'), *lines[1:]]
+
+
+def edit_prompt(lines):
+    return [lines[0].replace(b"0?", b"9?"), *lines[1:]]
+
+
+@pytest.mark.parametrize(
+    "edit", [edit_reversed, edit_swapped, edit_shorter, edit_repeated, edit_reference, edit_prompt, lambda lines: []]
+)
+def test_problems_that_were_edited_are_not_scored(tmp_path, edit):
+    first = run(tmp_path)
+    path, results = tmp_path / "problems.jsonl", (tmp_path / "results.json").read_bytes()
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert edit(lines) != lines
+    path.write_bytes(b"".join(edit(lines)))
+    with pytest.raises(
+        ValueError, match=f"'{path}' is not as the run wrote it: '(problems|problem_rows)' in settings"
+    ):
+        rescore(tmp_path, below_220)
+    assert (tmp_path / "results.json").read_bytes() == results
+    run(tmp_path)  # as the message says
+    assert rescore(tmp_path, below_220).pass_at_k == first.pass_at_k
+
+
+def test_other_references_come_from_the_command_and_not_from_an_editor(tmp_path):
+    run(tmp_path)
+    rows = [row | {"answer": "7"} for row in ROWS]
+    engine = Countdown()
+    run(tmp_path, engine, rows=rows)
+    assert engine.requests == [] and '"answer": "7"' in (tmp_path / "problems.jsonl").read_text()
+    rescore(tmp_path, below_220)
+
+
+def test_a_run_without_the_digest_of_rows_has_that_of_prompts(tmp_path):
+    run(tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["problem_rows"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    rescore(tmp_path, below_220)
+    path = tmp_path / "problems.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[::-1]))
+    with pytest.raises(ValueError, match="is not as the run wrote it: 'problems' in settings.json"):
+        rescore(tmp_path, below_220)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{]", "is not JSON"),
+        (b"3", "is not an object, but 3"),
+        (b'{"id": "a"}', "is not a problem, with an 'id' and a 'row'"),
+        (b'{"id": 3, "row": {"prompt": "a"}}', "is not a problem"),
+        (b'{"id": "a", "row": []}', "is not a problem"),
+        (b'{"id": "a", "row": {}, "x": 1}', "is not a problem"),
+        (b'{"id": "a", "row": {"answer": "1"}}', "is a problem without a 'prompt'"),
+        (b'{"a":' * 10**5, "is nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_problem_is_named(tmp_path, line, message):
+    run(tmp_path)
+    path = tmp_path / "problems.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], line + b"\n", *lines[4:]]))
+    with pytest.raises(ValueError, match=f"Line 4 of '{path}' {message}") as told:
+        rescore(tmp_path, below_220)
+    assert len(str(told.value)) < 400
+    path.unlink()
+    with pytest.raises(ValueError, match="has no problems.jsonl. The command that sampled the run writes it again"):
+        rescore(tmp_path, below_220)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_samples", "lots"),
+        ("num_samples", 0),
+        ("num_samples", True),
+        ("problems", None),
+        ("engine", []),
+        ("by", "x"),
+    ]
+    + [("correctness_threshold", "high"), ("num_duplicates", 1.5), ("reward", 3), ("versions", "1.0")],
+)
+def test_settings_that_were_edited_are_named(tmp_path, name, value):
+    run(tmp_path)
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=f"'{path}' needs .*'{name}'|by='x' in the settings of '{tmp_path}'"):
+        rescore(tmp_path, below_220)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{\n"num_samples": 3,\n}', b"\xff", b"[" * 10**5])
+def test_a_file_that_is_no_json_is_named(tmp_path, content):
+    run(tmp_path)
+    for name, read in [("settings.json", run), ("settings.json", rescore), ("results.json", load_results)]:
+        path = tmp_path / name
+        before = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"'{path}' is (not JSON|not an object|nested too deeply)"):
+            read(tmp_path)
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("counts", [("lots", 1), (1, 2), (4, -1), (2.5, 1), (10**400, 1), (None, 0), (True, False)])
+def test_counts_that_were_edited_are_named(tmp_path, counts):
+    run(tmp_path)
+    path = tmp_path / "results.json"
+    saved = json.loads(path.read_text())
+    saved["problems"][2] |= dict(zip(("num_samples", "num_correct"), counts, strict=True))
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=f"'{path}' holds no results of an evaluation .*problem 2 has num_correct="):
+        load_results(tmp_path)
+
+
 def test_two_runs_at_once_are_refused(tmp_path):
     class Entering(Countdown):
         def sample(self, prompts, requests, settings):

@@ -200,7 +200,7 @@ def test_stopping_early_cancels_the_rest():
         ({"choices": []}, r"one choice, .* but answered \{\"choices\": \[\]\}"),
         ({"choices": [{"text": "1", "finish_reason": "stop"}]}, r"usage\.completion_tokens, but answered"),
         (["1"], "one choice"),
-        (completion("1", "content_filter"), "finish_reason='content_filter'"),
+        (completion("1", "abort"), "finish_reason='abort'"),
         (completion("1", None), "finish_reason=None"),
     ],
 )

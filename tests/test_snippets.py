@@ -50,6 +50,7 @@ CANNOT = {
     r": trl vllm-serve": "goes with TRL 2.0; the page says so",
     r": VLLM_SERVER_DEV_MODE=1 vllm serve": "needs vLLM; tests/with_vllm starts it",
     r": pip install '?(\.\[)?…": "filled in with what is missing; test_trl_compat.py and test_math_reward.py read it",
+    r": rlvr-trl eval my-model --base-url": "needs a server; tests/test_hostile_server.py has one",
     r"hub/push\.py.*: hf upload": "filled in with the run's own names; tests/test_hub.py reads it",
     r"comparison\.py --only NAME": "NAME stands for any row",
     r"recipes/pass_at_k/enigmata_": "needs a clone of Enigmata; test_recipes.py has a stand-in",

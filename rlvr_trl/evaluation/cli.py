@@ -78,6 +78,10 @@ def _add_model(group) -> None:
         "--engine", choices=("transformers", "vllm"), default="transformers", help="(default: transformers)"
     )
     group.add_argument("--base-url", metavar="URL", help="sample from an OpenAI-compatible server instead")
+    group.add_argument(
+        "--api-key-env", metavar="NAME", help="environment variable with the key of that server, not the key itself"
+    )
+    group.add_argument("--api-key-file", metavar="PATH", help="file with the key of that server, on its only line")
     group.add_argument("--adapter", metavar="PATH", help="PEFT adapter for MODEL")
     group.add_argument("--revision", metavar="REVISION", help="revision of MODEL on the Hub")
     group.add_argument(
@@ -150,7 +154,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     by = _columns_to_report_by(benchmarks, args.by)
     images = any({"image", "images"} & set(dataset.column_names) for _, dataset in benchmarks.values())
 
-    from .loading import VLLM_SETTINGS, check_engine_settings, load_engine
+    from .loading import VLLM_SETTINGS, check_engine_settings, load_engine, read_api_key
     from .runs import evaluate_engine
     from .scoring import name_of
     from .store import check_same_engine
@@ -158,6 +162,7 @@ def _run_eval(args: argparse.Namespace) -> None:
     state = _state()
     names = ("engine", "base_url", "adapter", "revision", "dtype", "trust_remote_code", "chat_template_kwargs")
     settings = {name: getattr(args, name) for name in (*names, *VLLM_SETTINGS, "token_budget")}
+    settings["api_key"] = read_api_key(args.api_key_env, args.api_key_file)
     check_engine_settings(num_processes=state.num_processes, images=images, **settings)
     engine = load_engine(args.model, images=images, device=state.device, **settings)
     folders = {temperature: _run_folder(args, temperature) for temperature in args.temperature}

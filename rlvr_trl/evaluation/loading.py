@@ -1,6 +1,7 @@
 """Makes engines from the options of a command line: the name of a model, an adapter, the address of a server."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +16,25 @@ from .samples import Engine
 ENGINES = ("transformers", "vllm")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+KEY_LENGTH = 2**14  # characters of a file with a key
 VLLM_SETTINGS = ("tensor_parallel_size", "vllm_options")
 
 
 def check_engine_settings(
-    *, engine: str, base_url: str | None, dtype: str | None, num_processes: int, images: bool, **settings: Any
+    *,
+    engine: str,
+    base_url: str | None,
+    dtype: str | None,
+    num_processes: int,
+    images: bool,
+    api_key: str | None = None,
+    **settings: Any,
 ) -> None:
     """
     Checks, before anything is loaded, that the settings go together.
 
     Args:
-        engine, base_url, dtype, images: as in [`load_engine`].
+        engine, base_url, dtype, images, api_key: as in [`load_engine`].
         num_processes (`int`): number of processes that sample.
         settings: the other settings of [`load_engine`]. Those that the chosen engine cannot use must have their
             defaults.
@@ -40,6 +49,8 @@ def check_engine_settings(
     if base_url is not None:
         useless = ("adapter", "revision", "dtype", "trust_remote_code", "token_budget", *VLLM_SETTINGS)
         _refuse(settings, useless, "--base-url samples from a server, which has loaded its model")
+    elif api_key is not None:
+        raise ValueError("A key is for a server: leave out --api-key-env and --api-key-file, or name its --base-url.")
     elif engine == "vllm":
         _refuse(settings, ("token_budget",), "--engine vllm packs its own batches")
         if num_processes > 1:
@@ -59,11 +70,46 @@ def _refuse(settings: dict, names: tuple[str, ...], reason: str) -> None:
             raise ValueError(f"{reason}: leave out --{name.replace('_', '-')}, got {settings[name]}.")
 
 
+def read_api_key(variable: str | None, file: str | None) -> str | None:
+    """
+    The key of a server. It is named, never given, on a command line, which every user of the machine can read.
+
+    Args:
+        variable (`str`, *optional*): the environment variable that holds it.
+        file (`str`, *optional*): the file that holds it, on its only line.
+
+    Raises:
+        ValueError: there are both, or no key is there. The message repeats neither name, which may be a key that was
+            given in its place.
+    """
+    if variable is not None and file is not None:
+        raise ValueError("--api-key-env and --api-key-file both name a key: leave out one of them.")
+    if variable is not None:
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise ValueError("The environment variable that --api-key-env names is not set, or is empty.")
+        return key
+    if file is None:
+        return None
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = stream.read(KEY_LENGTH + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"The file that --api-key-file names cannot be read: {why}.") from None
+    key = content.strip()
+    if not key or len(content) > KEY_LENGTH or len(key.splitlines()) > 1:
+        found = "is empty" if not key else "holds more than one line" if len(content) <= KEY_LENGTH else "is too long"
+        raise ValueError(f"The file that --api-key-file names must hold one line with the key, but {found}.")
+    return key
+
+
 def load_engine(
     model: str,
     *,
     engine: str = "transformers",
     base_url: str | None = None,
+    api_key: str | None = None,
     adapter: str | None = None,
     revision: str | None = None,
     dtype: str | None = None,
@@ -83,6 +129,7 @@ def load_engine(
             server.
         engine (`str`): `"transformers"` or `"vllm"`.
         base_url (`str`, *optional*): address of an OpenAI-compatible server, with which nothing is loaded here.
+        api_key (`str`, *optional*): the key of that server, see [`read_api_key`].
         adapter (`str`, *optional*): folder or Hub id of a PEFT adapter for `model`.
         revision (`str`, *optional*): revision of `model` on the Hub.
         dtype (`str`, *optional*): dtype of the weights: `"bfloat16"`, `"float16"`, `"float32"`, or `"auto"`, the
@@ -102,7 +149,7 @@ def load_engine(
     from . import engines
 
     if base_url is not None:
-        return engines.ServerEngine(base_url, model, chat_template_kwargs=chat_template_kwargs)
+        return engines.ServerEngine(base_url, model, api_key=api_key, chat_template_kwargs=chat_template_kwargs)
     base, base_revision, adapter = _base_and_adapter(model, revision, adapter)
     if engine == "vllm":
         others = [] if adapter is None else [name for name in _adapter_weights(adapter) if "lora_" not in name]

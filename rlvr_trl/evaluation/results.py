@@ -130,8 +130,17 @@ class SavedCounts(ProblemCounts):
 
     @classmethod
     def from_dict(cls, saved: dict) -> "SavedCounts":
-        """The counts in what `EvaluationResult.to_dict` returned."""
+        """
+        The counts in what `EvaluationResult.to_dict` returned.
+
+        Raises:
+            KeyError, TypeError or ValueError: it is something else, or a count is out of range.
+        """
         problems = saved["problems"]
+        for index, problem in enumerate(problems):
+            n, c = problem["num_samples"], problem["num_correct"]
+            if not (type(n) is type(c) is int and 0 <= c <= n < 2**63):
+                raise ValueError(f"problem {index} has num_correct={c!r:.50} of num_samples={n!r:.50}")
         return cls(
             problem_ids=[problem["id"] for problem in problems],
             num_samples=np.array([problem["num_samples"] for problem in problems], dtype=np.int64),
@@ -159,7 +168,8 @@ class EvaluationResult(ProblemCounts):
 
     A completion whose reward is missing (`None` or NaN) is *unscorable* and does not count as a sample of its problem.
     A problem without a scorable completion is left out of every mean over problems. Every mean below is over problems,
-    except those of token entropy, length and truncation, which are over all completions.
+    except those of token entropy, length and truncation, which are over all completions but those that the engine
+    refused. A refused completion is unscorable.
 
     Args:
         problems (`list[Problem]`): the distinct problems, in the order of the dataset.
@@ -230,6 +240,11 @@ class EvaluationResult(ProblemCounts):
         return int((~self._is_scored).sum())
 
     @property
+    def num_refused_completions(self) -> int:
+        """Number of completions that the engine refused, such as a server with a filter. They have no reward."""
+        return len(self.completions.refused)
+
+    @property
     def num_cut_early(self) -> int:
         """Number of problems with a completion cut before `max_new_tokens`, by a server's context or other limit."""
         longest = self.settings.get("max_new_tokens") or 0
@@ -274,20 +289,24 @@ class EvaluationResult(ProblemCounts):
         values = [value for value in values if not math.isnan(value)]
         return float(np.mean(values)) if values else math.nan
 
+    @cached_property
+    def _is_there(self) -> np.ndarray:  # (completions,); not refused
+        return np.array([index not in self.completions.refused for index in range(len(self.completions.texts))])
+
     @property
     def token_entropy(self) -> float:
         """Mean over completions of their mean token entropy, in nats; NaN if the engine does not return it."""
-        return float(self.completions.entropies.mean())
+        return float(self.completions.entropies[self._is_there].mean())
 
     @property
     def mean_length(self) -> float:
         """Mean completion length in tokens."""
-        return float(self.completions.lengths.mean())
+        return float(self.completions.lengths[self._is_there].mean())
 
     @property
     def truncated_share(self) -> float:
         """Share of completions cut at `max_new_tokens`."""
-        return float(self.completions.truncated.mean())
+        return float(self.completions.truncated[self._is_there].mean())
 
     def to_dict(self) -> dict:
         """Everything but the completions, ready for `json.dump`: NaN becomes `None`, and each k a string."""
@@ -296,6 +315,7 @@ class EvaluationResult(ProblemCounts):
             **self.counts_to_dict(),
             "num_duplicates": self.num_duplicates,
             "num_unscorable_completions": self.num_unscorable_completions,
+            "num_refused_completions": self.num_refused_completions,
             "num_beyond_context": self.num_beyond_context,
             "answer_entropy": self.answer_entropy,
             "answer_entropy_bits": None if self.answer_entropy is None else self.answer_entropy / math.log(2),

@@ -160,7 +160,8 @@ def evaluate_engine(
         with processes.agreed("scoring"):
             scores = score(reward_func, problems, completions, num_samples) if processes.is_main else None
         if folder is not None:
-            settings |= {"versions": folder.read_settings()["versions"]}  # of the first samples
+            written = folder.read_settings()  # with the versions of the first samples
+            settings |= {name: written[name] for name in ("versions", "problem_rows")}
         result = _make_result(problems, completions, processes.broadcast(scores), settings)
         with processes.agreed("writing the results"):
             if processes.is_main:
@@ -186,7 +187,7 @@ def _open(
         if processes.is_main:
             held.enter_context(folder.locked())
             folder.claim(settings, problems)
-            earlier = folder.read_samples()
+            earlier = folder.read_samples(len(problems), settings["num_samples"])
     with processes.agreed("opening the folder of the run"):
         folder.check_visible(settings)
     return processes.broadcast(earlier)
@@ -207,19 +208,25 @@ def rescore(
         correctness_threshold (`float`, *optional*): by default that of the run.
 
     Raises:
-        ValueError: the folder holds no evaluation, is in use, or lacks samples; the run was scored with a function
-            that is not in `rlvr_trl.rewards`; or an error of [`evaluate_engine`] occurs.
+        ValueError: the folder holds no evaluation, is in use, lacks samples, or holds a line that is not what the run
+            wrote; the run was scored with a function that is not in `rlvr_trl.rewards`; or an error of
+            [`evaluate_engine`] occurs.
     """
     folder = RunFolder(run_dir)
     settings = folder.read_settings()
     with folder.locked():
-        problems = folder.read_problems()
-        completions = Completions.from_samples(folder.read_samples(), len(problems), settings["num_samples"])
+        problems, num_samples = folder.read_problems(settings), settings["num_samples"]
+        completions = Completions.from_samples(
+            folder.read_samples(len(problems), num_samples), len(problems), num_samples
+        )
+        by = settings.get("by")
+        if by is not None and by not in problems[0].row:
+            raise ValueError(f"by={by!r} in the settings of '{run_dir}' is no column of its problems.")
         reward_func = reward_func or _reward_named(settings["reward"])
         settings["reward"] = _recorded_name(reward_func)
         if correctness_threshold is not None:
             settings["correctness_threshold"] = correctness_threshold
-        scores = score(reward_func, problems, completions, settings["num_samples"])
+        scores = score(reward_func, problems, completions, num_samples)
         result = _make_result(problems, completions, scores, settings)
         _write_result(result, folder)
     return result
@@ -258,13 +265,20 @@ def _make_result(
 
 def _write_result(result: EvaluationResult, folder: RunFolder | None) -> None:
     """
-    Warns about problems without a scorable completion and of those that an engine has cut, and writes scores and
-    results if there is a folder.
+    Warns about problems without a scorable completion and of completions that an engine has refused or cut, and writes
+    scores and results if there is a folder.
     """
     if result.num_unscorable_problems:
         warnings.warn(
             f"{result.num_unscorable_problems} of {len(result.problems)} problems have no scorable completion and are "
-            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions.",
+            f"left out: '{result.settings['reward']}' returned None or NaN for all their completions"
+            + (", or they were refused." if result.num_refused_completions else "."),
+            stacklevel=2,
+        )
+    if result.num_refused_completions:
+        warnings.warn(
+            f"{result.num_refused_completions} of {len(result.completions.texts)} completions were refused (by a "
+            f"filter of the server). They have no reward, and do not count as samples of their problem.",
             stacklevel=2,
         )
     if result.num_cut_early:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from reprlib import repr as shorten
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +57,11 @@ class Sample:
         truncated (`bool`): whether it was cut at `max_new_tokens`.
         entropy (`float`, *optional*): mean over its tokens of the entropy of the model's full next-token distribution
             at temperature 1, in nats; `None` if the engine does not return it.
+        refused (`bool`): whether the engine refused to complete, as a server with a filter does. Such a sample has no
+            text and no length, and is not scored.
+
+    Raises:
+        ValueError: a field is of another type, or a number is out of range.
     """
 
     problem: int
@@ -65,9 +71,32 @@ class Sample:
     length: int
     truncated: bool
     entropy: float | None
+    refused: bool = False
+
+    def __post_init__(self):
+        for name in ("problem", "sample", "length"):
+            value = getattr(self, name)
+            if not _is_whole_number(value) or not 0 <= value < 2**63:
+                raise ValueError(f"`{name}` of a sample must be an integer of at least 0, got {shorten(value)}.")
+        if not isinstance(self.text, str):
+            raise ValueError(f"`text` of a sample must be a text, got {shorten(self.text)}.")
+        if self.token_ids is not None and not (
+            isinstance(self.token_ids, list) and all(map(_is_whole_number, self.token_ids))
+        ):
+            raise ValueError(f"`token_ids` of a sample must be integers or None, got {shorten(self.token_ids)}.")
+        for name in ("truncated", "refused"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"`{name}` of a sample must be true or false, got {shorten(value)}.")
+        if self.entropy is not None and (not isinstance(self.entropy, Real) or isinstance(self.entropy, bool)):
+            raise ValueError(f"`entropy` of a sample must be a number or None, got {shorten(self.entropy)}.")
 
     def __repr__(self) -> str:  # texts and tokens of any length
         return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"
+
+
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class Engine(Protocol):
@@ -114,6 +143,7 @@ class Completions:
         truncated (`np.ndarray` of shape `(completions,)`): whether it was cut at `max_new_tokens`.
         entropies (`np.ndarray` of shape `(completions,)`): mean token entropy in nats, see [`Sample`]; NaN if the
             engine does not return it.
+        refused (`frozenset[int]`): indices of the completions that the engine refused, see [`Sample`].
     """
 
     texts: list[str]
@@ -121,6 +151,7 @@ class Completions:
     lengths: np.ndarray
     truncated: np.ndarray
     entropies: np.ndarray
+    refused: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:  # any number of texts
         return f"Completions({len(self.texts)} texts, {int(self.lengths.sum())} tokens)"
@@ -157,4 +188,5 @@ class Completions:
             lengths=np.array([sample.length for sample in found], dtype=np.int64),
             truncated=np.array([sample.truncated for sample in found], dtype=bool),
             entropies=np.array([np.nan if sample.entropy is None else sample.entropy for sample in found]),
+            refused=frozenset(index for index, sample in enumerate(found) if sample.refused),
         )

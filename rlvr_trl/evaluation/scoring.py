@@ -34,7 +34,8 @@ class Scores(NamedTuple):
 
 def score(reward_func: Callable, problems: list[Problem], completions: Completions, num_samples: int) -> Scores:
     """
-    Calls the reward function once with all completions, those of one problem next to each other.
+    Calls the reward function once with all completions, those of one problem next to each other. One that the engine
+    refused is an empty text there, and has no reward whatever the function returns.
 
     Raises:
         ValueError: the number of rewards or extracted answers is wrong, or there is no reward at all.
@@ -58,6 +59,11 @@ def score(reward_func: Callable, problems: list[Problem], completions: Completio
     _check_length(reward_func, "rewards", rewards, len(rows))
     if "extracted_answer" in extra_columns:
         _check_length(reward_func, "extracted answers", extra_columns["extracted_answer"], len(rows))
+    rewards[list(completions.refused)] = math.nan
+    if len(completions.refused) == len(rows):
+        raise ValueError(
+            f"The engine refused all {len(rows)} completions (a filter of the server), so none is scored."
+        )
     if np.isnan(rewards).all():
         raise ValueError(f"The reward function '{name_of(reward_func)}' gave no reward to any completion.")
     means = {name: float(np.mean(values)) for name, values in metrics.items()}

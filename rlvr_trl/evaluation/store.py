@@ -12,19 +12,23 @@ amc23/
 All files but those of the samples are replaced as a whole, so that a kill leaves either the old file or the new one.
 """
 
+import hashlib
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from io import BytesIO, FileIO
+from numbers import Real
 from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any
 
 import numpy as np
 from filelock import lock_descriptor
 
-from .problems import Problem
+from .problems import Problem, digest_of
 from .results import OVERALL, ProblemCounts, SavedCounts, pooled
 from .samples import Sample
 
@@ -34,8 +38,15 @@ SETTINGS, PROBLEMS, SCORES, RESULTS, LOCK = "settings.json", "problems.jsonl", "
 # that concerns the scoring
 NOT_COMPARED = (
     *("versions", "path", "model", "adapter", "reward", "correctness_threshold", "num_duplicates"),
-    *("num_beyond_context", "by"),
+    *("num_beyond_context", "by", "problem_rows"),
 )
+# Settings that are read again, and what they must be
+READ_AGAIN = {
+    **{"num_samples": int, "max_new_tokens": int, "num_duplicates": int, "correctness_threshold": Real},
+    **{"problems": str, "reward": str, "engine": dict, "versions": dict},
+}
+WRITE_AGAIN = "The command that sampled the run writes it again, without new samples; it also takes other references."
+SAMPLE_AGAIN = "Remove the line, and the command that sampled the run draws it again."
 
 
 class RunFolder:
@@ -68,7 +79,7 @@ class RunFolder:
     def claim(self, settings: dict, problems: list[Problem]) -> None:
         """
         Writes settings and problems into a new folder, or checks that those of the earlier run are the same. Only the
-        number of samples may grow.
+        number of samples may grow. The file of the settings gets a digest of that of the problems, `problem_rows`.
 
         Raises:
             ValueError: the folder holds something other than a run, a run with more samples, or one with another
@@ -80,9 +91,10 @@ class RunFolder:
             settings = settings | {"versions": self.read_settings()["versions"]}  # of the first samples
         elif others := sorted({path.name for path in self.path.iterdir()} - {LOCK, f"{SETTINGS}.tmp"}):
             raise ValueError(f"The folder '{self.path}' holds {others[0]!r} and no evaluation. Name a new folder.")
-        lines = [problem.to_dict() for problem in problems]
+        text = _as_lines(problem.to_dict() for problem in problems)
+        settings = settings | {"problem_rows": _file_digest(text.encode())}
         write_json(settings_path, settings)  # first, because this file marks the folder as that of a run
-        _write_lines(self.path / PROBLEMS, lines)
+        _replace(self.path / PROBLEMS, text)
 
     def _check_same_settings(self, settings: dict) -> None:
         earlier, now = _flat(self.read_settings()), _flat(json.loads(json.dumps(settings)))
@@ -109,34 +121,67 @@ class RunFolder:
             raise ValueError(f"The folder '{self.path}' must be on a file system that all processes share.")
 
     def read_settings(self) -> dict:
-        """The settings of the run. Raises `ValueError` if the folder holds no run."""
+        """The settings of the run. Raises `ValueError` if the folder holds no run, or they are damaged."""
         _check_folder(self.path)
-        if not (self.path / SETTINGS).exists():
+        path = self.path / SETTINGS
+        if not path.exists():
             raise ValueError(f"The folder '{self.path}' holds no evaluation: it has no {SETTINGS}.")
-        return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(path)
+        for name, kind in READ_AGAIN.items():
+            value = settings.get(name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"'{path}' needs {name!r} as {kind.__name__}, found {shorten(value)}.")
+        if settings["num_samples"] < 1:
+            raise ValueError(f"'{path}' needs at least 1 for 'num_samples', found {shorten(settings['num_samples'])}.")
+        return settings
 
-    def read_problems(self) -> list[Problem]:
-        """The problems of the run, in order, without their images."""
+    def read_problems(self, settings: dict) -> list[Problem]:
+        """
+        The problems of the run, in order, without their images.
+
+        Raises:
+            ValueError: a line is not a problem, or the file is not as the run with these settings wrote it.
+        """
         path = self.path / PROBLEMS
-        return [Problem(**saved) for saved in _parse_lines(path.read_bytes(), path)]
+        if not path.exists():
+            raise ValueError(f"The folder '{self.path}' has no {PROBLEMS}. {WRITE_AGAIN}")
+        content, problems = path.read_bytes(), []
+        for place, line in _parse_lines(content, path):
+            if line.keys() != {"id", "row"} or not isinstance(line["id"], str) or not isinstance(line["row"], dict):
+                raise ValueError(f"{place} is not a problem, with an 'id' and a 'row', but {shorten(line)}.")
+            if "prompt" not in line["row"]:
+                raise ValueError(f"{place} is a problem without a 'prompt': {shorten(line)}.")
+            problems.append(Problem(**line))
+        found = {"problems": digest_of(problems), "problem_rows": _file_digest(content)}
+        for name, digest in found.items():
+            if digest != settings.get(name, digest):  # runs of earlier versions have no digest of the rows
+                raise ValueError(
+                    f"'{path}' is not as the run wrote it: {name!r} in {SETTINGS} is {settings[name]!r}, and of this "
+                    f"file {digest!r}. Lines were changed, moved, added or removed. {WRITE_AGAIN}"
+                )
+        return problems
 
-    def read_samples(self) -> list[Sample]:
+    def read_samples(self, num_problems: int, num_samples: int) -> list[Sample]:
         """
         Every completion that was finished. A last line that was left incomplete by a kill is removed from its file.
 
         Raises:
-            ValueError: a process of an earlier run is still writing, a complete line is not JSON, or a sample is there
-                twice.
+            ValueError: a process of an earlier run is still writing, or a complete line is not a sample, is there
+                twice, or is of a problem or number beyond these; the message names file and line.
         """
         samples = {}
         for path in sorted(self.path.glob("samples-*.jsonl")):
             with _locked(path) as file:
-                for line in _parse_lines(_whole_lines(file), path):
-                    sample = Sample(**line)
+                for place, line in _parse_lines(_whole_lines(file), path):
+                    sample = _sample_of(line, place)
+                    if sample.problem >= num_problems or sample.sample >= num_samples:
+                        raise ValueError(
+                            f"{place} is sample {sample.sample} of problem {sample.problem}, but there are "
+                            f"{num_samples} samples of {num_problems} problems, numbered from 0."
+                        )
                     if (sample.problem, sample.sample) in samples:
                         raise ValueError(
-                            f"Sample {sample.sample} of problem {sample.problem} appears twice in '{self.path}', the "
-                            f"second time in {path.name}."
+                            f"Sample {sample.sample} of problem {sample.problem} appears twice. {place} is the second."
                         )
                     samples[sample.problem, sample.sample] = sample
         return list(samples.values())
@@ -156,7 +201,7 @@ class RunFolder:
 
     def write_scores(self, lines: Iterable[dict]) -> None:
         """Replaces the scores."""
-        _write_lines(self.path / SCORES, lines)
+        _replace(self.path / SCORES, _as_lines(lines))
 
 
 @contextmanager
@@ -195,16 +240,44 @@ def _whole_lines(file: FileIO) -> bytes:
     return content[:whole]
 
 
-def _parse_lines(content: bytes, path: Path) -> Iterator[dict]:
+def _parse_lines(content: bytes, path: Path) -> Iterator[tuple[str, dict]]:
+    """The objects of a file of lines, each with its place for messages."""
     for number, line in enumerate(BytesIO(content), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"Line {number} of '{path}' is not JSON ({error}).") from None
+        place = f"Line {number} of '{path}'"
+        value = _parse(line, place)
+        if not isinstance(value, dict):
+            raise ValueError(f"{place} is not an object, but {shorten(value)}.")
+        yield place, value
 
 
-def _write_lines(path: Path, lines: Iterable[dict]) -> None:
-    _replace(path, "".join(json.dumps(line) + "\n" for line in lines))
+def _parse(content: bytes, place: str) -> Any:
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError(f"{place} is nested too deeply.") from None
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON ({error}).") from None
+
+
+def _sample_of(line: dict, place: str) -> Sample:
+    known = {one.name: one.default for one in fields(Sample)}
+    wrong = [name for name in line if name not in known]
+    wrong += [name for name, default in known.items() if default is MISSING and name not in line]
+    if wrong:
+        is_there = "another field" if wrong[0] in line else "no field"
+        raise ValueError(f"{place} is not a sample: it has {is_there} {shorten(wrong[0])}. {SAMPLE_AGAIN}")
+    try:
+        return Sample(**line)
+    except ValueError as error:
+        raise ValueError(f"{place} is not a sample: {error} {SAMPLE_AGAIN}") from None
+
+
+def _as_lines(values: Iterable[dict]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def _file_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -260,7 +333,7 @@ def check_same_engine(run_dir: str | Path, engine: dict) -> None:
         ValueError: a benchmark was sampled with another engine or model; the message names both.
     """
     for path in sorted(Path(run_dir).glob(f"*/{SETTINGS}")):
-        earlier = read_json(path)["engine"]
+        earlier = RunFolder(path.parent).read_settings()["engine"]
         if earlier != json.loads(json.dumps(engine)):
             raise ValueError(
                 f"'{path.parent}' was sampled with {earlier}, but now it is {engine}. Use another --output-dir."
@@ -284,11 +357,14 @@ def summarize(run_dir: str | Path) -> dict:
         raise ValueError(f"No benchmark in '{run_dir}' is finished. Run the same command again to go on.")
     if unfinished:
         warnings.warn(f"Not finished, and left out of the summary: {', '.join(unfinished)}.", stacklevel=2)
-    saved = {name: read_json(folder / RESULTS) for name, folder in folders.items() if name not in unfinished}
-    engines = {json.dumps(result["settings"]["engine"], sort_keys=True) for result in saved.values()}
+    saved, counts, engines = {}, {}, set()
+    for name in (name for name in folders if name not in unfinished):
+        with _named(folders[name] / RESULTS):
+            saved[name] = read_json(folders[name] / RESULTS)
+            counts[name] = SavedCounts.from_dict(saved[name])
+            engines.add(json.dumps(saved[name]["settings"]["engine"], sort_keys=True))
     if len(engines) > 1:
         raise ValueError(f"The benchmarks in '{run_dir}' are of {len(engines)} engines or models: {sorted(engines)}.")
-    counts = {name: SavedCounts.from_dict(result) for name, result in saved.items()}
     ks = sorted(set.intersection(*(set(result.ks) for result in counts.values())))
     means = {str(k): float(np.mean([result.pass_at_k[k] for result in counts.values()])) for k in ks}
     summary = {
@@ -317,14 +393,28 @@ def load_results(path: str | Path) -> dict[str, ProblemCounts]:
     path = path / RESULTS if path.is_dir() else path
     if not path.exists():
         raise ValueError(f"There is no '{path}': it is written when an evaluation is finished.")
-    saved = read_json(path)
-    try:
+    with _named(path):
+        saved = read_json(path)
         saved = saved.get("benchmarks") or {saved["settings"].get("benchmark", "evaluation"): saved}
         return {name: SavedCounts.from_dict(result) for name, result in saved.items()}
-    except (AttributeError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' holds no results of an evaluation ({type(error).__name__}: {error}).") from None
 
 
 def read_json(path: Path) -> dict:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """
+    The object in a JSON file.
+
+    Raises:
+        ValueError: it holds none; the message names the file, and the line where it can.
+    """
+    value = _parse(path.read_bytes(), f"'{path}'")
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' is not an object, but {shorten(value)}.")
+    return value

@@ -28,6 +28,7 @@ from .validation import (
     check_group_size,
     check_passes,
     check_prompt_history,
+    check_server_address,
 )
 
 
@@ -167,6 +168,7 @@ class RLVRConfig(GRPOConfig):
 
     def __post_init__(self):
         check_breadth(self)
+        check_server_address(self)
         for name in self._VALID_DICT_FIELDS:  # on the command line transformers reads JSON, and here YAML will do
             value = getattr(self, name)
             if isinstance(value, str) and value.startswith("{"):

@@ -54,6 +54,21 @@ def check_arguments(trainer: str, config_class: type, args, **given) -> None:
             )
 
 
+def check_server_address(args) -> None:
+    """
+    Refuses a user, password or query in the address of vLLM's server: checkpoints, trackers and errors hold it.
+
+    Raises:
+        `ValueError`: There is one; it is not repeated.
+    """
+    for name in ("vllm_server_base_url", "vllm_server_host"):
+        if set("@?#") & set(getattr(args, name) or ""):
+            raise ValueError(
+                f"`{name}` must be an address without user, password and query, which would get into checkpoints and "
+                f"trackers. TRL's requests take user and password from `~/.netrc`."
+            )
+
+
 def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> None:
     """
     Refuses an estimator that cannot work on groups of `num_generations` completions.

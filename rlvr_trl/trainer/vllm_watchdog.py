@@ -47,9 +47,9 @@ def server_must_answer(trainer):
     """
     Interrupts the process that talks to the vLLM server when the server stops answering.
 
-    A thread interrupts the main one, which raises the error. If the main thread is stuck in a call that cannot be
-    interrupted, such as a transfer of weights by NCCL, all processes print the error and exit with code 1 a few
-    seconds later.
+    A thread interrupts the main one, which raises the error. If the main thread has not done so `OWN_END` seconds
+    later, because it is stuck in a call that cannot be interrupted, such as a transfer of weights by NCCL, or because
+    the machine is that busy, all processes print the error and exit with code 1.
 
     Raises:
         `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds, or the code in this context
@@ -125,11 +125,21 @@ def _talks_to_server(args) -> bool:
 
 def _problem(url: str, deadline: float) -> str | None:
     """Asks once, for at least a second. Returns why the server does not answer, or None if it does."""
+    seconds, found = min(max(deadline - time.monotonic(), 1.0), ANSWER), []
+    # The time-out of requests is one for each piece that comes. One that never ends is left to its thread
+    asking = threading.Thread(target=lambda: found.append(_ask_health(url, seconds)), daemon=True)
+    asking.start()
+    asking.join(seconds + 1)
+    return found[0] if found else f"/health had no end after {seconds + 1:.0f} seconds"
+
+
+def _ask_health(url: str, seconds: float) -> str | None:
     import requests  # as TRL does: with the same proxies and certificates
 
     try:
-        seconds = min(max(deadline - time.monotonic(), 1.0), ANSWER)
-        response = requests.get(f"{url.rstrip('/')}/health", timeout=seconds)
-    except requests.RequestException as error:
+        with requests.get(
+            f"{url.rstrip('/')}/health", timeout=seconds, stream=True
+        ) as response:  # the status is enough
+            return None if response.status_code == 200 else f"/health has status {response.status_code}"
+    except Exception as error:  # of requests, or of what it is made of: each is why there is no answer
         return f"{type(error).__name__}: {error}"
-    return None if response.status_code == 200 else f"/health has status {response.status_code}"

@@ -116,7 +116,10 @@ def test_vllm_says_that_it_is_well_while_it_generates(server):
 
 @pytest.mark.parametrize(("processes", "deaf"), [(1, False), (1, True), (2, False), (2, True)])
 def test_a_server_that_hangs(server, tmp_path, processes, deaf):
-    """`deaf`: the process cannot be interrupted either, as in a transfer of weights by NCCL."""
+    """
+    `deaf`: the process cannot be interrupted either, as in a transfer of weights by NCCL. A single process that can be
+    raises the error, or is ended with it where the interrupt takes longer than 3 seconds to get through.
+    """
     server.start()
     more = ["--deaf"] if deaf else []
     try:
@@ -133,10 +136,13 @@ def test_a_server_that_hangs(server, tmp_path, processes, deaf):
     cause = (
         rf"ConnectionError: The vLLM server at {server.url} has not answered for \d+ seconds, `vllm_server_timeout`=6"
     )
+    printed = f"Process 0 ends, because process 0 failed with {cause}"
+    is_ended = processes == 1 and re.search(f"^{printed}", output, re.MULTILINE)
+    assert_all_say(output, processes, printed if is_ended else cause)
     if deaf and processes == 1:
-        cause = f"Process 0 ends, because process 0 failed with {cause}"
-    assert_all_say(output, processes, cause)
-    assert ("Traceback" in output) == (not deaf or processes > 1)  # torchrun has one of its own
+        assert is_ended and "Traceback" not in output
+    else:
+        assert is_ended or "Traceback" in output  # of several, torchrun has one of its own
 
 
 @pytest.mark.parametrize("processes", [1, 2])
