@@ -19,10 +19,9 @@ COMPLETION_FIELDS = (  # (B, C), padded on the right
     "old_per_token_logps",
     "ref_per_token_logps",
     "sampling_per_token_logps",
-    "token_log_probs",  # these two are not TRL's: what an estimator sees that shapes tokens
-    "token_entropies",
     "importance_sampling_ratio",  # (B, 1) with a sequence-level correction
 )
+TOKEN_FIELDS = ("token_log_probs", "token_entropies")  # (B, C), not TRL's: what an estimator sees that shapes tokens
 IMAGE_FIELDS = (  # of a vision-language model, beside the tokens
     "pixel_values",
     "image_grid_thw",
@@ -75,7 +74,7 @@ def take(batch: dict, rows: Tensor, prompt_width: int, completion_width: int) ->
             taken[name] = value
         elif name in PROMPT_FIELDS:
             taken[name] = value[indices, first_prompt:]
-        elif name in COMPLETION_FIELDS or (name == "advantages" and value.dim() == 2):  # (B, C) of tokens
+        elif name in COMPLETION_FIELDS or (name == "advantages" and value.dim() == 2):  # (B, C) if of tokens
             taken[name] = value[indices, :completion_width]
         elif name in SEQUENCE_FIELDS:
             taken[name] = value[indices, first_prompt:end]
@@ -156,7 +155,7 @@ def _padding_columns(
     """Columns to add on the left and the right of a field of each batch."""
     left = [prompt_width - batch["prompt_ids"].shape[1] for batch in batches]
     right = [completion_width - batch["completion_ids"].shape[1] for batch in batches]
-    if name in COMPLETION_FIELDS:
+    if name in COMPLETION_FIELDS + TOKEN_FIELDS:
         # a sequence-level importance ratio has one column, whatever the completions have
         per_token = all(batch[name].shape[1] == batch["completion_ids"].shape[1] for batch in batches)
         return [(0, columns if per_token else 0) for columns in right]
