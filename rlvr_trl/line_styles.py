@@ -37,6 +37,8 @@ METHOD_COLORS = {
     r"knapsack": "#756bb1",
     r"hard-focused": "#01665e",
     r"easy-focused": "#5ab4ac",
+    r"unlikeliness": "#4d9221",
+    r"uniqueness-aware": "#c51b7d",
     r"positive-dominant": "#7b3294",
     r"negative-dominant": "#e7298a",
 }

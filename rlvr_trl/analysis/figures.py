@@ -22,6 +22,8 @@ from ..advantages import (
     PassAtK,
     PositiveNegativeReinforce,
     ReinforcePlusPlus,
+    UniquenessAware,
+    Unlikeliness,
     WithoutEasy,
 )
 from ..rollouts import DARS, BatchAllocator, KnapsackAllocator, PredictedDARS, ReinforceAda, RolloutAllocator
@@ -201,6 +203,8 @@ FIGURES: dict[str, Figure] = {
             Curve("easy-focused", DifficultyFocused("easy")),
             Curve("positive-dominant", DominantSide()),
             Curve("GRPO-LEAD", GRPOLead()),
+            Curve("unlikeliness", Unlikeliness()),
+            Curve("uniqueness-aware", UniquenessAware()),
             Curve("GRPO-N", NegativeOnly()),
             Curve("PSR", PositiveNegativeReinforce.psr()),
             Curve("NSR", PositiveNegativeReinforce.nsr()),
