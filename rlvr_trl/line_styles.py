@@ -39,6 +39,11 @@ METHOD_COLORS = {
     r"easy-focused": "#5ab4ac",
     r"unlikeliness": "#4d9221",
     r"uniqueness-aware": "#c51b7d",
+    r"objective √p": "#dd3497",
+    r"objective log p": "#8c2d04",
+    r"training group": "#02818a",
+    r"per-prompt mean": "#525252",
+    r"variance-optimal": "#e6550d",
     r"positive-dominant": "#7b3294",
     r"negative-dominant": "#e7298a",
 }

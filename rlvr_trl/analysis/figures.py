@@ -20,13 +20,25 @@ from ..advantages import (
     MaxRL,
     NegativeOnly,
     PassAtK,
+    PassRateObjective,
+    PerPromptMean,
     PositiveNegativeReinforce,
     ReinforcePlusPlus,
+    TrainingGroup,
     UniquenessAware,
     Unlikeliness,
     WithoutEasy,
 )
-from ..rollouts import DARS, BatchAllocator, KnapsackAllocator, PredictedDARS, ReinforceAda, RolloutAllocator
+from ..rollouts import (
+    DARS,
+    BatchAllocator,
+    KnapsackAllocator,
+    PredictedDARS,
+    ReinforceAda,
+    ReinforceAdaEst,
+    RolloutAllocator,
+    VarianceOptimalAllocator,
+)
 from .curves import AdvantageCurves, advantage_curves
 
 
@@ -196,6 +208,10 @@ FIGURES: dict[str, Figure] = {
             Curve("PKPO, k = 8", PKPO(8)),
             Curve("max@8", MaxAtK(8)),
             Curve("MaxRL", MaxRL()),
+            Curve("objective log p", PassRateObjective()),
+            Curve("objective √p", PassRateObjective(power=0.5)),
+            Curve("training group of 8", TrainingGroup(8)),
+            Curve("per-prompt mean", PerPromptMean()),
             Curve("RS-GRPO, β = 2", RSGRPO()),
             Curve("F-GRPO, γ = 1", FGRPO()),
             Curve("A-GRAE, ω = 0.5", AGRAE()),
@@ -213,7 +229,9 @@ FIGURES: dict[str, Figure] = {
             Curve("DARS-HW, at most 64", _DR_GRPO, DARS("hardness_weighted", 64)),
             Curve("predicted DARS-HW, at most 64", _DR_GRPO, PredictedDARS("hardness_weighted", 64)),
             Curve("Reinforce-Ada, 8 right and 8 wrong", _DR_GRPO, ReinforceAda(64, 32, 8, 8)),
+            Curve("Reinforce-Ada by prediction, at most 128", _DR_GRPO, ReinforceAdaEst(128)),
             Curve("knapsack, at most 128", _DR_GRPO, KnapsackAllocator()),
+            Curve("variance-optimal, at most 128", _DR_GRPO, VarianceOptimalAllocator(128)),
         ),
         panels=("total",),
         by_family=True,
