@@ -17,7 +17,7 @@ from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_ow
 from .rewards.named_rewards import REWARDS, build_reward
 from .rewards.wrappers import RewardWrapper, function_name, required_columns
 from .trainer import RLVRConfig, RLVRTrainer
-from .trainer.checkpoint import last_complete_checkpoint
+from .trainer.checkpoint import checkpoints_in
 from .trainer.pass_at_k_callback import PassAtKCallback
 
 
@@ -281,7 +281,8 @@ def run_training(trainer: RLVRTrainer) -> None:
     Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
     `resume_from_checkpoint` is the path of a checkpoint; `true` for the newest complete one in `output_dir`, an error
-    if there is none; or `auto` for that one if it exists and a fresh start if not, for jobs that are started again.
+    if there is none; or `auto` for the same if there are checkpoints and a fresh start if not, for jobs that are started
+    again.
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
@@ -305,8 +306,5 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str) -> str | bo
     """A `resume_from_checkpoint`, which the command line gives as text, as `trainer.train` takes it."""
     word = str(wanted).lower()
     if word == "auto":
-        try:
-            return last_complete_checkpoint(output_dir)
-        except ValueError:
-            return None
+        return True if checkpoints_in(output_dir) else None
     return {"true": True, "false": None, "none": None}.get(word, wanted)

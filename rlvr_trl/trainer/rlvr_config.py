@@ -88,6 +88,9 @@ class RLVRConfig(GRPOConfig):
             log-probabilities and for the loss. Faster where prompts are long beside their completions; the same
             gradient but for rounding and dropout. For causal models of text with attention alone. Refused with
             gradient checkpointing, which keeps no cache, with `use_liger_kernel` and with an auxiliary loss.
+        resume_with_changes (`list[str]`, *optional*):
+            What may differ from the run that saved the checkpoint to resume from, by name: `["learning_rate"]`. The
+            values of now are used. By default a difference in anything that decides the run is an error that lists it.
     """
 
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
@@ -164,6 +167,10 @@ class RLVRConfig(GRPOConfig):
     share_prompt_scoring: bool = field(
         default=False,
         metadata={"help": "Read a prompt once for all its completions that go through the model together."},
+    )
+    resume_with_changes: list[str] | None = field(
+        default=None,
+        metadata={"help": "Settings that may differ from those of the checkpoint to resume from. By default none."},
     )
 
     def __post_init__(self):

@@ -34,6 +34,7 @@ from . import metrics
 from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState, check_output_dir
+from .fingerprint import check_names_of_changes
 from .generation_progress import GenerationProgress
 from .nonfinite import ChecksGradients
 from .notebook_progress import show_rewards_in_notebook
@@ -214,6 +215,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         if self._reads.tokens:
             check_token_advantages(args, self.advantages)
         check_datasets(args, train_dataset, eval_dataset)
+        check_names_of_changes(args.resume_with_changes)
 
         check_reward_packages(reward_funcs)
         check_whole_groups(reward_funcs, args._rows_per_batch // args.world_size, args._group_size)
