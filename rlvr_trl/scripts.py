@@ -281,8 +281,8 @@ def run_training(trainer: RLVRTrainer) -> None:
     Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
     `resume_from_checkpoint` is the path of a checkpoint; `true` for the newest complete one in `output_dir`, an error
-    if there is none; or `auto` for the same if there are checkpoints and a fresh start if not, for jobs that are started
-    again.
+    if there is none; or `auto` for the same if there are checkpoints and a fresh start if not, for jobs that are
+    started again.
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
@@ -292,12 +292,13 @@ def run_training(trainer: RLVRTrainer) -> None:
     say = trainer.accelerator.on_main_process(print)  # `accelerator.print` speaks on every machine
     if not args.report_to:
         say("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
-    trainer.save_model(args.output_dir)
-    say(f"Model saved to {args.output_dir}.")
-    if args.push_to_hub:
-        trainer.push_to_hub()
-        say(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
+    with trainer.alone_in_output_dir():
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
+        trainer.save_model(args.output_dir)
+        say(f"Model saved to {args.output_dir}.")
+        if args.push_to_hub:
+            trainer.push_to_hub()
+            say(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
     if hasattr(trainer, "end"):  # transformers 5.18: finishes the trackers and the process group
         trainer.end()
 

@@ -96,9 +96,7 @@ def test_all_broken_is_an_error_that_names_each(run):
     assert checkpoint_to_resume("auto", str(run)) is True  # and not a new start over what is there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(
-            ValueError, match=r"no complete checkpoint. What is there: checkpoint-3: optimizer.pt is m"
-        ):
+        with pytest.raises(ValueError, match=r"no complete checkpoint. What is there: checkpoint-3: optimizer.pt"):
             make_trainer(str(run), max_steps=4).train(resume_from_checkpoint=True)
 
 
@@ -113,9 +111,7 @@ def test_folders_that_are_no_checkpoints(run):
     ):
         (run / name).mkdir()
     (run / "checkpoint-8").write_text("a file")
-    with pytest.warns(
-        UserWarning, match="checkpoint-99999 is not whole and is skipped: it has no readable trainer_st"
-    ):
+    with pytest.warns(UserWarning, match="checkpoint-99999 is not whole and is skipped: it has no readable"):
         assert last_complete_checkpoint(run) == str(run / "checkpoint-3")
 
 
@@ -160,9 +156,7 @@ def test_the_best_checkpoint_is_looked_at_before_it_is_loaded(tmp_path):
     best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
     trainer = plain(tmp_path, evaluated=True, eval_strategy="steps", eval_steps=1, max_steps=2, **best)
     trainer.add_callback(Spoils())
-    with pytest.raises(
-        ValueError, match="The best checkpoint, .*checkpoint-1, is not whole: model.safetensors does n"
-    ):
+    with pytest.raises(ValueError, match="The best checkpoint, .*checkpoint-1, is not whole: model.safetensors"):
         trainer.train()
 
 

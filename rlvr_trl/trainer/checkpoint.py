@@ -12,7 +12,9 @@ after the first epoch as if it had just begun. This state is saved here, in one 
       manifest.json                                  written last: all files with their digests, see `manifest.py`
 
 A checkpoint that lacks a file of its manifest, or has one with another content, is not resumed from. The manifest also
-says what decides the run (`fingerprint.py`): a run that is resumed with other settings must say so. The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
+says what decides the run (`fingerprint.py`): a run that is resumed with other settings must say so.
+
+The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from .manifest import MANIFEST, TRAINER_STATE, files_of, find_fault, lacking_to_
 from .nonfinite import check_weights
 from .passes import BatchPlan
 from .rlvr_config import RLVRConfig
+from .run_lock import RunLock, check_not_in_use
 
 
 SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
@@ -93,13 +96,17 @@ def last_complete_checkpoint(
 
 def check_output_dir(args: RLVRConfig) -> None:
     """
-    Refuses an `output_dir` that machines do not share, if checkpoints are to be written. All processes must call it.
+    Refuses an `output_dir` in which another run trains, and one that machines do not share, if checkpoints are to be
+    written. All processes must call it.
 
     Raises:
-        `ValueError`: The first process cannot write there, another one cannot or does not see what the first one
+        `ValueError`: A process of this machine trains there; the first process cannot write there, another one cannot or does not see what the first one
             writes, or several would write the same files.
     """
     processes = Processes(PartialState())
+    with processes.agreed("looking whether another run uses `output_dir`"):
+        if processes.is_main and writes_into_output_dir(args):
+            check_not_in_use(str(args.output_dir))
     if processes.count == 1 or args.save_strategy == "no":
         return
     if sum(processes.gather([args.should_save])) > 1:
@@ -140,6 +147,11 @@ def check_output_dir(args: RLVRConfig) -> None:
         )
 
 
+def writes_into_output_dir(args: RLVRConfig) -> bool:
+    """Whether a training with these settings writes files that another run in the same folder would mix with its own."""
+    return args.save_strategy != "no" or args.log_completions
+
+
 class ResumableState(GRPOTrainer):
     """The part of RLVRTrainer that saves and restores the state named above."""
 
@@ -156,6 +168,7 @@ class ResumableState(GRPOTrainer):
 
     _writing_to: Path | None = None  # the folder that a checkpoint is written into, while one is
     _loading_from: str | None = None
+    _lock: RunLock | None = None  # while this run holds `output_dir`
     _changed: tuple[str, ...] = ()  # settings that a resumed run has changed on purpose
     _run: dict[str, Any] | None = None  # what decides it, on the first process
 
@@ -172,16 +185,39 @@ class ResumableState(GRPOTrainer):
             `RuntimeError`: A checkpoint could not be written. An error of any process is raised on all.
             `FloatingPointError`: A loss or a weight is not finite.
         """
-        with end_together(self.accelerator):
+        with end_together(self.accelerator), self.alone_in_output_dir():
             processes = Processes(PartialState())
             with processes.agreed("describing the run"):
                 if processes.is_main and self._run is None:
                     self._run = describe_run(self)
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             with processes.agreed("comparing the run with that of the checkpoint"):
-                self._changed = self._check_checkpoint(checkpoint) if checkpoint else ()
+                self._changed = self._check_checkpoint(str(checkpoint)) if checkpoint else ()
             self._changed = processes.broadcast(self._changed)
             return super().train(checkpoint, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def alone_in_output_dir(self) -> Iterator[None]:
+        """
+        Keeps other runs out of `output_dir`, if this one writes there. Training does so itself; all processes must
+        enter it together. May be nested.
+
+        Raises:
+            `ValueError`: Another run is there. Names its process.
+        """
+        if self._lock is not None or not writes_into_output_dir(self.args):
+            yield
+            return
+        processes, lock = Processes(PartialState()), RunLock(str(self.args.output_dir))
+        with processes.agreed("taking `output_dir` for this run"):
+            if processes.is_main:
+                lock.take()
+        try:
+            with borrow(self, _lock=lock):
+                yield
+        finally:
+            if processes.is_main:
+                lock.release()
 
     def _find_checkpoint(self, wanted: str | bool | None) -> str | bool | None:
         """The checkpoint that is meant, if all processes find it whole; False or None if none is meant."""
@@ -236,8 +272,8 @@ class ResumableState(GRPOTrainer):
             without_effect |= {*SCHEDULE, *OF_THE_OPTIMIZER}.intersection(changes)
         if without_effect:
             raise ValueError(
-                f"{', '.join(sorted(without_effect))} cannot be changed in a run that is resumed from {checkpoint}: the "
-                f"states of the optimizer are those of the saved run. Start a new run from its weights: "
+                f"{', '.join(sorted(without_effect))} cannot be changed in a run that is resumed from {checkpoint}: "
+                f"the states of the optimizer are those of the saved run. Start a new run from its weights: "
                 f"model={str(checkpoint)!r}."
             )
         if changes:
@@ -261,6 +297,8 @@ class ResumableState(GRPOTrainer):
         check_weights(self.accelerator, self.model, self.state.global_step)
         run, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         incomplete = run / INCOMPLETE
+        if self._lock is not None and self.accelerator.is_main_process:
+            self._lock.check()
         if self.args.should_save:
             shutil.rmtree(incomplete, ignore_errors=True)  # of a run that was killed
         self.accelerator.wait_for_everyone()
@@ -302,7 +340,7 @@ class ResumableState(GRPOTrainer):
                 parameter.data = parameter.data.to(dtypes[name])
 
     def _load_best_model(self):
-        best = self._loading_from = self.state.best_model_checkpoint
+        best = self._loading_from = str(self.state.best_model_checkpoint)
         fault = _find_fault_together(best)
         if fault is not None:
             raise ValueError(
@@ -346,16 +384,19 @@ class ResumableState(GRPOTrainer):
             torch.save(_arrays_as_tensors(self.history.state_dict()), Path(output_dir) / PROMPT_HISTORY)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        optimizer, schedule = self.optimizer, getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        groups = [{**group, "params": None} for group in optimizer.param_groups]
+        optimizer: Any = self.optimizer
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        of_optimizer = {key for name, key in OF_THE_OPTIMIZER.items() if name in self._changed}
+        of_schedule = [name for name in SCHEDULE if name in self._changed]
+        before = [dict(group) for group in optimizer.param_groups] if of_optimizer or of_schedule else []
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         # what was loaded has the settings of the saved run
-        for group, own in zip(optimizer.param_groups, groups, strict=True):
-            group.update({key: own[key] for name, key in OF_THE_OPTIMIZER.items() if name in self._changed})
-        if changed := [name for name in SCHEDULE if name in self._changed]:
-            _set_schedule(optimizer, schedule, [group["initial_lr"] for group in groups], changed)
+        for group, own in zip(optimizer.param_groups, before, strict=False):
+            group.update({key: own[key] for key in of_optimizer})
+        if of_schedule:
+            _set_schedule(optimizer, schedule, [group.get("initial_lr") for group in before], of_schedule)
         self._skip_epochs(int(self.state.epoch or 0))
         self._load_rlvr_state(checkpoint)
 
@@ -461,7 +502,7 @@ def _wait_for_files(folder: Path, names: list[str]) -> None:
         time.sleep(0.1)
 
 
-def _set_schedule(optimizer: Any, schedule: Any, rates: list[float], changed: list[str]) -> None:
+def _set_schedule(optimizer: Any, schedule: Any, rates: list[Any], changed: list[str]) -> None:
     """Puts a schedule that was loaded onto the learning rates and the course of now, at the step it has reached."""
     if not isinstance(schedule, LambdaLR):
         raise ValueError(

@@ -199,7 +199,9 @@ def _describe_object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = value if is_function else type(value)
     module = kind.__module__ or ""
     is_own = module.startswith("rlvr_trl.")  # where modules within a package may move
-    described = {"class": f"{'.'.join(module.split('.')[:2]) if is_own else module}.{kind.__qualname__}"}
+    described: dict[str, Any] = {
+        "class": f"{'.'.join(module.split('.')[:2]) if is_own else module}.{kind.__qualname__}"
+    }
     is_of_user = not is_own and module.partition(".")[0] not in LIBRARIES
     if is_of_user and (is_function or callable(value) or is_dataclass(value)):
         described["source"] = _digest_of_source(kind)

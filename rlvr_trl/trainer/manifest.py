@@ -171,7 +171,7 @@ def _fault_of_state(root: Path) -> str | None:
 
 
 def _fault_without_manifest(root: Path) -> str | None:
-    """What can be said of a checkpoint of stock TRL or of an earlier version: whether files of the usual names lack."""
+    """What can be said of a checkpoint of stock TRL or of an earlier version."""
     fault = _fault_of_state(root)
     if fault is not None:
         return fault
