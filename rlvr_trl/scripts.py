@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_own, load_source
+from .manifest import checkpoints_in
 from .rewards.named_rewards import REWARDS, build_reward
 from .rewards.wrappers import RewardWrapper, function_name, required_columns
 from .trainer import RLVRConfig, RLVRTrainer
-from .trainer.checkpoint import checkpoints_in
 from .trainer.pass_at_k_callback import PassAtKCallback
 
 

@@ -15,16 +15,15 @@ from tiny_training import ON_CPU, build, flat_weights, right_moves, short
 from train_dars import make_trainer
 from transformers import TrainerCallback
 
-from rlvr_trl import RLVRTrainer
+from rlvr_trl import RLVRTrainer, manifest
 from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.manifest import find_fault
 from rlvr_trl.rewards import NoisyReward
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import checkpoint_to_resume
 from rlvr_trl.testbed import build_tokenizer
-from rlvr_trl.trainer import manifest
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 from rlvr_trl.trainer.fingerprint import changes_of_run, describe_run, describe_value
-from rlvr_trl.trainer.manifest import find_fault
 
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""One run a folder: a second training is refused by the name of the first; locks that were left behind are taken over."""
+"""One run a folder: a second training is refused by the name of the first, and locks left behind are taken over."""
 
 import json
 import multiprocessing

@@ -9,7 +9,7 @@ after the first epoch as if it had just begun. This state is saved here, in one 
       rlvr_state_<process>.pt
       prompt_history.pt                              if there is one, the same for all processes
       trainer_state.json                             by transformers
-      manifest.json                                  written last: all files with their digests, see `manifest.py`
+      manifest.json                                  written last: all files with their digests, see `../manifest.py`
 
 A checkpoint that lacks a file of its manifest, or has one with another content, is not resumed from. The manifest also
 says what decides the run (`fingerprint.py`): a run that is resumed with other settings must say so.
@@ -20,7 +20,6 @@ The output directory must be on a file system that all processes share, which [`
 import contextlib
 import functools
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -39,11 +38,20 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..distributed import Processes, end_together
+from ..manifest import (
+    MANIFEST,
+    TRAINER_STATE,
+    checkpoints_in,
+    files_of,
+    find_fault,
+    lacking_to_go_on,
+    read_manifest,
+    write_manifest,
+)
 from ..rollouts import BatchAllocator, PromptHistory, PromptSource, RolloutAllocator
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
 from .batch_watch import BatchWatch
 from .fingerprint import OF_A_BATCH, OF_THE_OPTIMIZER, SCHEDULE, changes_of_run, describe_run, in_lines
-from .manifest import MANIFEST, TRAINER_STATE, files_of, find_fault, lacking_to_go_on, read_manifest, write_manifest
 from .nonfinite import check_weights
 from .passes import BatchPlan
 from .rlvr_config import RLVRConfig
@@ -58,16 +66,6 @@ INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an u
 def is_complete(checkpoint: str | os.PathLike) -> bool:
     """Whether every file that a checkpoint was written with is there, with its content."""
     return find_fault(checkpoint) is None
-
-
-def checkpoints_in(output_dir: str | os.PathLike) -> list[Path]:
-    """The checkpoints of a run, whole or not, the newest first."""
-    found = {
-        int(match[1]): path
-        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (match := re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]{{1,18}})", path.name)) and path.is_dir()
-    }
-    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def last_complete_checkpoint(
@@ -100,8 +98,8 @@ def check_output_dir(args: RLVRConfig) -> None:
     written. All processes must call it.
 
     Raises:
-        `ValueError`: A process of this machine trains there; the first process cannot write there, another one cannot or does not see what the first one
-            writes, or several would write the same files.
+        `ValueError`: A process of this machine trains there; the first process cannot write there, another one cannot
+            or does not see what the first one writes, or several would write the same files.
     """
     processes = Processes(PartialState())
     with processes.agreed("looking whether another run uses `output_dir`"):
@@ -148,7 +146,7 @@ def check_output_dir(args: RLVRConfig) -> None:
 
 
 def writes_into_output_dir(args: RLVRConfig) -> bool:
-    """Whether a training with these settings writes files that another run in the same folder would mix with its own."""
+    """Whether a training with these settings writes what another run in the folder would mix with its own."""
     return args.save_strategy != "no" or args.log_completions
 
 

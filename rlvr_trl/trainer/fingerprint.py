@@ -43,7 +43,7 @@ _NEUTRAL = re.compile(
     r"enable_jit_checkpoint|load_best_model_at_end|metric_for_best_model|greater_is_better|"
     r"restore_callback_states_from_checkpoint|use_cpu|skip_memory_metrics|do_train|do_eval|do_predict|debug|"
     r"local_rank|num_completions_to_print|num_generations_eval|torch_empty_cache_steps|trust_remote_code|"
-    r"model_init_kwargs|remove_unused_columns|parallelism_config|ds3_gather_for_generation|full_determinism)$|"
+    r"model_init_kwargs|reward_timeout|remove_unused_columns|parallelism_config|ds3_gather_for_generation|full_determinism)$|"
     r"^vllm_(mode|model_impl|enable_sleep_mode|group_port|gpu_memory_utilization|max_model_length|"
     r"tensor_parallel_size)$|^(use_transformers_paged|transformers_continuous_batching_config|use_cache)$"
 )

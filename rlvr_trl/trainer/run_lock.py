@@ -198,8 +198,8 @@ def in_use(folder: Path, owner: dict[str, Any]) -> str:
     is_this = owner["pid"] == os.getpid() and owner["machine"] == machine_id()
     which = "Another trainer of this process" if is_this else _name(owner)
     return (
-        f"`output_dir`={str(folder)!r} is in use. {which} has been training there since {owner['since']}, and two runs "
-        f"would mix their checkpoints. Take another folder, or end that run."
+        f"`output_dir`={str(folder)!r} is in use. {which} has been training there since {owner['since']}, and two "
+        f"runs would mix their checkpoints. Take another folder, or end that run."
     )
 
 

@@ -4,7 +4,7 @@
       format    1
       step      optimizer steps done
       files     name -> size in bytes, and digest (SHA-256 of the SHA-256s of its parts of 64 MiB)
-      run       what decides the run, see `fingerprint.py`
+      run       what decides the run, see `trainer/fingerprint.py`
 
 Parts are digested on several threads, so a save takes longer by one reading of its files, most of which are still in
 memory then: about 1 GB a second and thread.
@@ -14,11 +14,14 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+
+from .trl_compat import PREFIX_CHECKPOINT_DIR
 
 
 MANIFEST = "manifest.json"
@@ -27,6 +30,17 @@ FORMAT = 1
 PART = 64 * 2**20  # bytes of a file that are digested by one thread
 BLOCK = 2**20  # bytes that a thread reads at once
 THREADS = 8  # at most
+_CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]{{1,18}})")  # `\d` would be any digit of Unicode
+
+
+def checkpoints_in(output_dir: str | os.PathLike) -> list[Path]:
+    """The checkpoints of a run, whole or not, the newest first."""
+    found = {
+        int(match[1]): path
+        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+    }
+    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def files_of(checkpoint: str | os.PathLike) -> list[str]:
@@ -68,6 +82,13 @@ def _digest_of_part(path: Path, start: int) -> bytes:
             if not length:
                 break
     return digest.digest()
+
+
+def entry_of(content: bytes) -> dict[str, Any]:
+    """The size and digest of a file that has this content."""
+    parts = [content[start : start + PART] for start in range(0, max(len(content), 1), PART)]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
+    return {"size": len(content), "digest": digest.hexdigest()}
 
 
 def write_manifest(checkpoint: str | os.PathLike, step: int, run: dict[str, Any]) -> None:
@@ -164,8 +185,8 @@ def _fault_of_state(root: Path) -> str | None:
         step = state["global_step"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"it has no readable {TRAINER_STATE}"
-    prefix, _, number = root.name.rpartition("-")
-    if prefix == "checkpoint" and number.isascii() and number.isdigit() and int(number) != step:
+    match = _CHECKPOINT.fullmatch(root.name)
+    if match and int(match[1]) != step:
         return f"its {TRAINER_STATE} is of step {step}"
     return None
 
