@@ -1,4 +1,4 @@
-"""What stands between TRL and the reward functions: errors that name the function, an end, columns that do not collide.
+"""What stands between TRL and the reward functions: errors that name them, time limits, columns that do not collide.
 
 A reward function that raises on one process would leave the others waiting for its rewards. So its rewards are zeros
 there, TRL gathers them, and then all processes raise the error that was caught. One that has not returned within the
@@ -157,9 +157,9 @@ class _WrongOutputError(ValueError):
 
 @contextlib.contextmanager
 def _ends_without_other_threads(seconds: float) -> Iterator[None]:
-    """Ends this process from a thread of C, for functions that keep all of Python's waiting, as a regular expression."""
+    """Ends this process from a thread of C, where a function keeps those of Python waiting, as `re` may."""
     try:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     except (AttributeError, OSError, ValueError, RuntimeError):  # no file to write to
         yield
         return

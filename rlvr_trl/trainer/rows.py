@@ -15,7 +15,7 @@ BEGINNING = 64  # characters of a prompt, in which there usually is a token
 def named_datasets(train_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
     """The datasets of a trainer, by names for messages."""
     splits = eval_dataset if isinstance(eval_dataset, (dict, DatasetDict)) else {"eval_dataset": eval_dataset}
-    return {"train_dataset": train_dataset, **splits}
+    return {"train_dataset": train_dataset} | {str(name): dataset for name, dataset in splits.items()}
 
 
 def check_rows(args, train_dataset, eval_dataset, has_environment: bool) -> None:
@@ -35,9 +35,7 @@ def check_rows(args, train_dataset, eval_dataset, has_environment: bool) -> None
         if columns is None or isinstance(columns, dict):
             continue
         if "prompt" not in columns and not has_environment:
-            raise ValueError(
-                f"`{name}` has no column `prompt`, but {', '.join(columns)}. Rename the one that is meant."
-            )
+            raise ValueError(f"`{name}` has no column `prompt`; it has {', '.join(columns)}. Rename what is meant.")
         taken = [column for column in TAKEN_COLUMNS if column in columns and not args.remove_unused_columns]
         if taken:
             raise ValueError(
@@ -94,7 +92,7 @@ def check_end_token(processing_class: Any) -> None:
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     if getattr(tokenizer, "eos_token_id", None) is None:
         raise ValueError(
-            f"The tokenizer, {type(tokenizer).__name__}, has no end token. Set `tokenizer.eos_token` to the token with "
+            f"The tokenizer, {type(tokenizer).__name__}, has no end token. Set its `eos_token` to the token with "
             f"which the model ends an answer, and pass the tokenizer as `processing_class`."
         )
 
@@ -120,7 +118,8 @@ def _numbered_prompts(dataset: Any) -> Iterator[tuple[int, Any]]:
     if not isinstance(dataset, Dataset) or dataset.format["type"] == "custom" or "prompt" not in dataset.column_names:
         return
     row = 0
-    for rows in dataset.select_columns("prompt").with_format(None).iter(ROWS_READ_AT_ONCE):
+    prompts: Any = dataset.select_columns("prompt").with_format(None)
+    for rows in prompts.iter(ROWS_READ_AT_ONCE):
         for prompt in rows["prompt"]:
             yield row, prompt
             row += 1

@@ -334,8 +334,8 @@ def check_generation(args) -> None:
     Refuses settings of transformers' `generate` where they would have no effect or cannot work.
 
     Raises:
-        `ValueError`: Strings are to end completions; the limit on rows generated at once is below 1, another engine samples, or prompts are to be read
-        once into a cache that cannot be copied.
+        `ValueError`: Strings are to end completions, the limit on rows generated at once is below 1, another engine
+        samples, or prompts are to be read once into a cache that cannot be copied.
     """
     if isinstance(args.generation_kwargs, dict) and args.generation_kwargs.get("stop_strings"):
         raise ValueError(
