@@ -10,13 +10,13 @@ default, forever with gloo under accelerate. Two kinds of errors are handled in 
 """
 
 import contextlib
-import faulthandler
 import itertools
 import os
 import pickle
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -160,8 +160,11 @@ def exit_for_all(error: Exception, accelerator) -> None:
     """
     _set_cause(_store, _cause_of(error, accelerator))
 
-    def leave():
-        faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+    def leave():  # in a thread: a write to a pipe that nobody empties does not return
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            stack = "".join(traceback.format_stack(frame))
+            sys.stderr.write(f"Stack of the thread {names.get(ident, ident)}:\n{stack}")
         _leave_cause(_store, error, accelerator)
 
     leaving = threading.Thread(target=leave, daemon=True)

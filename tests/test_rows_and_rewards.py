@@ -1,4 +1,4 @@
-"""Rows, settings, allocators and reward functions that cannot be trained on are named, before training where possible."""
+"""Rows, settings, allocators and rewards that cannot be trained on are named, before training where possible."""
 
 import re
 import time
@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from launching import on_processes, run_script
 from tiny_training import ON_CPU, build, right_moves
 from transformers import AutoTokenizer
@@ -75,8 +75,6 @@ def test_a_prompt_of_a_stream_is_looked_at_when_it_comes(make, mazes, prompt):
 
     def those():
         yield from rows
-
-    from datasets import IterableDataset
 
     trainer = make(IterableDataset.from_generator(those), max_steps=2)
     with pytest.raises(ValueError, match=f"A row of this batch cannot be trained on: {TEXTS[prompt]}"):
