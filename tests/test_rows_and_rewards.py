@@ -226,7 +226,7 @@ def test_rewards_that_are_some_are_taken(rewards):
 
 ENDINGS = {
     "sleeps": "TimeoutError: The reward function 'strange' has not returned within 3 seconds. Its stack is above",
-    "matches": r"Timeout \(0:00:05\)!(.|\n)*in strange",
+    "matches": r"Timeout \(0:00:15\)!(.|\n)*in strange",
     "floods": "TimeoutError: The reward function 'strange' has not returned within 3 seconds",
     "floods a full pipe": None,
     "exits": "RuntimeError: The reward function 'strange' raised SystemExit: 0",

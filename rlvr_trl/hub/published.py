@@ -134,6 +134,7 @@ def names_of_model(folder: str | os.PathLike, model: Any, processing_class: Any,
     wanted |= _names_of_processor(processing_class) | _names_of_code(root)
     for pattern in asked or ():
         found = {path.relative_to(root).as_posix() for path in root.glob(pattern)}
+        found = {name for name in found if not name.startswith((".", "_"))}  # the lock of the run, what is not whole
         if not found:
             warnings.warn(f"`hub_files` asks for {pattern!r}, but {root} has no such file.", stacklevel=3)
         wanted |= found

@@ -185,8 +185,9 @@ class ResumableState(GRPOTrainer):
         """
         with end_together(self.accelerator), self.alone_in_output_dir():
             processes = Processes(PartialState())
+            is_needed = resume_from_checkpoint or self.args.save_strategy != "no"
             with processes.agreed("describing the run"):
-                if processes.is_main and self._run is None:
+                if processes.is_main and is_needed and self._run is None:
                     self._run = describe_run(self)
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             with processes.agreed("comparing the run with that of the checkpoint"):

@@ -53,7 +53,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("how", choices=HOW)
     args = parser.parse_args()
-    reward_guard.LATE = 2.0
+    reward_guard.LATE = 12.0  # more than what a process takes to leave
 
     def strange(completions, trainer_state, **kwargs):
         if trainer_state.global_step == 1 and int(os.environ.get("WORLD_SIZE", 1)) - 1 == RANK:
