@@ -85,7 +85,7 @@ class RunLock:
             if first_seen is None:
                 first_seen = (other, renewed)
                 print(
-                    f"{self._path} is of {_name(other)}, on another machine. Waiting {SILENT:.0f} seconds to see "
+                    f"{self._path} is of {_who(other)}, on another machine. Waiting {SILENT:.0f} seconds to see "
                     f"whether it still runs."
                 )
             time.sleep(POLL_LOCK)
@@ -103,7 +103,7 @@ class RunLock:
             other = read_owner(file)
             if other != self._owner:
                 raise RuntimeError(
-                    f"{_name(other) if other else 'another run'} has taken over {self._folder}, because this process "
+                    f"{_who(other) if other else 'another run'} has taken over {self._folder}, because this process "
                     f"gave no sign for {SILENT:.0f} seconds. Nothing more is written there."
                 )
 
@@ -162,7 +162,8 @@ def read_owner(file: IO[str]) -> dict[str, Any] | None:
 def machine_id() -> str:
     """The same for processes that see each other: one start of one system, and one space of process numbers."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
 
@@ -196,21 +197,21 @@ def check_not_in_use(folder: str | os.PathLike) -> None:
 
 def in_use(folder: Path, owner: dict[str, Any]) -> str:
     is_this = owner["pid"] == os.getpid() and owner["machine"] == machine_id()
-    which = "Another trainer of this process" if is_this else _name(owner)
+    which = "Another trainer of this process" if is_this else _who(owner)
     return (
         f"`output_dir`={str(folder)!r} is in use. {which} has been training there since {owner['since']}, and two "
         f"runs would mix their checkpoints. Take another folder, or end that run."
     )
 
 
-def _name(owner: dict[str, Any]) -> str:
+def _who(owner: dict[str, Any]) -> str:
     return f"Process {owner['pid']} on {owner['host']}"
 
 
 def _taken_over(folder: Path, owner: dict[str, Any], runs: bool | None) -> str:
     if runs is False:
-        return f"{folder} has a lock of a run that has ended without giving it back: {_name(owner)}. It is taken over."
+        return f"{folder} has a lock of a run that has ended without giving it back: {_who(owner)}. It is taken over."
     return (
-        f"{folder} has a lock of {_name(owner)}, which is on another machine and has not renewed it for "
+        f"{folder} has a lock of {_who(owner)}, which is on another machine and has not renewed it for "
         f"{SILENT:.0f} seconds. It is taken over; whether that process has really ended cannot be seen from here."
     )
