@@ -16,6 +16,7 @@ import pickle
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -151,9 +152,36 @@ def end_together(accelerator):
 
 
 def exit_for_all(error: Exception, accelerator) -> None:
-    """For a thread: ends this process, whose main thread is stuck in a call, and all others in `end_together`."""
-    _leave_cause(_store, error, accelerator)
+    """
+    For a thread: ends this process, whose main thread is stuck in a call, and all others in `end_together`.
+
+    The stacks of its threads are printed, as far as somebody reads what it prints: at most `FAREWELL` seconds are
+    waited for that.
+    """
+    _set_cause(_store, _cause_of(error, accelerator))
+
+    def leave():  # in a thread: a write to a pipe that nobody empties does not return
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            stack = "".join(traceback.format_stack(frame))
+            sys.stderr.write(f"Stack of the thread {names.get(ident, ident)}:\n{stack}")
+        _leave_cause(_store, error, accelerator)
+
+    leaving = threading.Thread(target=leave, daemon=True)
+    leaving.start()
+    leaving.join(FAREWELL)
     os._exit(1)
+
+
+def _cause_of(error: BaseException, accelerator) -> str:
+    return f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
+
+
+def _set_cause(store, cause: str) -> None:
+    """Tells the other processes, unless one of them has told before."""
+    with contextlib.suppress(RuntimeError):  # the store may have gone with the process that held it
+        if store is not None and not store.check(["cause"]):
+            store.set("cause", cause)
 
 
 def _say(process_index: int, cause: str) -> None:
@@ -164,14 +192,13 @@ def _say(process_index: int, cause: str) -> None:
 
 def _leave_cause(store, error: BaseException, accelerator) -> None:
     """Tells the other processes why this one fails, and waits until they have seen it."""
-    cause = f"process {accelerator.process_index} failed with {type(error).__name__}: {error}"
+    cause = _cause_of(error, accelerator)
     # printed first: a launcher that saw another process die may kill this one before its traceback
     _say(accelerator.process_index, cause)
     if store is None:
         return
-    with contextlib.suppress(RuntimeError):  # the store may have gone with the process that held it
-        if not store.check(["cause"]):
-            store.set("cause", cause)
+    _set_cause(store, cause)
+    with contextlib.suppress(RuntimeError):
         seen, deadline = store.add("seen", 1), time.monotonic() + FAREWELL
         while seen < accelerator.num_processes and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -192,9 +219,6 @@ def _watch(store, ended: threading.Event, process_index: int) -> None:
 
 
 def _watch_lifelines(store, ended: threading.Event, process_index: int) -> None:
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    if local == torch.distributed.get_world_size():
-        return  # one launcher started all processes, and ends them all
     try:
         lost = wait_for_loss(store, process_index, ended, POLL)
     except RuntimeError:
@@ -209,9 +233,7 @@ def _watch_lifelines(store, ended: threading.Event, process_index: int) -> None:
     if lost is None:
         return
     if process_index == 0:  # to which all are connected: it tells the others
-        with contextlib.suppress(RuntimeError):
-            if not store.check(["cause"]):
-                store.set("cause", lost)
+        _set_cause(store, lost)
     elif not ended.wait(OWN_END):
         # without the store, which may be on the machine that is gone, and then does not answer
         _end(process_index, lost, None)

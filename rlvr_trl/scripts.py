@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from .data import BENCHMARKS, SOURCES, filter_by_length, load_benchmark, load_own, load_source
+from .manifest import checkpoints_in
 from .rewards.named_rewards import REWARDS, build_reward
 from .rewards.wrappers import RewardWrapper, function_name, required_columns
 from .trainer import RLVRConfig, RLVRTrainer
-from .trainer.checkpoint import last_complete_checkpoint
 from .trainer.pass_at_k_callback import PassAtKCallback
 
 
@@ -281,7 +281,8 @@ def run_training(trainer: RLVRTrainer) -> None:
     Trains, from a checkpoint if one is asked for, saves into `output_dir`, and pushes if `push_to_hub` is set.
 
     `resume_from_checkpoint` is the path of a checkpoint; `true` for the newest complete one in `output_dir`, an error
-    if there is none; or `auto` for that one if it exists and a fresh start if not, for jobs that are started again.
+    if there is none; or `auto` for the same if there are checkpoints and a fresh start if not, for jobs that are
+    started again.
 
     Args:
         trainer ([`RLVRTrainer`]): the trainer.
@@ -291,12 +292,13 @@ def run_training(trainer: RLVRTrainer) -> None:
     say = trainer.accelerator.on_main_process(print)  # `accelerator.print` speaks on every machine
     if not args.report_to:
         say("No tracker: metrics are printed, and kept with each checkpoint. See `report_to`.")
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
-    trainer.save_model(args.output_dir)
-    say(f"Model saved to {args.output_dir}.")
-    if args.push_to_hub:
-        trainer.push_to_hub()
-        say(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
+    with trainer.alone_in_output_dir():
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir))
+        trainer.save_model(args.output_dir)
+        say(f"Model saved to {args.output_dir}.")
+        if args.push_to_hub:
+            trainer.push_to_hub()
+            say(f"Model pushed to https://huggingface.co/{trainer.hub_model_id}.")
     if hasattr(trainer, "end"):  # transformers 5.18: finishes the trackers and the process group
         trainer.end()
 
@@ -305,8 +307,5 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str) -> str | bo
     """A `resume_from_checkpoint`, which the command line gives as text, as `trainer.train` takes it."""
     word = str(wanted).lower()
     if word == "auto":
-        try:
-            return last_complete_checkpoint(output_dir)
-        except ValueError:
-            return None
+        return True if checkpoints_in(output_dir) else None
     return {"true": True, "false": None, "none": None}.get(word, wanted)

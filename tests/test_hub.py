@@ -1,6 +1,7 @@
 """Pushes to a stand-in for the Hub, each from a run in a process of its own: HF_ENDPOINT is read on import."""
 
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -12,8 +13,10 @@ from hub_stand_in import running_hub
 from huggingface_hub import ModelCard
 from launching import SCRIPTS, environment
 from peft import PeftModel
+from tiny_training import ON_CPU
 from transformers import AutoModelForCausalLM
 
+from rlvr_trl import RLVRConfig
 from rlvr_trl.trainer.checkpoint import is_complete
 
 
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "hf_notarealtokenbutlookslikeone"  # as in the script
 MODEL = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
-MODEL |= {"tokenizer_config.json", "training_args.bin"}
+MODEL |= {"tokenizer_config.json"}
 
 
 class Pushed:
@@ -67,6 +70,7 @@ def test_nothing_of_this_machine_is_published(tmp_path):
     private = tmp_path / "somebody"  # in the path of the base model and in that of the run
     settings = {"log_completions": True, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
     settings |= {"metric_for_best_model": "loss", "greater_is_better": False, "run_name": "somebody's run"}
+    settings |= {"hub_files": ["training_args.bin"]}
     arguments = ["--strategy", "all_checkpoints", "--lora", "--push-at-end", "--settings", json.dumps(settings)]
     run = Pushed(tmp_path, *arguments, "--base", str(private / "base"), output="somebody/run")
     assert run.told["warnings"] == []
@@ -77,11 +81,12 @@ def test_nothing_of_this_machine_is_published(tmp_path):
             with zipfile.ZipFile(path) as archive:
                 content = b"".join(archive.read(part) for part in archive.namelist())
         assert b"somebody" not in content and str(tmp_path).encode() not in content, name
-    adapter = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
+    adapter = {"README.md", "adapter_config.json", "adapter_model.safetensors", "training_args.bin"}  # asked for
     assert {name for name in published if "/" not in name} == {*adapter, "tokenizer.json", "tokenizer_config.json"}
     assert not any(name.startswith("completions/") for name in published)
     assert any((run.local / "completions").iterdir())  # on the disk they are
     assert "checkpoint-3/README.md" not in published  # PEFT's, with the path of the base model
+    assert is_complete(run.remote / "checkpoint-3") and is_complete(run.local / "checkpoint-3")
     state = json.loads(published["checkpoint-3/trainer_state.json"].read_text())
     assert state["best_model_checkpoint"].startswith("checkpoint-")
     assert json.loads(published["adapter_config.json"].read_text())["base_model_name_or_path"] is None
@@ -97,6 +102,33 @@ def test_nothing_of_this_machine_is_published(tmp_path):
     assert 'PeftModel.from_pretrained(base, "tester/run")' in card.text and "- PEFT: " in card.text
     base = AutoModelForCausalLM.from_pretrained(private / "base")
     PeftModel.from_pretrained(base, run.remote)
+
+
+STRAY = ("notes.txt", "optimizer.pt", "rlvr_state_0.pt", "data.jsonl", "old/adapter_config.json", "adapter_model.bin")
+
+
+@pytest.mark.parametrize("asked", [None, ["training_args.bin", "completions/*.parquet", "old/*"]])
+def test_a_push_publishes_model_tokenizer_card_and_what_is_asked_for(tmp_path, asked):
+    for name in STRAY:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    settings = {"log_completions": True} | ({} if asked is None else {"hub_files": asked})
+    arguments = ["--strategy", "every_save", "--push-at-end", "--dry-run", "--settings", json.dumps(settings)]
+    run = Pushed(tmp_path, *arguments)
+    published = {path.relative_to(run.remote).as_posix() for path in run.remote.rglob("*") if path.is_file()}
+    extra = {"training_args.bin", "old/adapter_config.json"}
+    extra |= {f"completions/{path.name}" for path in (run.local / "completions").iterdir()}
+    assert published == MODEL | (set() if asked is None else extra)
+    assert {path for _, paths in run.hub.commits for path in paths} == published
+    assert [summary for summary, _ in run.hub.commits][-1] == "End of training"
+    assert run.told["listed"] == sorted(published)
+    assert all(f"  {name} (" in run.told["printed"] for name in published)
+
+
+def test_what_may_be_asked_for(tmp_path):
+    for asked in ("training_args.bin", [3], ["../secret"], ["/etc/passwd"], [""]):
+        with pytest.raises(ValueError, match="`hub_files` must be a list of patterns of files in `output_dir`"):
+            RLVRConfig(str(tmp_path), hub_files=asked, **ON_CPU)
 
 
 def test_a_push_that_fails_during_training_is_made_up_for(tmp_path):
@@ -150,7 +182,8 @@ def test_a_hub_that_never_answers_loses_nothing(tmp_path):
     over = [warning for warning in run.told["warnings"] if "Training is over" in warning]
     assert len(over) == 1 and "checkpoint-3 could not be pushed to tester/run: tried 3 times" in over[0]
     assert "run failed: HfHubHTTPError" in run.told["error"] and "It was tried 3 times." in run.told["error"]
-    assert f"hf upload tester/run {run.local} ." in run.told["error"]
+    command = shlex.split(run.told["error"].split("`hf upload ")[1].split("`")[0])
+    assert command[:3] == ["tester/run", str(run.local), "."] and {*command[4::2]} == MODEL
     assert {path.name for path in run.local.iterdir() if path.is_file()} >= MODEL
     AutoModelForCausalLM.from_pretrained(run.local)
     assert all(is_complete(run.local / f"checkpoint-{step}") for step in (1, 2, 3))

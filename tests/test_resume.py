@@ -102,9 +102,9 @@ def test_incomplete_checkpoints_are_refused_by_name(whole, tmp_path):
     shutil.copytree(folder / "checkpoint-2", run / "checkpoint-2")
     shutil.copytree(folder / "checkpoint-4", run / "checkpoint-4")
     (run / "checkpoint-4" / "trainer_state.json").write_text('{"epo')
-    with pytest.raises(ValueError, match="checkpoint-4 is missing or incomplete"):
+    with pytest.raises(ValueError, match="checkpoint-4 is missing or not whole: trainer_state.json has 5 bytes"):
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
-    with pytest.warns(UserWarning, match="checkpoint-4 is incomplete"):
+    with pytest.warns(UserWarning, match="checkpoint-4 is not whole and is skipped"):
         assert last_complete_checkpoint(run) == str(run / "checkpoint-2")
 
 

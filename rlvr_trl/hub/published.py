@@ -1,8 +1,8 @@
-"""What is published of a run, and what stays: nothing that is true of one machine only, and no secret.
+"""What is published of a run: nothing that was not asked for, and nothing that is true of one machine only.
 
-folder of the model     the files in it, and of its folders those that are part of a model
-folder of a checkpoint  everything in it
-training_args.bin       without folders, addresses, names of runs and tokens, on the disk as well
+folder of the model     weights, configuration, tokenizer, card; and the files that `hub_files` names
+folder of a checkpoint  what its manifest names, if `hub_strategy` asks for checkpoints
+training_args.bin       if asked for: without folders, addresses, names of runs and tokens, on the disk as well
 adapter_config.json     without the folder of a local base model, which stays on the disk: it is needed there
 trainer_state.json      with the name of the best checkpoint for its path
 README.md               see `model_card.py`
@@ -12,7 +12,8 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterator
+import tempfile
+import warnings
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..manifest import MANIFEST, entry_of, files_of, read_manifest
+from .card_results import RESULTS_CURVE, TRAINING_CURVE
+
 
 TRAINING_ARGUMENTS = "training_args.bin"
 # settings that say where a run is kept rather than how it trains, and secrets
@@ -30,8 +34,10 @@ _PRIVATE = re.compile(
     r"^(run_name|project|resume_from_checkpoint|deepspeed|fsdp_config|accelerator_config|report_to|push_to_hub)$|"
     r"^log_completions_hub_repo$"
 )
-# folders within that of a model which are part of it; adapters with a name of their own have one each
-_PARTS_OF_A_MODEL = ("additional_chat_templates",)
+_WEIGHTS = r"(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
+_OF_FULL_MODEL = re.compile(rf"(config|generation_config)\.json|(model|pytorch_model){_WEIGHTS}")
+_OF_ADAPTER = re.compile(rf"adapter_config\.json|adapter_model{_WEIGHTS}")
+_OF_CARD = ("README.md", TRAINING_CURVE, RESULTS_CURVE)
 
 
 def hub_id(name: str | None) -> str | None:
@@ -72,6 +78,9 @@ def without_places(value: Any) -> Any:
 def public_arguments(args: Any) -> Any:
     """A copy of a trainer's arguments: the default takes the place of every secret and of every place."""
     public = copy.copy(args)
+    for name in ("deepspeed_plugin", "hf_deepspeed_config"):  # what was made of a file, with its path
+        if getattr(public, name, None) is not None:
+            setattr(public, name, None)
     for field in fields(args):
         value = getattr(args, field.name)
         if is_private(field.name):
@@ -88,41 +97,113 @@ def save_public_arguments(args: Any, folder: str | os.PathLike) -> None:
         torch.save(public_arguments(args), path)
 
 
-def operations_for(folder: str | os.PathLike, path_in_repo: str | None) -> list[CommitOperationAdd]:
+def operations_for(folder: str | os.PathLike, names: list[str], path_in_repo: str | None) -> list[CommitOperationAdd]:
     """
-    The commit of a folder.
+    The commit of files of a folder.
 
     Args:
         folder (`str` or `os.PathLike`): that of the model, or of a checkpoint.
+        names (`list[str]`): the files, by their path in it.
         path_in_repo (`str`, *optional*): where the checkpoint goes. Without it, the folder is that of the model.
     """
+    contents = {name: _public_content(Path(folder, name)) for name in names}
+    if MANIFEST in contents and (changed := {n: entry_of(c) for n, c in contents.items() if isinstance(c, bytes)}):
+        manifest = json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8"))
+        contents[MANIFEST] = json.dumps(manifest | {"files": manifest["files"] | changed}, indent=1).encode()
+    prefix = f"{path_in_repo}/" if path_in_repo else ""
+    return [CommitOperationAdd(f"{prefix}{name}", content) for name, content in contents.items()]
+
+
+def names_of_model(folder: str | os.PathLike, model: Any, processing_class: Any, asked: list[str] | None) -> list[str]:
+    """
+    Files in the folder of a model that are published: model, tokenizer, card, and what was asked for.
+
+    Args:
+        folder (`str` or `os.PathLike`): the folder that it was saved to.
+        model: the model, with PEFT that of the adapters.
+        processing_class: its tokenizer or processor.
+        asked (`list[str]`, *optional*): patterns of further files, such as `"completions/*.parquet"`.
+    """
     root = Path(folder)
-    paths = _files_of_model(root) if path_in_repo is None else (path for path in root.rglob("*") if path.is_file())
-    names = {path: path.relative_to(root).as_posix() for path in sorted(paths)}
-    return [
-        CommitOperationAdd(f"{path_in_repo}/{name}" if path_in_repo else name, _public_content(path))
-        for path, name in names.items()
-    ]
+    adapters = getattr(model, "peft_config", None)
+    of_model = _OF_FULL_MODEL if adapters is None else _OF_ADAPTER
+    wanted = {path.name for path in root.iterdir() if of_model.fullmatch(path.name)} | {*_OF_CARD}
+    for name in adapters or ():  # those with a name of their own have a folder each
+        inner = root / name
+        wanted |= {f"{name}/{path.name}" for path in inner.glob("adapter_*") if _OF_ADAPTER.fullmatch(path.name)}
+    wanted |= _names_of_processor(processing_class) | _names_of_code(root)
+    for pattern in asked or ():
+        found = {path.relative_to(root).as_posix() for path in root.glob(pattern)}
+        found = {name for name in found if not name.startswith((".", "_"))}  # the lock of the run, what is not whole
+        if not found:
+            warnings.warn(f"`hub_files` asks for {pattern!r}, but {root} has no such file.", stacklevel=3)
+        wanted |= found
+    return sorted(name for name in wanted if (root / name).is_file())
 
 
-def _files_of_model(root: Path) -> Iterator[Path]:
-    for path in root.iterdir():
-        if path.is_file() and not path.name.startswith(("_", ".", "events.out.tfevents")):
-            yield path
-        elif path.name in _PARTS_OF_A_MODEL or _is_adapter(path):
-            yield from (inner for inner in path.rglob("*") if inner.is_file())
+def names_of_checkpoint(folder: str | os.PathLike) -> list[str]:
+    """Files of a checkpoint that are published: those that it was written with."""
+    manifest = read_manifest(folder)
+    return files_of(folder) if manifest is None else [*sorted(manifest["files"]), MANIFEST]
 
 
-def _is_adapter(folder: Path) -> bool:
-    has_model = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
-    return (folder / "adapter_config.json").exists() and not has_model and not folder.name.startswith("checkpoint-")
+def check_hub_files(patterns: Any) -> None:
+    """
+    Refuses patterns of `hub_files` that are none, or leave the folder of the model.
+
+    Raises:
+        `ValueError`: Names one.
+    """
+    for pattern in patterns if isinstance(patterns, list) else [patterns]:
+        if patterns is not None and (
+            not isinstance(patterns, list)
+            or not isinstance(pattern, str)
+            or not pattern
+            or os.path.isabs(pattern)
+            or ".." in Path(pattern).parts
+        ):
+            raise ValueError(
+                f"`hub_files` must be a list of patterns of files in `output_dir`, such as 'training_args.bin' or "
+                f"'completions/*.parquet', got {pattern!r}."
+            )
+
+
+def _names_of_processor(processing_class: Any) -> set[str]:
+    """Which files a tokenizer or processor has, as it writes them."""
+    if processing_class is None:
+        return set()
+    with tempfile.TemporaryDirectory() as folder:
+        processing_class.save_pretrained(folder)
+        return {*files_of(folder)}
+
+
+def _names_of_code(root: Path) -> set[str]:
+    """The modules of a model whose code is saved with it, as its configurations name them, and what these import."""
+    names: set[str] = set()
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        path = root / name
+        entries = json.loads(path.read_text(encoding="utf-8")).get("auto_map", {}) if path.is_file() else {}
+        for entry in entries.values():
+            for place in entry if isinstance(entry, list) else [entry]:
+                names |= {place.partition(".")[0]} if place and "--" not in place else set()
+    waiting = [*names]
+    while waiting:
+        path = root / f"{waiting.pop()}.py"
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
+        new = {*re.findall(r"^\s*from\s+\.(\w+)\s+import", source, re.MULTILINE)} - names
+        names |= new
+        waiting += new
+    return {f"{name}.py" for name in names}
 
 
 def _public_content(path: Path) -> Path | bytes:
     if path.name not in ("adapter_config.json", "trainer_state.json"):
         return path
-    content = json.loads(path.read_text(encoding="utf-8"))
-    public = dict(content)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        public = dict(content)
+    except (ValueError, TypeError):
+        return path  # another file of that name, which was asked for
     if path.name == "trainer_state.json" and content.get("best_model_checkpoint"):
         public["best_model_checkpoint"] = Path(content["best_model_checkpoint"]).name
     base = content.get("base_model_name_or_path")

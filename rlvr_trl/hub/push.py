@@ -7,20 +7,25 @@ named in a warning and done again with the next save, and at the end of training
 """
 
 import itertools
+import os
 import shlex
 import time
 import warnings
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl import GRPOTrainer
 
+from ..manifest import checkpoints_in
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, HubStrategy, borrow, hf_api
 from .model_card import complete_card, dataset_id, earlier_results, method_tags
-from .published import hub_id, operations_for, save_public_arguments
+from .published import hub_id, names_of_checkpoint, names_of_model, operations_for, save_public_arguments
 
+
+if TYPE_CHECKING:
+    from ..trainer.rlvr_config import RLVRConfig
 
 ATTEMPTS = 3
 WAIT = 2.0  # seconds after the first failed attempt, twice as many after the second
@@ -29,8 +34,9 @@ WAIT = 2.0  # seconds after the first failed attempt, twice as many after the se
 class PushesToHub(GRPOTrainer):
     """The part of RLVRTrainer that writes the model card and pushes to the Hub. All of it on the main process."""
 
-    # needed, from the part that writes checkpoints
+    # needed, from the part that writes checkpoints and from RLVRTrainer
     _writing_to: Path | None
+    args: "RLVRConfig"
 
     _card_step: int | None = None  # of the last card that this trainer wrote
     _newest: str | None = None  # the last checkpoint to be pushed
@@ -101,14 +107,22 @@ class PushesToHub(GRPOTrainer):
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
+        dry_run: bool = False,
         **kwargs,
     ):
         """
-        As in transformers, and tried again if it fails.
+        As in transformers, and tried again if it fails. Publishes model, tokenizer, card, and what `hub_files` names.
+
+        Args:
+            dry_run (`bool`, *optional*, defaults to `False`):
+                Print and return the list of what would be pushed, and push nothing. The model is saved in
+                `output_dir` as for a push.
 
         Raises:
             `RuntimeError`: The push failed `ATTEMPTS` times. Everything is in `output_dir` then.
         """
+        if dry_run:
+            return self._list_push(kwargs)
         with borrow(hf_api(), upload_folder=self._upload):
             job: Any = super().push_to_hub(commit_message, False, token, revision, **kwargs)  # a Future
         if job is None or not blocking:  # another process, or the caller looks at the result
@@ -123,6 +137,33 @@ class PushesToHub(GRPOTrainer):
             warnings.warn(f"{failed} It is tried again.", stacklevel=2)
             time.sleep(WAIT * attempt)
             job = self._upload(self._output_folder, commit_message, token, revision or self.args.hub_revision)
+
+    def _list_push(self, card: dict[str, Any]) -> list[str]:
+        """Saves the model and its card, and prints what a push would publish of them."""
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return []
+        name = self.args.hub_model_id or Path(self._output_folder).name
+        self.create_model_card(**{"model_name": name.split("/")[-1], **card})
+        names = self._names_to_push(self._output_folder, None)
+        newest = checkpoints_in(self._output_folder)[:1]
+        where = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: None}
+        print(f"A push to {name} would publish, from {self._output_folder}:")
+        for file in names:
+            print(f"  {file} ({Path(self._output_folder, file).stat().st_size:,} bytes)")
+        if self.args.push_to_hub and self.args.hub_strategy in where and newest:
+            inner = where[self.args.hub_strategy] or newest[0].name
+            print(f"and while it trains (`hub_strategy`: {self.args.hub_strategy.value}), as now {newest[0].name}:")
+            files = [f"{inner}/{file}" for file in self._names_to_push(newest[0], inner)]
+            print("".join(f"  {file}\n" for file in files), end="")
+            names += files
+        return names
+
+    def _names_to_push(self, folder: str | os.PathLike, path_in_repo: str | None) -> list[str]:
+        if path_in_repo is not None:
+            return names_of_checkpoint(folder)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return names_of_model(folder, model, self.processing_class, self.args.hub_files)
 
     def _push_from_checkpoint(self, checkpoint_folder):
         # transformers calls this while it writes a checkpoint, which is pushed once it is whole
@@ -192,14 +233,16 @@ class PushesToHub(GRPOTrainer):
 
         Args:
             others: what transformers also gives: the repository, that this is a job for the background, and which
-                files are not part of the model, of which there are more than it knows.
+                files are not part of the model, where here it is said which are.
         """
-        save_public_arguments(self.args, folder_path)  # transformers has just saved them again
+        if path_in_repo is None:
+            save_public_arguments(self.args, folder_path)  # transformers has just saved them again
+        names = self._names_to_push(folder_path, path_in_repo)
 
         def commit():
             return hf_api().create_commit(
                 repo_id=str(self.hub_model_id),
-                operations=operations_for(folder_path, path_in_repo),
+                operations=operations_for(folder_path, names, path_in_repo),
                 commit_message=commit_message or "Upload",
                 token=token,
                 revision=revision,
@@ -231,8 +274,10 @@ class PushesToHub(GRPOTrainer):
 
     def _how_to_retry(self) -> str:
         folder = shlex.quote(self._output_folder)
+        names = self._names_to_push(self._output_folder, None)
+        included = " ".join(f"--include {shlex.quote(name)}" for name in names)
         return (
             f"Everything is saved in {folder}. To push the model later: `trainer.push_to_hub()`, or `hf upload "
-            f"{self.hub_model_id} {folder} . --exclude '_*' --exclude '*/*'`; a checkpoint: "
+            f"{self.hub_model_id} {folder} . {included}`; a checkpoint: "
             f"`hf upload {self.hub_model_id} {folder}/{PREFIX_CHECKPOINT_DIR}-<step> {PREFIX_CHECKPOINT_DIR}-<step>`."
         )

@@ -161,7 +161,7 @@ class Allocation:
         def __init__(self, extra: Tensor, drop: Tensor | None = None, new_prompts: int = 0): ...
 
     def __post_init__(self):
-        if self.drop is None:
+        if self.drop is None and isinstance(self.extra, Tensor):  # else it is refused by the name of the allocator
             object.__setattr__(self, "drop", torch.zeros_like(self.extra, dtype=torch.bool))
 
 
@@ -229,7 +229,8 @@ class ByCounts:
         return torch.full((len(batch),), batch.num_generations)
 
     def __call__(self, batch: RolloutBatch) -> Allocation:
-        return Allocation(self.allocator(batch.stage, batch.num_samples, batch.num_correct, batch.num_judged))
+        extra = self.allocator(batch.stage, batch.num_samples, batch.num_correct, batch.num_judged)
+        return Allocation(check_counts_of(self.allocator, extra, batch))
 
     def state_dict(self) -> dict[str, Any]:
         return self.allocator.state_dict()

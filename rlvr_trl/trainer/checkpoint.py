@@ -8,20 +8,24 @@ after the first epoch as if it had just begun. This state is saved here, in one 
       model, optimizer, scheduler, random states     by transformers
       rlvr_state_<process>.pt
       prompt_history.pt                              if there is one, the same for all processes
-      trainer_state.json                             written last; a checkpoint without it is incomplete
+      trainer_state.json                             by transformers
+      manifest.json                                  written last: all files with their digests, see `../manifest.py`
+
+A checkpoint that lacks a file of its manifest, or has one with another content, is not resumed from. The manifest also
+says what decides the run (`fingerprint.py`): a run that is resumed with other settings must say so.
 
 The output directory must be on a file system that all processes share, which [`check_output_dir`] makes sure of.
 """
 
 import contextlib
-import json
+import functools
 import os
 import shutil
 import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,63 +33,78 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, send_to_device
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from ..distributed import Processes, end_together
+from ..manifest import (
+    MANIFEST,
+    TRAINER_STATE,
+    checkpoints_in,
+    files_of,
+    find_fault,
+    lacking_to_go_on,
+    read_manifest,
+    write_manifest,
+)
 from ..rollouts import BatchAllocator, PromptHistory, PromptSource, RolloutAllocator
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
 from .batch_watch import BatchWatch
+from .fingerprint import OF_A_BATCH, OF_THE_OPTIMIZER, SCHEDULE, changes_of_run, describe_run, in_lines
 from .nonfinite import check_weights
 from .passes import BatchPlan
 from .rlvr_config import RLVRConfig
+from .run_lock import RunLock, check_not_in_use
 
 
-TRAINER_STATE = "trainer_state.json"
 SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
 PROMPT_HISTORY = "prompt_history.pt"
 INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an underscore
 
 
 def is_complete(checkpoint: str | os.PathLike) -> bool:
-    """Whether a checkpoint was written to the end. Stock TRL, killed while saving, leaves an incomplete one."""
-    try:
-        state = json.loads((Path(checkpoint) / TRAINER_STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return "global_step" in state
+    """Whether every file that a checkpoint was written with is there, with its content."""
+    return find_fault(checkpoint) is None
 
 
-def last_complete_checkpoint(output_dir: str | os.PathLike) -> str:
+def last_complete_checkpoint(
+    output_dir: str | os.PathLike, look: Callable[[str | os.PathLike], str | None] = find_fault
+) -> str:
     """
-    The newest whole checkpoint of a run; newer incomplete ones are named in a warning.
+    The newest whole checkpoint of a run; newer ones that are not whole are named in a warning.
+
+    Args:
+        output_dir (`str` or `os.PathLike`): the folder of the run.
+        look (`Callable`, *optional*): what says why a checkpoint is not whole, by default [`find_fault`].
 
     Raises:
         `ValueError`: There is none.
     """
-    steps = {
-        int(path.name.split("-")[1]): path
-        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.is_dir() and path.name.split("-")[1].isdigit()
-    }
-    for step in sorted(steps, reverse=True):
-        if is_complete(steps[step]):
-            return str(steps[step])
-        warnings.warn(
-            f"{steps[step]} is incomplete, for instance because a copy was interrupted, and is skipped.", stacklevel=3
-        )
-    raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.")
+    faults = []
+    for checkpoint in checkpoints_in(output_dir):
+        fault = look(checkpoint)
+        if fault is None:
+            return str(checkpoint)
+        faults.append(f"{checkpoint.name}: {fault}")
+        warnings.warn(f"{checkpoint} is not whole and is skipped: {fault}.", stacklevel=3)
+    found = f" What is there: {'; '.join(faults)}." if faults else ""
+    raise ValueError(f"`resume_from_checkpoint` is set, but {output_dir} holds no complete checkpoint.{found}")
 
 
 def check_output_dir(args: RLVRConfig) -> None:
     """
-    Refuses an `output_dir` that machines do not share, if checkpoints are to be written. All processes must call it.
+    Refuses an `output_dir` in which another run trains, and one that machines do not share, if checkpoints are to be
+    written. All processes must call it.
 
     Raises:
-        `ValueError`: The first process cannot write there, another one cannot or does not see what the first one
-            writes, or several would write the same files.
+        `ValueError`: A process of this machine trains there; the first process cannot write there, another one cannot
+            or does not see what the first one writes, or several would write the same files.
     """
     processes = Processes(PartialState())
+    with processes.agreed("looking whether another run uses `output_dir`"):
+        if processes.is_main and writes_into_output_dir(args):
+            check_not_in_use(str(args.output_dir))
     if processes.count == 1 or args.save_strategy == "no":
         return
     if sum(processes.gather([args.should_save])) > 1:
@@ -126,6 +145,11 @@ def check_output_dir(args: RLVRConfig) -> None:
         )
 
 
+def writes_into_output_dir(args: RLVRConfig) -> bool:
+    """Whether a training with these settings writes what another run in the folder would mix with its own."""
+    return args.save_strategy != "no" or args.log_completions
+
+
 class ResumableState(GRPOTrainer):
     """The part of RLVRTrainer that saves and restores the state named above."""
 
@@ -142,6 +166,9 @@ class ResumableState(GRPOTrainer):
 
     _writing_to: Path | None = None  # the folder that a checkpoint is written into, while one is
     _loading_from: str | None = None
+    _lock: RunLock | None = None  # while this run holds `output_dir`
+    _changed: tuple[str, ...] = ()  # settings that a resumed run has changed on purpose
+    _run: dict[str, Any] | None = None  # what decides it, on the first process
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         """
@@ -151,30 +178,106 @@ class ResumableState(GRPOTrainer):
             resume_from_checkpoint (`str` or `bool`, *optional*): a checkpoint, or True for the last complete one.
 
         Raises:
-            `ValueError`: The checkpoint is missing or incomplete, or was saved by another strategy, or amid a batch by
-            another number of processes.
+            `ValueError`: The checkpoint is missing or not whole, was saved by another strategy, or amid a batch by
+            another number of processes, or by a run with other settings than `resume_with_changes` admits.
             `RuntimeError`: A checkpoint could not be written. An error of any process is raised on all.
             `FloatingPointError`: A loss or a weight is not finite.
         """
-        with end_together(self.accelerator):
-            # one machine may lack what another one has
-            with Processes(PartialState()).agreed("looking for the checkpoint to resume from"):
-                checkpoint = self._find_checkpoint(resume_from_checkpoint)
+        with end_together(self.accelerator), self.alone_in_output_dir():
+            processes = Processes(PartialState())
+            is_needed = resume_from_checkpoint or self.args.save_strategy != "no"
+            with processes.agreed("describing the run"):
+                if processes.is_main and is_needed and self._run is None:
+                    self._run = describe_run(self)
+            checkpoint = self._find_checkpoint(resume_from_checkpoint)
+            with processes.agreed("comparing the run with that of the checkpoint"):
+                self._changed = self._check_checkpoint(str(checkpoint)) if checkpoint else ()
+            self._changed = processes.broadcast(self._changed)
             return super().train(checkpoint, *args, **kwargs)
 
-    def _find_checkpoint(self, resume_from_checkpoint: str | bool | None) -> str | bool | None:
-        """The checkpoint that is meant, if it is complete and of this strategy; False or None if none is."""
-        if not resume_from_checkpoint:
-            return resume_from_checkpoint
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(self._get_output_dir(None))
-        elif not is_complete(resume_from_checkpoint):
+    @contextlib.contextmanager
+    def alone_in_output_dir(self) -> Iterator[None]:
+        """
+        Keeps other runs out of `output_dir`, if this one writes there. Training does so itself; all processes must
+        enter it together. May be nested.
+
+        Raises:
+            `ValueError`: Another run is there. Names its process.
+        """
+        if self._lock is not None or not writes_into_output_dir(self.args):
+            yield
+            return
+        processes, lock = Processes(PartialState()), RunLock(str(self.args.output_dir))
+        with processes.agreed("taking `output_dir` for this run"):
+            if processes.is_main:
+                lock.take()
+        try:
+            with borrow(self, _lock=lock):
+                yield
+        finally:
+            if processes.is_main:
+                lock.release()
+
+    def _find_checkpoint(self, wanted: str | bool | None) -> str | bool | None:
+        """The checkpoint that is meant, if all processes find it whole; False or None if none is meant."""
+        if not wanted:
+            return wanted
+        if wanted is True:
+            return last_complete_checkpoint(self._get_output_dir(None), _find_fault_together)
+        fault = _find_fault_together(wanted)
+        if fault is not None:
             raise ValueError(
-                f"The checkpoint {resume_from_checkpoint} is missing or incomplete: it has no readable "
-                f"{TRAINER_STATE}. Name another one, or pass True for the last complete one."
+                f"The checkpoint {wanted} is missing or not whole: {fault}. Name another one, or pass True for the "
+                f"last complete one."
             )
-        self._check_strategy(resume_from_checkpoint)
-        return resume_from_checkpoint
+        return wanted
+
+    def _check_checkpoint(self, checkpoint: str) -> tuple[str, ...]:
+        """
+        Refuses a checkpoint that this run cannot go on from. Returns which settings were changed on purpose; only the
+        first process knows.
+
+        Raises:
+            `ValueError`: It lacks a state, or is of another strategy or of a run with other settings.
+        """
+        lacking = lacking_to_go_on(checkpoint)
+        if lacking is not None:
+            raise ValueError(
+                f"{checkpoint} has no {lacking}, for instance because it was saved with `save_only_model`, so a run "
+                f"cannot go on from it. Start a new run from its weights: model={str(checkpoint)!r}."
+            )
+        self._check_strategy(checkpoint)
+        if self._run is None:
+            return ()
+        manifest = read_manifest(checkpoint)
+        if manifest is None:
+            warnings.warn(
+                f"{checkpoint} has no {MANIFEST}: it was saved by an earlier version or by stock TRL. Whether its "
+                f"files are those that were written, and whether its run had these settings, is not known.",
+                stacklevel=4,
+            )
+            return ()
+        changes = changes_of_run(manifest["run"], self._run)
+        admitted = self.args.resume_with_changes or []
+        unmeant = [name for name in changes if name not in admitted]
+        if unmeant:
+            raise ValueError(
+                f"{checkpoint} was saved by a run with other settings than this one. Saved -> now:\n"
+                f"{in_lines(changes, unmeant)}\nSet them as they were; or, to go on with those of now, "
+                f"`resume_with_changes`={unmeant!r}, on the command line --resume_with_changes {' '.join(unmeant)}."
+            )
+        without_effect = {"optim", "optim_args", "optim_target_modules"}.intersection(changes)
+        if self.is_deepspeed_enabled:
+            without_effect |= {*SCHEDULE, *OF_THE_OPTIMIZER}.intersection(changes)
+        if without_effect:
+            raise ValueError(
+                f"{', '.join(sorted(without_effect))} cannot be changed in a run that is resumed from {checkpoint}: "
+                f"the states of the optimizer are those of the saved run. Start a new run from its weights: "
+                f"model={str(checkpoint)!r}."
+            )
+        if changes:
+            print(f"Resumed from {checkpoint} with changes. Saved -> now:\n{in_lines(changes, list(changes))}")
+        return tuple(changes)
 
     def _check_strategy(self, checkpoint: str) -> None:
         """Refuses a checkpoint of another strategy, whose optimizer states transformers would silently skip."""
@@ -193,6 +296,8 @@ class ResumableState(GRPOTrainer):
         check_weights(self.accelerator, self.model, self.state.global_step)
         run, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         incomplete = run / INCOMPLETE
+        if self._lock is not None and self.accelerator.is_main_process:
+            self._lock.check()
         if self.args.should_save:
             shutil.rmtree(incomplete, ignore_errors=True)  # of a run that was killed
         self.accelerator.wait_for_everyone()
@@ -213,11 +318,13 @@ class ResumableState(GRPOTrainer):
         best = self.state.best_model_checkpoint
         if best is not None and Path(best) == written:
             self.state.best_model_checkpoint = str(final)
-        self.accelerator.wait_for_everyone()
+        processes = Processes(PartialState())
+        names = sorted({*processes.gather(files_of(written))})  # once all have written theirs
         if self.args.should_save:
-            self.state.save_to_json(
-                str(written / TRAINER_STATE)
-            )  # again, now with the final path of the best checkpoint
+            # again, now with the final path of the best checkpoint
+            self.state.save_to_json(str(written / TRAINER_STATE))
+            _wait_for_files(written, names)
+            write_manifest(written, self.state.global_step, self._run or {})
             _rename(written, final)
             shutil.rmtree(written.parent)
         self.accelerator.wait_for_everyone()
@@ -232,7 +339,12 @@ class ResumableState(GRPOTrainer):
                 parameter.data = parameter.data.to(dtypes[name])
 
     def _load_best_model(self):
-        self._loading_from = self.state.best_model_checkpoint
+        best = self._loading_from = str(self.state.best_model_checkpoint)
+        fault = _find_fault_together(best)
+        if fault is not None:
+            raise ValueError(
+                f"The best checkpoint, {best}, is not whole: {fault}. The model is that of the last step."
+            )
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result):
@@ -254,6 +366,8 @@ class ResumableState(GRPOTrainer):
         super()._save_rng_state(output_dir)
         position = self._step % (self.args._calls_per_batch * self.num_iterations)
         state = {
+            "manifest": True,  # so a checkpoint without one has lost it
+            "calls_per_batch": self.args._calls_per_batch,
             "strategy": _strategy(self.accelerator),
             "step": self._step,
             "mid_batch": position != 0,
@@ -269,10 +383,21 @@ class ResumableState(GRPOTrainer):
             torch.save(_arrays_as_tensors(self.history.state_dict()), Path(output_dir) / PROMPT_HISTORY)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
+        optimizer: Any = self.optimizer
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        of_optimizer = {key for name, key in OF_THE_OPTIMIZER.items() if name in self._changed}
+        of_schedule = [name for name in SCHEDULE if name in self._changed]
+        before = [dict(group) for group in optimizer.param_groups] if of_optimizer or of_schedule else []
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self._skip_epochs(int(self.state.epoch or 0))
-            self._load_rlvr_state(checkpoint)
+        if checkpoint is None:
+            return
+        # what was loaded has the settings of the saved run
+        for group, own in zip(optimizer.param_groups, before, strict=False):
+            group.update({key: own[key] for key in of_optimizer})
+        if of_schedule:
+            _set_schedule(optimizer, schedule, [group.get("initial_lr") for group in before], of_schedule)
+        self._skip_epochs(int(self.state.epoch or 0))
+        self._load_rlvr_state(checkpoint)
 
     def _skip_epochs(self, epochs: int) -> None:
         """Advances the shuffling to this epoch: the sampler draws one permutation per epoch from its own generator."""
@@ -305,9 +430,26 @@ class ResumableState(GRPOTrainer):
                 f"{self.accelerator.num_processes}. Resume on {saved_by}, or from a checkpoint at the end of a batch: "
                 f"make `save_steps` a multiple of the optimizer steps that each batch takes."
             )
-        self._step = state["step"]
+        cycle = self.args._calls_per_batch * self.num_iterations
+        if state["mid_batch"]:
+            of_batch = [name for name in OF_A_BATCH if name in self._changed]
+            if state.get("calls_per_batch", self.args._calls_per_batch) != self.args._calls_per_batch:
+                of_batch.append("steps_per_generation")
+            if of_batch:
+                raise ValueError(
+                    f"{checkpoint} was saved in the middle of a batch, which was made with another value of "
+                    f"{', '.join(of_batch)}. Resume from a checkpoint at the end of a batch."
+                )
+        elif saved_by != self.accelerator.num_processes and self.accelerator.is_main_process:
+            warnings.warn(
+                f"{checkpoint} was saved by {saved_by} process(es), and there are now "
+                f"{self.accelerator.num_processes}. The random states are those of processes, so from here on the "
+                f"completions are other ones than the run would have had.",
+                stacklevel=2,
+            )
+        self._step = state["step"] if state["mid_batch"] else -(-state["step"] // cycle) * cycle
         self._buffered_inputs = send_to_device(state["buffered_inputs"], self.accelerator.device)
-        if self.rollouts is not None and state["rollouts"] is not None:
+        if self.rollouts is not None and state["rollouts"] is not None and "rollouts" not in self._changed:
             self.rollouts.load_state_dict(state["rollouts"])
         if self._source is not None:
             self._load_source(state.get("source"), checkpoint)
@@ -343,6 +485,35 @@ def _arrays_as_tensors(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _find_fault_together(checkpoint: str | os.PathLike) -> str | None:
+    """[`find_fault`] on all processes, with one answer: one process of each machine reads the digests."""
+    state = PartialState()
+    own = find_fault(checkpoint, digests=state.local_process_index == 0)
+    return next((fault for fault in Processes(state).gather([own]) if fault is not None), None)
+
+
+def _wait_for_files(folder: Path, names: list[str]) -> None:
+    """Waits until this machine sees what others have written."""
+    deadline = time.monotonic() + SEEN_WITHIN
+    while missing := [name for name in names if not (folder / name).exists()]:
+        if time.monotonic() > deadline:
+            raise OSError(f"{missing[0]}, which another process has written, is not seen within {SEEN_WITHIN} seconds")
+        time.sleep(0.1)
+
+
+def _set_schedule(optimizer: Any, schedule: Any, rates: list[Any], changed: list[str]) -> None:
+    """Puts a schedule that was loaded onto the learning rates and the course of now, at the step it has reached."""
+    if not isinstance(schedule, LambdaLR):
+        raise ValueError(
+            f"{', '.join(changed)} cannot be changed in a resumed run whose schedule is a {type(schedule).__name__}: "
+            f"it holds the course of the saved run. Start a new run from the weights of the checkpoint."
+        )
+    schedule.base_lrs = rates
+    for group, rate, course in zip(optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
+        group |= {"initial_lr": rate, "lr": rate * course(schedule.last_epoch)}
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
 def _rename(written: Path, final: Path) -> None:
     """Moves a complete checkpoint to its place, where there may be one of an earlier run."""
     if final.exists():
@@ -360,7 +531,7 @@ def _cannot_write(run: Path, name: str, error: Exception) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            last = last_complete_checkpoint(run)
+            last = last_complete_checkpoint(run, functools.partial(find_fault, digests=False))
     except ValueError:
         last = "none"
     return (

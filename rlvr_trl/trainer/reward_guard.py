@@ -1,22 +1,34 @@
-"""What stands between TRL and the reward functions: errors that name the function, columns that do not collide.
+"""What stands between TRL and the reward functions: errors that name them, time limits, columns that do not collide.
 
 A reward function that raises on one process would leave the others waiting for its rewards. So its rewards are zeros
-there, TRL gathers them, and then all processes raise the error that was caught.
+there, TRL gathers them, and then all processes raise the error that was caught. One that has not returned within the
+time limit cannot be ended by itself: its process is, and all others with it, with the stacks of its threads.
 
 If several functions log under one name, such as `extracted_answer`, TRL appends all their values to one column, which
 is then too long for the table of completions. Here every function after the first has its name added to the column's.
 """
 
+import contextlib
+import faulthandler
 import functools
-from collections.abc import Callable, Iterable
+import itertools
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set, Sized
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..digests import answer_id
-from ..distributed import raise_together
+from ..distributed import exit_for_all, raise_together
 from ..trl_compat import is_async_callable
+
+
+LATE = 30.0  # seconds beyond the limit, after which a function that lets no other thread run is ended as well
 
 
 class RewardGuard:
@@ -24,11 +36,14 @@ class RewardGuard:
     The reward functions of a trainer, and what they raised since the last [`~RewardGuard.raise_together`].
 
     Args:
+        accelerator (`Accelerator`): the trainer's.
+        limit (`float`): seconds that a reward function may take for the completions of a batch.
         answers_of (*optional*): the reward function whose column `extracted_answer` is kept for
             [`~RewardGuard.answer_ids`].
     """
 
-    def __init__(self, answers_of: Any = None):
+    def __init__(self, accelerator, limit: float, answers_of: Any = None):
+        self._accelerator, self._limit = accelerator, limit
         self._answers_of, self._answers = answers_of, []
         self._caught = []
         self._owners = {}  # column of the log of completions -> the function that logged it first
@@ -45,8 +60,9 @@ class RewardGuard:
                 expected = len(kwargs["completions"])
                 kwargs["log_extra"] = self._log_extra(reward_func, name, kwargs["log_extra"])
                 try:
-                    return _checked(await reward_func(*args, **kwargs), name, expected)
-                except Exception as error:
+                    with self._time_limit(name):
+                        return _checked(await reward_func(*args, **kwargs), name, expected)
+                except (Exception, SystemExit) as error:
                     return self._keep(error, name, expected)
         else:
 
@@ -55,8 +71,9 @@ class RewardGuard:
                 expected = len(kwargs["completions"])
                 kwargs["log_extra"] = self._log_extra(reward_func, name, kwargs["log_extra"])
                 try:
-                    return _checked(reward_func(*args, **kwargs), name, expected)
-                except Exception as error:
+                    with self._time_limit(name), _ends_without_other_threads(self._limit + LATE):
+                        return _checked(reward_func(*args, **kwargs), name, expected)
+                except (Exception, SystemExit) as error:
                     return self._keep(error, name, expected)
 
         return named
@@ -70,7 +87,24 @@ class RewardGuard:
 
         return log
 
-    def _keep(self, error: Exception, name: str, expected: int) -> list[float]:
+    @contextlib.contextmanager
+    def _time_limit(self, name: str) -> Iterator[None]:
+        timer = threading.Timer(self._limit, self._end, [name])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self, name: str) -> None:
+        error = TimeoutError(
+            f"The reward function '{name}' has not returned within {self._limit:g} seconds. Its stack is above. Raise "
+            f"`reward_timeout` if it may take longer, or give it a time limit of its own."
+        )
+        exit_for_all(error, self._accelerator)
+
+    def _keep(self, error: BaseException, name: str, expected: int) -> list[float]:
         named = error
         if not isinstance(error, _WrongOutputError):
             named = RuntimeError(f"The reward function '{name}' raised {type(error).__name__}: {error}")
@@ -121,22 +155,46 @@ class _WrongOutputError(ValueError):
     pass
 
 
+@contextlib.contextmanager
+def _ends_without_other_threads(seconds: float) -> Iterator[None]:
+    """Ends this process from a thread of C, where a function keeps those of Python waiting, as `re` may."""
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    except (AttributeError, OSError, ValueError, RuntimeError):  # no file to write to
+        yield
+        return
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def _checked(output, name: str, expected: int) -> list[float | None]:
-    if isinstance(output, str) or not isinstance(output, Iterable):
+    if isinstance(output, (str, bytes, Mapping, Set)) or not isinstance(output, Iterable):
         raise _WrongOutputError(
             f"The reward function '{name}' returned {type(output).__name__}; a list with one reward per completion is "
             f"needed."
         )
-    output = list(output)
+    output = list(output) if isinstance(output, Sized) else list(itertools.islice(output, expected + 1))
     if len(output) != expected:
         raise _WrongOutputError(
             f"The reward function '{name}' returned {len(output)} rewards, but {expected} were expected, one per "
             f"completion."
         )
-    try:  # as TRL will
-        torch.tensor([torch.nan if reward is None else reward for reward in output], dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _WrongOutputError(
-            f"The reward function '{name}' returned something that is neither a number nor None: {error}."
-        ) from error
+    for i, reward in enumerate(output):
+        if not _is_reward(reward):
+            raise _WrongOutputError(
+                f"The reward function '{name}' returned something that is neither a number nor None for completion "
+                f"{i}: {type(reward).__name__} {reward!r:.80}."
+            )
     return output
+
+
+def _is_reward(reward: Any) -> bool:
+    if isinstance(reward, (torch.Tensor, np.ndarray, np.generic)):
+        return (
+            reward.ndim == 0
+            and not isinstance(reward.item(), (complex, str, bytes))
+            and abs(reward.item()) != math.inf
+        )
+    return reward is None or (isinstance(reward, Real) and abs(reward) != math.inf)

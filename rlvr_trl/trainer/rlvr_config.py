@@ -10,6 +10,8 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
+from ..checks import check_positive
+from ..hub.published import check_hub_files
 from ..plain_yaml import read_yaml
 from ..rollouts import (
     BatchAllocator,
@@ -88,6 +90,15 @@ class RLVRConfig(GRPOConfig):
             log-probabilities and for the loss. Faster where prompts are long beside their completions; the same
             gradient but for rounding and dropout. For causal models of text with attention alone. Refused with
             gradient checkpointing, which keeps no cache, with `use_liger_kernel` and with an auxiliary loss.
+        reward_timeout (`float`, *optional*):
+            Seconds after which a reward function that has not returned ends the run, on all processes. By default
+            `ddp_timeout`, after which other processes would no longer wait for its rewards.
+        resume_with_changes (`list[str]`, *optional*):
+            What may differ from the run that saved the checkpoint to resume from, by name: `["learning_rate"]`. The
+            values of now are used. By default a difference in anything that decides the run is an error that lists it.
+        hub_files (`list[str]`, *optional*):
+            Patterns of files in `output_dir` that a push publishes besides model, tokenizer and card, such as
+            `["training_args.bin", "completions/*.parquet"]`.
     """
 
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
@@ -165,6 +176,18 @@ class RLVRConfig(GRPOConfig):
         default=False,
         metadata={"help": "Read a prompt once for all its completions that go through the model together."},
     )
+    reward_timeout: float | None = field(
+        default=None,
+        metadata={"help": "Seconds after which a reward function that has not returned ends the run."},
+    )
+    resume_with_changes: list[str] | None = field(
+        default=None,
+        metadata={"help": "Settings that may differ from those of the checkpoint to resume from. By default none."},
+    )
+    hub_files: list[str] | None = field(
+        default=None,
+        metadata={"help": "Patterns of files in output_dir to push besides model, tokenizer and card."},
+    )
 
     def __post_init__(self):
         check_breadth(self)
@@ -201,6 +224,9 @@ class RLVRConfig(GRPOConfig):
         if self.trains_in_passes:
             check_passes(self)
         check_generation(self)
+        if self.reward_timeout is not None:
+            check_positive("reward_timeout", self.reward_timeout)
+        check_hub_files(self.hub_files)
 
     def _replace_batch_split(self, given: dict[str, int | None]):
         """`prompts_per_batch` replaces TRL's three ways to say how large a batch is. They must not contradict it."""

@@ -34,6 +34,7 @@ from . import metrics
 from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
 from .checkpoint import ResumableState, check_output_dir
+from .fingerprint import check_names_of_changes
 from .generation_progress import GenerationProgress
 from .nonfinite import ChecksGradients
 from .notebook_progress import show_rewards_in_notebook
@@ -42,6 +43,7 @@ from .passes import update_of_prompts
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
 from .rollout import GenerationRecord, Reads, RecordsGeneration
+from .rows import check_end_token, check_rows, check_tokens_of_prompts
 from .stages import (
     BatchRows,
     Stage,
@@ -150,6 +152,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     _name = "RLVR"
     _paper = {}
     _config_class = RLVRConfig
+    _evaluated = "eval"  # prefix of the metrics of the evaluation that runs
 
     def __init__(
         self,
@@ -214,6 +217,10 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         if self._reads.tokens:
             check_token_advantages(args, self.advantages)
         check_datasets(args, train_dataset, eval_dataset)
+        check_rows(args, train_dataset, eval_dataset, environment_factory is not None)
+        check_names_of_changes(args.resume_with_changes)
+        if processing_class is not None:
+            check_end_token(processing_class)
 
         check_reward_packages(reward_funcs)
         check_whole_groups(reward_funcs, args._rows_per_batch // args.world_size, args._group_size)
@@ -244,6 +251,9 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
                 environment_factory=environment_factory,
             )
         check_attributes(self)
+        check_end_token(self._tokenizer)
+        if environment_factory is None:
+            check_tokens_of_prompts(train_dataset, eval_dataset, self._tokenizer)
         check_shared_prefill(args, self.model)
         check_shared_scoring(args, self.model)
 
@@ -268,7 +278,11 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         )
         if self._reads.answers:
             check_answers(self._correctness_reward, self.advantages)
-        self._reward_guard = RewardGuard(answers_of=self._correctness_reward if self._reads.answers else None)
+        self._reward_guard = RewardGuard(
+            self.accelerator,
+            limit=args.reward_timeout or args.ddp_timeout,
+            answers_of=self._correctness_reward if self._reads.answers else None,
+        )
         self.reward_funcs = [
             self._reward_guard.wrap(func, name)
             for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
@@ -600,11 +614,24 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         assert shaped is not None
         return shaped
 
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """As in transformers; with several datasets the metrics of each have its name."""
+        with borrow(self, _evaluated=metric_key_prefix):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
     def log(self, logs, start_time=None):
-        """As TRL's, without the metrics that have no value, which TRL logs as None."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        """
+        As TRL's, without the metrics that have no value, which TRL logs as None. Those of one of several datasets are
+        `eval_<dataset>_<metric>`, where TRL has `eval_<metric>` for all.
+        """
+        mode = "train" if self.model.training else "eval"
+        metrics = self._metrics[mode]
         for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
             del metrics[name]
+        dataset = self._evaluated.removeprefix("eval_")
+        if mode == "eval" and dataset != self._evaluated:
+            for name in list(metrics):
+                metrics[f"{dataset}_{name}"] = metrics.pop(name)
         super().log(logs, start_time)
 
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:

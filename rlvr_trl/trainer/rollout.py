@@ -19,6 +19,7 @@ from .generation_progress import GenerationProgress
 from .passes import score_in_passes
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
+from .rows import check_prompts_of_batch
 from .vllm_watchdog import server_must_answer
 
 
@@ -113,6 +114,7 @@ class RecordsGeneration(GRPOTrainer):
             inputs (`list[dict]`): this process's rows, each prompt `num_generations` times.
             num_generations (`int`, *optional*): completions of one prompt in these rows, the trainer's by default.
         """
+        check_prompts_of_batch(inputs, self.environment_factories is not None)
         usual = self.num_generations if num_generations is None else num_generations
         reads, training = self._reads, self.model.training
         recording = _Recording(
@@ -146,6 +148,8 @@ class RecordsGeneration(GRPOTrainer):
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
+        if not all(prompt_ids):
+            raise ValueError("A prompt of this batch has no tokens: the tokenizer or the chat template makes none.")
         if self.use_vllm or self.use_transformers_continuous_batching:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs

@@ -323,6 +323,8 @@ def ask_next_stage(allocator: BatchAllocator, batch: RolloutBatch, room: int | N
             prompts though it has said that it never does.
     """
     asked = allocator(batch)
+    if not isinstance(asked, Allocation):
+        raise ValueError(f"The rollout allocator {allocator!r} must return an Allocation, got {asked!r}.")
     extra = check_counts_of(allocator, asked.extra, batch)
     drop = asked.drop
     if not isinstance(drop, Tensor) or drop.shape != batch.dropped.shape or drop.dtype != torch.bool:

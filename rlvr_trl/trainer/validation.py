@@ -2,7 +2,7 @@
 
 import warnings
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from torch import nn
 
 from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
@@ -10,6 +10,7 @@ from ..advantages.nesting import min_group_size_with_signal
 from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator
 from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
 from .passes import LOSS_TYPES
+from .rows import named_datasets
 
 
 # Options of `generate` with which prompts can be read once for many completions: the values they may have
@@ -143,8 +144,7 @@ def check_datasets(args, train_dataset, eval_dataset) -> None:
     Raises:
         `ValueError`: A dataset is empty, or one batch needs more prompts than the training set has.
     """
-    splits = eval_dataset if isinstance(eval_dataset, (dict, DatasetDict)) else {"eval_dataset": eval_dataset}
-    for name, dataset in {"train_dataset": train_dataset, **splits}.items():
+    for name, dataset in named_datasets(train_dataset, eval_dataset).items():
         if isinstance(dataset, Dataset) and len(dataset) == 0:
             raise ValueError(f"The dataset `{name}` is empty: it has 0 rows, at least 1 is needed.")
     prompts = prompts_per_batch(args)
@@ -334,9 +334,16 @@ def check_generation(args) -> None:
     Refuses settings of transformers' `generate` where they would have no effect or cannot work.
 
     Raises:
-        `ValueError`: The limit on rows generated at once is below 1, another engine samples, or prompts are to be read
-        once into a cache that cannot be copied.
+        `ValueError`: Strings are to end completions, the limit on rows generated at once is below 1, another engine
+        samples, or prompts are to be read once into a cache that cannot be copied.
     """
+    if isinstance(args.generation_kwargs, dict) and args.generation_kwargs.get("stop_strings"):
+        raise ValueError(
+            f"`generation_kwargs` sets stop_strings={args.generation_kwargs['stop_strings']!r}, with which TRL cannot "
+            f"train: it gives `generate` no tokenizer to find them with, and takes a completion without an end token "
+            f"for one that was cut off. Set tokens in `model.generation_config.eos_token_id`, or use vLLM with "
+            f"`generation_kwargs={{'stop': […]}}`."
+        )
     limit, share = args.max_rows_per_generation, args.share_prompt_prefill
     if limit is not None and limit < 1:
         raise ValueError(f"`max_rows_per_generation` must be at least 1, got {limit}.")

@@ -1,6 +1,8 @@
 """A Pass@k run of 3 steps that pushes to the Hub at HF_ENDPOINT, and reports the outcome on standard output."""
 
 import argparse
+import contextlib
+import io
 import json
 import warnings
 
@@ -23,6 +25,7 @@ def main():
     parser.add_argument("output_dir")
     parser.add_argument("--strategy", default="end")
     parser.add_argument("--push-at-end", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be pushed before it is")
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--base", help="folder that the base model is saved in and loaded from")
     parser.add_argument("--settings", type=json.loads, default={})
@@ -43,6 +46,10 @@ def main():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.train()
+        if args.dry_run:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                told["listed"] = trainer.push_to_hub(dry_run=True)
+            told["printed"] = printed.getvalue()
         if args.push_at_end:
             try:
                 trainer.push_to_hub()
