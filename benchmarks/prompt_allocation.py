@@ -37,7 +37,7 @@ LONG = 1000  # batches, more than any method gets
 REPEATED = Size(batches=LONG, training_problems=640, max_tokens=TOKENS)
 FEWER = replace(REPEATED, max_tokens=TOKENS * 4 // 5)
 FRESH = Size(batches=LONG, training_problems=20_000, max_tokens=TOKENS)
-USE_HISTORY = ("predicted_dars", "knapsack", "target_accuracy")
+USE_HISTORY = ("predicted_dars", "predicted_dars_easy", "knapsack", "target_accuracy")
 PREDICTED = ("predicted_dars", "predicted_dars_easy")
 
 
@@ -58,7 +58,9 @@ METHODS = {
         "predicted DARS-HW, easy prompts 4", "predicted_dars", 8, easy=0.6, easy_generations=4
     ),
     "knapsack": allocated("knapsack, 2 to 64", "knapsack", max_generations=64),
+    "variance_optimal": allocated("variance-optimal, 3 to 64", "variance_optimal", max_generations=64),
     "skip_solved": method("skip solved", **DR_GRPO_LOSS, selection={"name": "skip_solved", "threshold": 0.8}),
+    "difficulty_pool": method("difficulty pool", **DR_GRPO_LOSS, selection="difficulty_pool"),
     "target_accuracy": method("target accuracy 1/2", **DR_GRPO_LOSS, selection="target_accuracy"),
 }
 # With fresh prompts, what is remembered is remembered of the length of the shortest path
