@@ -605,6 +605,8 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         until=ATOMIC,
     ),
     Part(owner="transformers.trainer_utils", name="PREFIX_CHECKPOINT_DIR", why="names checkpoints", until=PUBLIC),
+    Attribute(owner=TRAINER, name="optimizer", why="a resumed run may change its settings on purpose", until=PUBLIC),
+    Attribute(owner=TRAINER, name="lr_scheduler", why="likewise", until=PUBLIC),
     # trackers
     Function(
         owner="transformers.integrations",

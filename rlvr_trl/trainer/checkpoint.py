@@ -508,10 +508,10 @@ def _set_schedule(optimizer: Any, schedule: Any, rates: list[Any], changed: list
             f"{', '.join(changed)} cannot be changed in a resumed run whose schedule is a {type(schedule).__name__}: "
             f"it holds the course of the saved run. Start a new run from the weights of the checkpoint."
         )
-    schedule.base_lrs = rates
     for group, rate, course in zip(optimizer.param_groups, rates, schedule.lr_lambdas, strict=True):
         group |= {"initial_lr": rate, "lr": rate * course(schedule.last_epoch)}
-    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    last = [group["lr"] for group in optimizer.param_groups]
+    schedule.load_state_dict(schedule.state_dict() | {"base_lrs": rates, "_last_lr": last})
 
 
 def _rename(written: Path, final: Path) -> None:
