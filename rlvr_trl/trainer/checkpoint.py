@@ -34,7 +34,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, send_to_device
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 from trl import GRPOTrainer
 
 from ..distributed import Processes, end_together
@@ -145,24 +145,16 @@ def check_output_dir(args: RLVRConfig) -> None:
         )
 
 
-def writes_into_output_dir(args: RLVRConfig) -> bool:
+def writes_into_output_dir(args: Any) -> bool:
     """Whether a training with these settings writes what another run in the folder would mix with its own."""
     return args.save_strategy != "no" or args.log_completions
 
 
-class ResumableState(GRPOTrainer):
-    """The part of RLVRTrainer that saves and restores the state named above."""
+class WholeCheckpoints(Trainer):
+    """The part of a trainer that finds, writes and loads checkpoints, which are either whole or absent."""
 
-    # needed, from RLVRTrainer and its other parts
-    args: RLVRConfig
+    args: Any
     model: PreTrainedModel
-    rollouts: RolloutAllocator | BatchAllocator | None
-    history: PromptHistory | None
-    _source: PromptSource | None
-    _batch_watch: BatchWatch
-    _plan: BatchPlan | None
-    _plan_batch: Callable[[dict], None]
-    _train_sampler: Any
 
     _writing_to: Path | None = None  # the folder that a checkpoint is written into, while one is
     _loading_from: str | None = None
@@ -188,12 +180,16 @@ class ResumableState(GRPOTrainer):
             is_needed = resume_from_checkpoint or self.args.save_strategy != "no"
             with processes.agreed("describing the run"):
                 if processes.is_main and is_needed and self._run is None:
-                    self._run = describe_run(self)
+                    self._run = self._describe_run()
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             with processes.agreed("comparing the run with that of the checkpoint"):
                 self._changed = self._check_checkpoint(str(checkpoint)) if checkpoint else ()
             self._changed = processes.broadcast(self._changed)
             return super().train(checkpoint, *args, **kwargs)
+
+    def _describe_run(self) -> dict[str, Any] | None:
+        """What decides the run, to be compared with that of a checkpoint; None where it is not compared."""
+        return None
 
     @contextlib.contextmanager
     def alone_in_output_dir(self) -> Iterator[None]:
@@ -361,6 +357,23 @@ class ResumableState(GRPOTrainer):
         missing = missing.intersection(loaded.missing_keys).union(found["missing_keys"])
         if missing:
             raise ValueError(f"{self._loading_from} lacks weights of {type(self.model).__name__}: {sorted(missing)}.")
+
+
+class ResumableState(WholeCheckpoints, GRPOTrainer):
+    """The part of RLVRTrainer that saves and restores the state named above."""
+
+    # needed, from RLVRTrainer and its other parts
+    args: RLVRConfig
+    rollouts: RolloutAllocator | BatchAllocator | None
+    history: PromptHistory | None
+    _source: PromptSource | None
+    _batch_watch: BatchWatch
+    _plan: BatchPlan | None
+    _plan_batch: Callable[[dict], None]
+    _train_sampler: Any
+
+    def _describe_run(self) -> dict[str, Any]:
+        return describe_run(self)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

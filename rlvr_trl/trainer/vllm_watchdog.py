@@ -44,21 +44,34 @@ def wait_for_server(args) -> None:
 
 @contextlib.contextmanager
 def server_must_answer(trainer):
+    """[`watch_server`] for the server of a GRPOTrainer, on the process that talks to it, if there is one."""
+    if not _talks_to_server(trainer.args):
+        yield
+        return
+    url, timeout = trainer.vllm_generation.vllm_client.base_url, trainer.args.vllm_server_timeout
+    with watch_server(url, timeout, trainer.accelerator):
+        yield
+
+
+@contextlib.contextmanager
+def watch_server(url: str, timeout: float, accelerator):
     """
-    Interrupts the process that talks to the vLLM server when the server stops answering.
+    Interrupts the process that talks to a vLLM server when the server stops answering.
 
     A thread interrupts the main one, which raises the error. If the main thread has not done so `OWN_END` seconds
     later, because it is stuck in a call that cannot be interrupted, such as a transfer of weights by NCCL, or because
     the machine is that busy, all processes print the error and exit with code 1.
 
+    Args:
+        url (`str`): of the server.
+        timeout (`float`): `vllm_server_timeout`, seconds.
+        accelerator (`Accelerator`): the processes that end with this one.
+
     Raises:
-        `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds, or the code in this context
-        failed and the server does not answer.
+        `ConnectionError`: The server has not answered for `timeout` seconds, or the code in this context failed and
+        the server does not answer.
     """
-    if not _talks_to_server(trainer.args):
-        yield
-        return
-    watchdog = _Watchdog(trainer)
+    watchdog = _Watchdog(url, timeout, accelerator)
     watchdog.start()
     try:
         try:
@@ -81,10 +94,9 @@ def server_must_answer(trainer):
 class _Watchdog(threading.Thread):
     """Asks the server whether it is alive, until it is told to end."""
 
-    def __init__(self, trainer):
+    def __init__(self, url: str, timeout: float, accelerator):
         super().__init__(daemon=True)
-        self.url, self.accelerator = trainer.vllm_generation.vllm_client.base_url, trainer.accelerator
-        self.timeout = trainer.args.vllm_server_timeout
+        self.url, self.timeout, self.accelerator = url, timeout, accelerator
         self.error: ConnectionError | None = None
         # Python gives signals to the main thread alone
         self._interrupts = threading.current_thread() is threading.main_thread()
