@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from transformers.integrations import is_fsdp_managed_module, is_tensorboard_available
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
     from transformers.utils.hub import hf_api
+    from trl.experimental.async_grpo.async_grpo_trainer import DataCollatorForRollout
+    from trl.experimental.async_grpo.async_rollout_worker import (
+        AsyncRolloutWorker,
+        RolloutGroup,
+        TrainingSequence,
+        _AsyncRolloutLoop,
+    )
+    from trl.experimental.async_grpo.packing import TreeRow
     from trl.trainer.utils import (
         add_fused_lm_head,
         get_callable_name,
@@ -45,7 +53,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PREFIX_CHECKPOINT_DIR",
+    "AsyncRolloutWorker",
+    "DataCollatorForRollout",
     "HubStrategy",
+    "RolloutGroup",
+    "TrainingSequence",
+    "TreeRow",
+    "_AsyncRolloutLoop",
     "_get_default_store",
     "add_fused_lm_head",
     "borrow",
@@ -103,6 +117,11 @@ class Part:
     @property
     def library(self) -> str:
         return self.owner.split(".")[0].split(":")[0]
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether it is of TRL's experimental AsyncGRPOTrainer, which only the asynchronous trainer here needs."""
+        return self.owner.startswith(ASYNC)
 
     @property
     def path(self) -> str:
@@ -293,6 +312,8 @@ def _stored_in(code: types.CodeType) -> frozenset[str]:
 # --- the table ---
 
 GRPO, TRAINER = "trl:GRPOTrainer", "transformers:Trainer"
+ASYNC = "trl.experimental.async_grpo"
+ASYNC_GRPO, WORKER = f"{ASYNC}.async_grpo_trainer", f"{ASYNC}.async_rollout_worker"
 UTILS = "trl.trainer.utils"
 
 HOOK = "TRL has a hook that gets the rewards of a whole batch (huggingface/trl#7298 only transforms its advantages)"
@@ -311,6 +332,9 @@ SERVER_ENDS = "TRL's requests to the server end when it dies"
 OWN_BAR = "TRL lets a caller choose `use_tqdm` of vLLM"
 AS_THEY_END = "evaluation takes completions as they end, to save them before the longest is done"
 ITERATOR = "vLLM has an iterator over finished completions"
+PER_PROMPT = "TRL's asynchronous worker samples more completions for some prompts, and scores a prompt as a whole"
+WHOLE_STEPS = "an optimizer step of TRL's asynchronous trainer is a number of whole groups"
+ENDS = "TRL's asynchronous trainer ends when the process that samples has died"
 
 REQUIRED_FIELDS = (
     "prompt_ids",
@@ -678,6 +702,232 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="fields that may be given as JSON on the command line",
         until=PUBLIC,
     ),
+    # the asynchronous trainer
+    Function(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="__init__",
+        named=(
+            *("model", "reward_funcs", "args", "train_dataset", "processing_class", "callbacks", "optimizers"),
+            *("peft_config", "tools", "weight_transfer"),
+        ),
+        why="the arguments that are passed on",
+        until=PUBLIC,
+    ),
+    Part(
+        owner=ASYNC_GRPO,
+        name="AsyncRolloutWorker",
+        why="replaced while the trainer is built, so that it makes a worker which samples by prompt",
+        until="the worker class of TRL's asynchronous trainer is an argument",
+    ),
+    Function(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="get_train_dataloader",
+        why="overridden: yields whole optimizer steps",
+        until=WHOLE_STEPS,
+    ),
+    Function(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="training_step",
+        leading=("model", "inputs", "num_items_in_batch"),
+        why="overridden: makes all passes of an optimizer step",
+        until=WHOLE_STEPS,
+    ),
+    Function(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="compute_loss",
+        leading=("model", "inputs"),
+        reads=("epsilon_low", "epsilon_high", "current_gradient_accumulation_steps"),
+        why="divides the loss of a pass by `global_n_tokens`, which is that of the step here",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="_metrics",
+        kind=dict,
+        keys=("train",),
+        why="metrics of a step are added",
+        until=PUBLIC,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="_trained_groups",
+        kind=set,
+        why="the prompts that were trained on, and no others",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="_last_groups_trained",
+        kind=int,
+        why="how many these were before, for a metric that goes on after a resume",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="_rollout_dataset",
+        why="has the seconds in which a step was waited for",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="_step_trained_tokens",
+        kind=float,
+        why="TRL adds the tokens of the step to it in every pass",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="model_version",
+        kind=int,
+        why="how stale a group is",
+        until=PUBLIC,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
+        name="vllm_client",
+        why="says how long a prompt and its completion may be",
+        until=PUBLIC,
+    ),
+    Attribute(
+        owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer", name="rollout_worker", why="its health, its queue", until=PUBLIC
+    ),
+    Function(
+        owner=f"{ASYNC}.vllm_client:VLLMClient",
+        name="get_max_model_len",
+        leading=(),
+        why="the token budget of a pass by default, as in TRL",
+        until=PUBLIC,
+    ),
+    Function(
+        owner=f"{ASYNC}.vllm_client:VLLMClient",
+        name="wait_for_server_ready",
+        why="before the server is asked, as in TRL",
+        until=PUBLIC,
+    ),
+    Function(
+        owner=f"{ASYNC_GRPO}:DataCollatorForRollout",
+        name="__init__",
+        leading=("pad_token_id", "num_processes"),
+        named=("metrics", "token_budget"),
+        why="packs the rows of a pass",
+        until=WHOLE_STEPS,
+    ),
+    Function(
+        owner=f"{ASYNC_GRPO}:DataCollatorForRollout",
+        name="torch_call",
+        leading=("examples",),
+        why="packs the rows of a pass",
+        until=WHOLE_STEPS,
+    ),
+    Part(owner=ASYNC_GRPO, name="DataCollatorForRollout", why="packs the rows of a pass", until=WHOLE_STEPS),
+    Part(owner=f"{ASYNC}.packing", name="TreeRow", why="a row of a pass, whose prompts are read once", until=PUBLIC),
+    Function(
+        owner=f"{ASYNC}.packing:TreeRow",
+        name="fits",
+        leading=("sample", "budget"),
+        why="whether a row has room for a completion",
+        until=WHOLE_STEPS,
+    ),
+    Function(
+        owner=f"{ASYNC}.packing:TreeRow", name="add", leading=("sample",), why="fills a row", until=WHOLE_STEPS
+    ),
+    *(
+        Attribute(owner=f"{ASYNC}.packing:TreeRow", name=name, why="plans passes", until=WHOLE_STEPS)
+        for name in ("samples", "groups", "load")
+    ),
+    # its worker, in the process of the trainer
+    Part(owner=WORKER, name="AsyncRolloutWorker", why="base of the worker that samples by prompt", until=PER_PROMPT),
+    Part(owner=f"{WORKER}:AsyncRolloutWorker", name="_loop_cls", why="overridden: what it runs", until=PER_PROMPT),
+    Function(
+        owner=f"{WORKER}:AsyncRolloutWorker",
+        name="__init__",
+        named=("queue_maxsize",),
+        why="overridden: adds what the loop needs to know",
+        until=PER_PROMPT,
+    ),
+    Function(
+        owner=f"{WORKER}:AsyncRolloutWorker",
+        name="check_health",
+        leading=("stale_after_s",),
+        why="overridden: looks whether the process lives",
+        until=ENDS,
+    ),
+    Function(
+        owner=f"{WORKER}:AsyncRolloutWorker",
+        name="stop",
+        reads=("_stop_event_mp",),
+        why="uses an event that can be set when nobody is left to wait for it",
+        until=ENDS,
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="_stop_event_mp", why="replaced by such an event", until=ENDS
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="rollout_buffer", why="also takes prompts there", until=PER_PROMPT
+    ),
+    Attribute(owner=f"{WORKER}:AsyncRolloutWorker", name="_mp_ctx", why="makes its queues", until=PER_PROMPT),
+    Attribute(owner=f"{WORKER}:AsyncRolloutWorker", name="_process", why="whether it lives", until=ENDS),
+    # and in the process that samples
+    Part(owner=WORKER, name="RolloutGroup", why="completions of a stage are joined into one", until=PER_PROMPT),
+    Part(owner=WORKER, name="TrainingSequence", why="a row that is trained on", until=PER_PROMPT),
+    Part(owner=WORKER, name="_AsyncRolloutLoop", why="base of the loop that samples by prompt", until=PER_PROMPT),
+    Function(
+        owner=f"{WORKER}:_AsyncRolloutLoop",
+        name="__init__",
+        named=("dataset", "reward_funcs", "processing_class", "tools", "num_generations", "score_queue_maxsize"),
+        why="overridden: keeps what is known of the prompts in work",
+        until=PER_PROMPT,
+    ),
+    Function(
+        owner=f"{WORKER}:_AsyncRolloutLoop",
+        name="_repeat_iterator",
+        leading=(),
+        why="overridden: says what a free slot does next, further completions before new prompts",
+        until=PER_PROMPT,
+    ),
+    Function(
+        owner=f"{WORKER}:_AsyncRolloutLoop",
+        name="_score_group",
+        leading=("group",),
+        why="overridden: collects the completions of a prompt, and asks the allocator",
+        until=PER_PROMPT,
+    ),
+    *(
+        Attribute(owner=f"{WORKER}:_AsyncRolloutLoop", name=name, why=why, until=PER_PROMPT)
+        for name, why in (
+            ("dataset", "has the rows of the prompts"),
+            ("reward_funcs", "get a guard that names them"),
+            ("reward_func_names", "name the rewards of a completion"),
+            ("tokenizer", "its pad token ends a completion"),
+            ("eos_token_ids", "end a completion"),
+            ("rollout_buffer", "where prompts come from and groups go"),
+        )
+    ),
+    Function(
+        owner=f"{WORKER}:RolloutGroup",
+        name="__init__",
+        named=(
+            *("prompts", "reward_kwargs", "completions", "completions_ids", "completions_sequences"),
+            *("tool_call_counts", "tool_failure_counts", "model_version", "group_id", "env_rewards"),
+            "rollout_rewards",
+        ),
+        why="completions of a stage are joined into one to be scored",
+        until=PER_PROMPT,
+    ),
+    Function(
+        owner=f"{WORKER}:RolloutSample",
+        name="__init__",
+        named=("input_ids", "completion_mask", "old_log_probs", "metrics"),
+        why="`metrics` of a scored completion hold the rewards by function",
+        until=PER_PROMPT,
+    ),
+    Function(
+        owner=f"{WORKER}:TrainingSequence",
+        name="__init__",
+        leading=("input_ids", "completion_mask", "old_log_probs", "rollout_id"),
+        why="rows of a completion; scoring sees one empty one for each",
+        until=PER_PROMPT,
+    ),
     # prompts that are read once
     Part(
         owner="transformers:GenerationMixin",
@@ -811,17 +1061,20 @@ def __getattr__(name: str) -> Any:
 # --- the checks ---
 
 
-def check_private_parts(*libraries: str) -> None:
+def check_private_parts(*libraries: str, asynchronous: bool = False) -> None:
     """
     Compares the rows of these libraries with what is installed; warns of a TRL that was never tested.
 
     Args:
         libraries (`str`): `"trl"`, `"transformers"`, `"accelerate"`, `"torch"`, `"vllm"`.
+        asynchronous (`bool`, *optional*, defaults to `False`): the rows of TRL's experimental asynchronous trainer,
+            and no others.
 
     Raises:
         `ImportError`: Parts are missing or look different; names all of them, and versions that work.
     """
-    rows = [part for part in PRIVATE_PARTS if part.library in libraries and part.is_expected]
+    rows = [part for part in PRIVATE_PARTS if part.library in libraries and part.is_asynchronous == asynchronous]
+    rows = [part for part in rows if part.is_expected]
     _raise_for([(part, problem) for part in rows if (problem := part.problem()) is not None])
     if "trl" in libraries and ".".join(map(str, Version(version("trl")).release[:2])) not in TESTED_TRL:
         warnings.warn(
@@ -830,14 +1083,18 @@ def check_private_parts(*libraries: str) -> None:
         )
 
 
-def check_attributes(trainer: Any) -> None:
+def check_attributes(trainer: Any, owner: str = GRPO) -> None:
     """
     Looks at the attributes that the constructor of a trainer must have set.
+
+    Args:
+        trainer: the trainer.
+        owner (`str`, *optional*, defaults to `GRPO`): the class of TRL that it extends, as rows name it.
 
     Raises:
         `ImportError`: Some are missing or of another type; names all of them.
     """
-    rows = [part for part in PRIVATE_PARTS if isinstance(part, Attribute) and part.owner in (GRPO, TRAINER)]
+    rows = [part for part in PRIVATE_PARTS if isinstance(part, Attribute) and part.owner in (owner, TRAINER)]
     _raise_for([(part, problem) for part in rows if part.is_expected and (problem := part.problem_of(trainer))])
 
 

@@ -1,0 +1,118 @@
+"""Configuration of AsyncRLVRTrainer: everything AsyncGRPOConfig has, and what this toolkit adds."""
+
+from dataclasses import dataclass, field
+
+from trl.experimental.async_grpo import AsyncGRPOConfig
+
+from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
+from ..checks import check_integer
+from ..trainer.method_settings import MethodSettings
+from ..trainer.validation import check_group_size, check_prompt_history
+from .refusals import check_allocator_per_prompt, check_estimator_of_samples
+
+
+@dataclass
+class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
+    r"""
+    Configuration class for the [`AsyncRLVRTrainer`], which is experimental as TRL's trainer is. The parameters of
+    [`~trl.experimental.async_grpo.AsyncGRPOConfig`] work as they do there, but for those named here.
+
+    Parameters:
+        prompts_per_update (`int`, *optional*, defaults to `32`):
+            Prompts of one optimizer step, on any number of processes, with all their completions. Its loss is the mean
+            over all their tokens, in as many passes as they fill. Replaces `gradient_accumulation_steps`, which must
+            be 1. `per_device_train_batch_size` is the number of completions in a pass where `token_budget` is 0.
+        num_train_epochs (`float`, *optional*, defaults to `3.0`):
+            Visits of each prompt, if `max_steps` is not set. Prompts that were sampled and not trained on do not count.
+        advantages (`dict` or `str`, *optional*):
+            Advantage estimator by name, as in [`RLVRConfig`]. By default `"group_relative"`, that is GRPO. It sees the
+            groups of one optimizer step.
+        correctness_reward (`str`, *optional*), correctness_threshold (`float`, *optional*, defaults to `0.5`):
+            As in [`RLVRConfig`].
+        reward_weights (`list[float]`, *optional*):
+            Weight of each reward function. All 1 by default.
+        rollouts (`dict` or `str`, *optional*):
+            Rollout allocator by name, as in [`RLVRConfig`]: one that decides by the counts of each prompt.
+        selection (`dict` or `str`, *optional*), prompt_history (`dict`, *optional*):
+            As in [`RLVRConfig`]. Prompts are chosen some steps before they are trained on.
+        shuffle_dataset (`bool`, *optional*, defaults to `True`):
+            Whether each epoch has an order of its own.
+        max_staleness (`int`, *optional*, defaults to `4`):
+            Weight updates since the oldest completion of a group was begun, at most. A group that is older is dropped
+            as a whole, and its prompt sampled again.
+        max_attempts (`int`, *optional*, defaults to `2`):
+            How often a prompt is sampled before it is given up because all its groups were stale. It is counted, and
+            does not count as trained on.
+        max_inflight_tasks (`int`, *optional*, defaults to `-1`):
+            Completions that are sampled at once. By default as many as `max_staleness − 1` steps have (at least one
+            step), `num_generations` for each prompt.
+        queue_maxsize (`int`, *optional*, defaults to `-1`):
+            Whole prompts, and not completions, that wait for the training, at most. By default `prompts_per_update`,
+            which is also the least.
+        estimate_entropies (`bool`, *optional*, defaults to `False`):
+            Give estimators that read entropies the mean of −log p over the sampled tokens of a completion. Its
+            expectation is the mean entropy at these tokens; it varies. Needs `temperature=1`, `top_p=1`, no `top_k`,
+            no `min_p` and no `repetition_penalty`. Without it such estimators are refused.
+    """
+
+    _VALID_DICT_FIELDS = AsyncGRPOConfig._VALID_DICT_FIELDS + MethodSettings.dict_fields
+
+    prompts_per_update: int = field(
+        default=32, metadata={"help": "Prompts of one optimizer step, with all their completions."}
+    )
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each reward function. All 1 by default."}
+    )
+    shuffle_dataset: bool = field(default=True, metadata={"help": "Whether each epoch has an order of its own."})
+    max_attempts: int = field(
+        default=2,
+        metadata={"help": "How often a prompt is sampled before it is given up because its groups were stale."},
+    )
+    queue_maxsize: int = field(
+        default=-1,
+        metadata={"help": "Whole prompts that wait for the training, at most. `prompts_per_update` by default."},
+    )
+    estimate_entropies: bool = field(
+        default=False,
+        metadata={"help": "Take the mean of −log p of the sampled tokens for the entropy of a completion."},
+    )
+
+    def __post_init__(self):
+        self._read_dict_fields()
+        super().__post_init__()
+        for name in ("prompts_per_update", "num_generations", "max_attempts"):
+            check_integer(name, getattr(self, name), at_least=1)
+        check_integer("max_staleness", self.max_staleness, at_least=0)
+        if self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"`gradient_accumulation_steps`={self.gradient_accumulation_steps} must be 1: `prompts_per_update`="
+                f"{self.prompts_per_update} says how many prompts an optimizer step has, and it takes as many passes "
+                f"as they fill."
+            )
+        if self.queue_maxsize < 0:
+            self.queue_maxsize = self.prompts_per_update
+        if self.queue_maxsize < self.prompts_per_update:
+            raise ValueError(
+                f"`queue_maxsize`={self.queue_maxsize} whole prompts may wait, but a step needs `prompts_per_update`="
+                f"{self.prompts_per_update}. Raise it to {self.prompts_per_update} or more."
+            )
+        if self.max_inflight_tasks < 0:
+            self.max_inflight_tasks = max(1, self.max_staleness - 1) * self.prompts_per_update * self.num_generations
+        if self.max_inflight_tasks < 1:
+            raise ValueError(f"`max_inflight_tasks` must be at least 1, got {self.max_inflight_tasks}.")
+        if self.token_budget is not None and 0 < self.token_budget <= self.max_completion_length:
+            raise ValueError(
+                f"`token_budget`={self.token_budget} must be above `max_completion_length`="
+                f"{self.max_completion_length}, to hold one prompt and its completion."
+            )
+        estimator, allocator = self.build_advantages(), self.build_rollouts()
+        check_group_size(estimator, self.num_generations)
+        check_estimator_of_samples(estimator, self)
+        if allocator is not None:
+            check_allocator_per_prompt(allocator, self.num_generations)
+        self.build_selection()
+        check_prompt_history(self.prompt_history)
+
+    def build_advantages(self) -> AdvantageEstimator:
+        """The advantage estimator that these settings describe."""
+        return GroupRelative() if self.advantages is None else build_estimator(self.advantages)

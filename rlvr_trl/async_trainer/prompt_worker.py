@@ -1,0 +1,422 @@
+"""The process that samples: TRL's worker, which here samples and scores prompt by prompt.
+
+TRL's loop keeps its slots full with completions and scores a group of `num_generations` of them when all are there. Here
+it runs with groups of one, so that every completion comes back alone, and two of its methods are overridden:
+
+    _repeat_iterator   what a free slot does next: a further completion of a prompt in work, else the next prompt
+    _score_group       gets a completion. With the last one of a stage it scores the stage and asks the allocator:
+                       more completions of this prompt, or the prompt is finished and goes to the trainer
+
+No prompt waits for another one, and no completion for those of other prompts. Orders say which prompts come next; they
+come from the trainer's process, where `prompt_feed.py` keeps the accounts.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import queue
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
+
+from ..advantages import RolloutGroups, combine_rewards
+from ..checks import check_installed
+from ..rollouts import RolloutAllocator, RolloutBatch
+from ..rollouts.allocator import as_batch_allocator, check_counts_of
+from ..trainer.reward_guard import RewardGuard
+from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _AsyncRolloutLoop
+
+
+POLL = 0.5  # seconds between two looks at whether the other process is still there
+RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
+
+
+@dataclass(frozen=True)
+class PromptOrder:
+    """
+    One visit of a prompt.
+
+    Args:
+        ticket (`int`): number of the visit, in the order in which prompts come; a prompt that is sampled again because
+            its group was stale keeps it.
+        row (`int`): of the training set.
+        attempt (`int`): how often it was sampled before.
+        seed (`int`): for random choices, another one for every ticket and attempt.
+        progress (`float`): share of the training done when it was ordered, in [0, 1].
+    """
+
+    ticket: int
+    row: int
+    attempt: int = 0
+    seed: int = 0
+    progress: float = 0.0
+
+
+@dataclass
+class PromptGroup:
+    """
+    All completions of one visit of a prompt, scored: n completions and F reward functions.
+
+    Args:
+        order ([`PromptOrder`]): the visit.
+        prompt: the prompt of the training set, text or messages.
+        completions (`list`): of length n, as reward functions see them.
+        rewards_per_func (`np.ndarray` of shape `(n, F)`): rewards by function; NaN where a function gave none.
+        stages (`np.ndarray` of shape `(n,)`): the stage in which each was sampled, 1 for the first.
+        lengths (`np.ndarray` of shape `(n,)`): in tokens, without the output of tools.
+        truncated (`np.ndarray` of shape `(n,)`): whether a completion was cut off.
+        sequences (`list[list]`): rows that each is trained on, TRL's `TrainingSequence`: one, or several if the chat
+            template has rewritten a conversation.
+        metrics (`list[dict]`): TRL's other metrics of each, those of tools.
+        model_version (`int`): of the weights with which the oldest of them was begun.
+        allocator_state (`dict`, *optional*): of the allocator after it.
+        enqueued_at (`float`): when it was put into the queue, set by TRL.
+    """
+
+    order: PromptOrder
+    prompt: Any
+    completions: list
+    rewards_per_func: np.ndarray
+    stages: np.ndarray
+    lengths: np.ndarray
+    truncated: np.ndarray
+    sequences: list[list[TrainingSequence]]
+    metrics: list[dict[str, float]]
+    model_version: int
+    allocator_state: dict[str, Any] | None = None
+    enqueued_at: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """
+    What the loop needs to know beside TRL's settings.
+
+    Args:
+        num_generations (`int`): completions of a prompt in its first stage.
+        rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`], *optional*): what asks for more.
+        correctness_column (`int`): index of the reward function that says what is correct.
+        correctness_threshold (`float`): a completion is correct above it.
+        queue_maxsize (`int`): whole prompts between the two processes, at most.
+        orders_ahead (`int`): prompts that are ordered before a slot is free for them.
+    """
+
+    num_generations: int
+    rollouts: RolloutAllocator | None
+    correctness_column: int
+    correctness_threshold: float
+    queue_maxsize: int
+    orders_ahead: int
+
+
+# --- between the two processes ---
+
+
+class Exchange:
+    """
+    Orders one way, finished groups the other. In TRL's eyes it is the queue of the worker.
+
+    Args:
+        context: of `multiprocessing`, or None for a loop in a thread of this process.
+        sampling ([`Sampling`]): how much each way holds.
+    """
+
+    def __init__(self, context: Any, sampling: Sampling):
+        make = queue.Queue if context is None else context.Queue
+        self.groups, self.orders = make(sampling.queue_maxsize), make(sampling.orders_ahead)
+        self._leave_what_is_unsent(self.orders)
+
+    def __setstate__(self, state: dict) -> None:  # in the process that samples
+        self.__dict__.update(state)
+        self._leave_what_is_unsent(self.groups)
+
+    @staticmethod
+    def _leave_what_is_unsent(line: Any) -> None:
+        """A process that ends would otherwise wait until the other one, which may be dead, has read everything."""
+        if hasattr(line, "cancel_join_thread"):
+            line.cancel_join_thread()
+
+    def put_nowait(self, group: PromptGroup) -> None:
+        self.groups.put_nowait(group)
+
+    def qsize(self) -> int:
+        return self.groups.qsize()
+
+    def next_order(self) -> PromptOrder:
+        """
+        The next order. There is one nearly always: the trainer orders ahead.
+
+        Raises:
+            `RuntimeError`: The trainer's process has ended.
+        """
+        while True:
+            try:
+                return self.orders.get(timeout=POLL)
+            except queue.Empty:
+                trainer = multiprocessing.parent_process()
+                if trainer is not None and not trainer.is_alive():
+                    raise RuntimeError("The process of the trainer has ended.") from None
+
+
+class StopSignal:
+    """
+    An event between processes that can be set when nobody is left to wait for it, and is set when its owner dies.
+
+    The event of `multiprocessing` waits until those who wait for it have woken up, which a dead process never does.
+
+    Args:
+        context: of `multiprocessing`.
+    """
+
+    def __init__(self, context: Any):
+        self._reader, self._writer = context.Pipe(duplex=False)
+
+    def __getstate__(self) -> dict:
+        return {"_reader": self._reader, "_writer": None}
+
+    def set(self) -> None:
+        self._writer.send_bytes(b"stop")
+
+    def wait(self) -> None:
+        with contextlib.suppress(EOFError):  # its owner has died
+            self._reader.recv_bytes()
+
+
+# --- in the process that samples ---
+
+
+class PlainCompletions:
+    """
+    A tokenizer that takes prompts of text too, and whose completions are decoded as they are.
+
+    So reward functions see what those of a GRPOTrainer see. TRL's asynchronous worker knows conversations alone, and
+    parses what the model says by the chat template: it refuses templates that it does not know, and takes reasoning
+    out of the content of those that it knows. With tools this is needed; without them it is not.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the tokenizer.
+        is_text (`bool`): whether prompts are texts, which get no chat template.
+    """
+
+    response_template: Any = "plain"  # so that TRL looks for none
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, is_text: bool):
+        self._wrapped, self._is_text = tokenizer, is_text
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("_wrapped", "_is_text"):  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._wrapped, name)
+
+    def apply_chat_template(self, messages: list[dict], **kwargs) -> Any:
+        if self._is_text:
+            return self._wrapped(messages[0]["content"])["input_ids"]
+        return self._wrapped.apply_chat_template(messages, **kwargs)
+
+    def parse_response(self, ids: list[int], **kwargs) -> dict[str, str]:
+        return {"role": "assistant", "content": self._wrapped.decode(ids, skip_special_tokens=True)}
+
+
+@dataclass
+class _PromptInWork:
+    """A prompt of which something is being sampled."""
+
+    order: PromptOrder
+    row: dict[str, Any]
+    asked: int  # completions of the present stage
+    stage: list[RolloutGroup] = field(default_factory=list)  # those that are there, one group of TRL's for each
+    sampled: list[RolloutGroup] = field(default_factory=list)  # of all stages
+    stages: list[int] = field(default_factory=list)
+    rewards: list[list[float]] = field(default_factory=list)  # by function, of each
+    metrics: list[dict[str, float]] = field(default_factory=list)
+
+
+class PromptLoop(_AsyncRolloutLoop):
+    """TRL's loop of generation and scoring, by prompt."""
+
+    def __init__(self, *, sampling: Sampling, dataset, processing_class, tools=None, **kwargs):
+        self._is_text = isinstance(dataset[0]["prompt"], str)
+        if not tools:
+            processing_class = PlainCompletions(processing_class, self._is_text)
+        super().__init__(
+            dataset=dataset,
+            processing_class=processing_class,
+            tools=tools,
+            score_queue_maxsize=kwargs["max_inflight_tasks"],  # scoring waits, sampling goes on
+            **kwargs,
+        )
+        self._sampling = sampling
+        self._allocator = None if sampling.rollouts is None else as_batch_allocator(sampling.rollouts)
+        self._guard = RewardGuard()
+        named = zip(self.reward_funcs, self.reward_func_names, strict=True)
+        self.reward_funcs = [self._guard.wrap(func, name) for func, name in named]
+        self._in_work: dict[int, _PromptInWork] = {}  # by ticket
+        self._further: deque[_PromptInWork] = deque()  # one entry for each further completion that no slot has taken
+        self._prompt_of: dict[int, _PromptInWork] = {}  # by the number of a completion, which is TRL's group id
+
+    def _repeat_iterator(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        while True:
+            if not self._further:
+                order = self.rollout_buffer.next_order()
+                if number == 0:  # TRL draws the seeds of its requests from it
+                    random.seed(order.seed)
+                prompt = _PromptInWork(order, self.dataset[order.row], self._first_stage(order))
+                self._in_work[order.ticket] = prompt
+                self._further.extend([prompt] * prompt.asked)
+            prompt = self._further.popleft()
+            self._prompt_of[number] = prompt
+            said = prompt.row["prompt"]
+            yield number, prompt.row | {"prompt": [{"role": "user", "content": said}] if self._is_text else said}
+            number += 1
+
+    async def _score_group(self, group: RolloutGroup) -> list[PromptGroup]:
+        prompt = self._prompt_of.pop(group.group_id)
+        prompt.stage.append(group)
+        if len(prompt.stage) < prompt.asked:
+            return []
+        await self._score_stage(prompt)
+        prompt.asked = self._further_completions(prompt)
+        if prompt.asked:
+            self._further.extend([prompt] * prompt.asked)
+            return []
+        del self._in_work[prompt.order.ticket]
+        return [self._finished(prompt)]
+
+    async def _score_stage(self, prompt: _PromptInWork) -> None:
+        """Calls the reward functions with all completions of a stage at once, as a GRPOTrainer does."""
+        stage = prompt.stage
+        columns = {name: [one.reward_kwargs[name][0] for one in stage] for name in stage[0].reward_kwargs}
+        joined = replace(
+            stage[0],
+            prompts=[prompt.row["prompt"]] * len(stage),
+            completions=[self._as_seen(one.completions[0]) for one in stage],
+            reward_kwargs=columns | {"log_extra": _log_nothing},
+            completions_ids=[one.completions_ids[0] for one in stage],
+            # TRL makes one sample for each row of a completion, of which there may be none
+            completions_sequences=[[TrainingSequence([], [], [], "")] for _ in stage],
+            tool_call_counts=[one.tool_call_counts[0] for one in stage],
+            tool_failure_counts=[one.tool_failure_counts[0] for one in stage],
+            env_rewards=[None] * len(stage),
+            rollout_rewards=[None] * len(stage),
+        )
+        scored = await super()._score_group(joined)
+        self._guard.raise_together(PartialState())  # of this process alone
+        names = [f"rewards/{name}" for name in self.reward_func_names]
+        prompt.rewards += [[sample.metrics[name] for name in names] for sample in scored]
+        own = {"reward", "reward_std", *names}
+        prompt.metrics += [{k: v for k, v in sample.metrics.items() if k not in own} for sample in scored]
+        prompt.stages += [prompt.stages[-1] + 1 if prompt.stages else 1] * len(stage)
+        prompt.sampled += stage
+        prompt.stage = []
+
+    def _as_seen(self, completion: list[dict]) -> Any:
+        return completion[0]["content"] if self._is_text else completion
+
+    # --- the allocator, which sees a batch of one prompt ---
+
+    def _batch_of(self, order: PromptOrder) -> RolloutBatch:
+        batch = RolloutBatch.unsampled(1, self._sampling.num_generations, 1)
+        return replace(batch, seed=order.seed, progress=order.progress)
+
+    def _first_stage(self, order: PromptOrder) -> int:
+        if self._allocator is None:
+            return self._sampling.num_generations
+        batch = self._batch_of(order)
+        return int(check_counts_of(self._allocator, self._allocator.first_stage(batch), batch))
+
+    def _further_completions(self, prompt: _PromptInWork) -> int:
+        if self._allocator is None:
+            return 0
+        groups = self._groups_of(prompt)
+        batch = replace(
+            self._batch_of(prompt.order),
+            stage=prompt.stages[-1],
+            num_stages=torch.tensor([prompt.stages[-1]]),
+            num_samples=groups.sizes,
+            num_correct=groups.num_correct,
+            num_judged=groups.num_judged,
+        )
+        # its progress is that of the batch it was asked about last, and that was another prompt
+        self._allocator.first_stage(batch)
+        return int(check_counts_of(self._allocator, self._allocator(batch).extra, batch))
+
+    def _groups_of(self, prompt: _PromptInWork) -> RolloutGroups:
+        rewards = torch.tensor(prompt.rewards, dtype=torch.float32)  # (n, F)
+        return combine_rewards(
+            rewards,
+            torch.zeros(len(rewards), dtype=torch.long),
+            torch.ones(rewards.shape[1]),
+            correctness_column=self._sampling.correctness_column,
+            correctness_threshold=self._sampling.correctness_threshold,
+        )
+
+    def _finished(self, prompt: _PromptInWork) -> PromptGroup:
+        ids = [one.completions_ids[0] for one in prompt.sampled]
+        ends = (*self.eos_token_ids, self.tokenizer.pad_token_id)  # as TRL decides what is truncated
+        return PromptGroup(
+            order=prompt.order,
+            prompt=prompt.row["prompt"],
+            completions=[self._as_seen(one.completions[0]) for one in prompt.sampled],
+            rewards_per_func=np.array(prompt.rewards, dtype=np.float32),
+            stages=np.array(prompt.stages),
+            lengths=np.array([len(each) for each in ids]),
+            truncated=np.array([len(each) > 0 and each[-1] not in ends for each in ids]),
+            sequences=[one.completions_sequences[0] for one in prompt.sampled],
+            metrics=prompt.metrics,
+            model_version=min(one.model_version for one in prompt.sampled),
+            allocator_state=None if self._allocator is None else self._allocator.state_dict(),
+        )
+
+
+def _log_nothing(column: str, values: list) -> None:
+    """`log_extra` of reward functions, whose columns TRL's asynchronous trainer has no table for."""
+
+
+# --- in the process of the trainer ---
+
+
+class PromptWorker(AsyncRolloutWorker):
+    """
+    TRL's worker, which starts the process that samples, with [`PromptLoop`] in it.
+
+    Args:
+        sampling ([`Sampling`]): what TRL's settings do not say.
+        kwargs: those of TRL's worker, as TRL's trainer gives them.
+    """
+
+    _loop_cls = PromptLoop
+
+    def __init__(self, *, sampling: Sampling, **kwargs):
+        # completions are logged where their advantages are known
+        own = {"num_generations": 1, "queue_maxsize": sampling.queue_maxsize, "log_completions": False}
+        super().__init__(**kwargs | own, sampling=sampling)
+        self.rollout_buffer = Exchange(self._mp_ctx, sampling)
+        self._stop_event_mp = StopSignal(self._mp_ctx)
+
+    @staticmethod
+    def check_packages() -> None:
+        """Raises an `ImportError` if vLLM is missing, which talks to the server and sends it the weights."""
+        check_installed("AsyncRLVRTrainer", "vllm")
+
+    def check_health(self, stale_after_s: float) -> None:
+        """
+        Raises:
+            `RuntimeError`: The process that samples has failed, has died, or has shown no sign of life for so long.
+        """
+        code = None if self._process is None else self._process.exitcode
+        if code is None:
+            return super().check_health(stale_after_s)
+        if code >= 0:  # it may have said why; one that was killed may have left a lock behind
+            super().check_health(math.inf)
+        raise RuntimeError(f"The process that samples has died with exit code {code}. {RESUME}")
