@@ -16,6 +16,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "async_trainer": ("AsyncRLVRConfig", "AsyncRLVRTrainer"),
     "trainer": (
         "AGRAEConfig",
         "AGRAETrainer",
@@ -33,6 +34,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from .async_trainer import AsyncRLVRConfig, AsyncRLVRTrainer
     from .trainer import (
         AGRAEConfig,
         AGRAETrainer,
@@ -54,6 +56,8 @@ __all__ = [
     "__version__",
     "AGRAEConfig",
     "AGRAETrainer",
+    "AsyncRLVRConfig",
+    "AsyncRLVRTrainer",
     "DARSConfig",
     "DARSTrainer",
     "MassDynamicsCallback",

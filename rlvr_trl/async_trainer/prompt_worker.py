@@ -18,6 +18,7 @@ import queue
 import random
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..checks import check_installed
 from ..rollouts import RolloutAllocator, RolloutBatch
 from ..rollouts.allocator import as_batch_allocator, check_counts_of
 from ..trainer.reward_guard import RewardGuard
+from ..trainer.vllm_watchdog import watch_server
 from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _AsyncRolloutLoop
 
 
@@ -403,6 +405,12 @@ class PromptWorker(AsyncRolloutWorker):
         super().__init__(**kwargs | own, sampling=sampling)
         self.rollout_buffer = Exchange(self._mp_ctx, sampling)
         self._stop_event_mp = StopSignal(self._mp_ctx)
+
+        self._server_url = kwargs["vllm_server_url"]
+
+    def watch_server(self, timeout: float, accelerator) -> AbstractContextManager:
+        """A context that ends with an error when the server has not answered for `timeout` seconds."""
+        return watch_server(self._server_url, timeout, accelerator)
 
     @staticmethod
     def check_packages() -> None:

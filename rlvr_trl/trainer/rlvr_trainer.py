@@ -27,7 +27,7 @@ from ..checks import check_installed
 from ..distributed import end_together, raise_together, warn_of_lone_process
 from ..hub.push import PushesToHub
 from ..rewards.wrappers import check_reward_packages, check_whole_groups
-from ..rollouts import PromptSelection, PromptSource, RolloutAllocator
+from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllocator
 from ..rollouts.allocator import BatchAllocator, RolloutBatch, as_batch_allocator
 from ..trl_compat import borrow, check_attributes, check_private_parts, get_config_model_id
 from . import metrics
@@ -426,22 +426,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
 
     def _remember(self, rows: BatchRows, groups: RolloutGroups) -> None:
         """Writes what a batch has shown of its prompts into the history, also of those that were given up."""
-        view = self._view(rows, groups)
-        assert self.history is not None and view.places is not None and groups.lengths is not None
-        longest = torch.zeros(rows.count, dtype=torch.long)
-        longest.scatter_reduce_(0, groups.group_ids.cpu(), groups.lengths.long().cpu(), "amax")
-        samples = view.num_samples.clamp(min=1)
-        predicted = torch.from_numpy(self.history.accuracy(view.places))
-        self.history.update(
-            view.places,
-            step=self.state.global_step,
-            samples=view.num_judged.numpy(),
-            correct=view.num_correct.numpy(),
-            rewards=view.reward_mean.nan_to_num().numpy(),
-            lengths=(view.num_tokens / samples).numpy(),
-            max_lengths=longest.numpy(),
-        )
-        self._log_metrics(metrics.history_metrics(self.history, predicted, view))
+        assert self.history is not None
+        self._log_metrics(remember_batch(self.history, self._view(rows, groups), groups, self.state.global_step))
 
     def _sample_stage(self, number: int, rows: list[dict], prompts: Tensor, num_generations: int) -> Stage:
         """Samples a completion of each row; rows beyond the first `len(prompts)` of all processes are filler."""
@@ -535,27 +521,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         )
 
     def _estimate_advantages(self, groups: RolloutGroups) -> Tensor:
-        """
-        What each completion is worth. Shape `(T,)`.
-
-        Raises:
-            `ValueError`: The estimator returned anything other than one finite number per completion.
-        """
-        advantages = self.advantages(groups)
-        if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
-            found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
-            raise ValueError(
-                f"The advantage estimator {self.advantages!r} must return a tensor of shape "
-                f"{tuple(groups.rewards.shape)}, one advantage per completion, got {found}."
-            )
-        advantages = advantages.detach().to(groups.rewards.device)
-        advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
-        if not advantages.isfinite().all():
-            raise ValueError(
-                f"The advantage estimator {self.advantages!r} returned {int((~advantages.isfinite()).sum())} "
-                f"advantages that are NaN or infinite, for completions that have a reward."
-            )
-        return advantages
+        return estimate_advantages(self.advantages, groups)
 
     def _with_advantages(self, batch: dict, advantages: Tensor, groups: RolloutGroups, rows: Tensor) -> dict:
         """
@@ -637,3 +603,53 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
         for name, value in values.items():
             self._metrics[mode][name].append(value)
+
+
+def estimate_advantages(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
+    """
+    What each completion is worth, 0 without a reward. Shape `(T,)`.
+
+    Raises:
+        `ValueError`: The estimator returned anything other than one finite number per completion.
+    """
+    advantages = estimator(groups)
+    if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
+        found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        raise ValueError(
+            f"The advantage estimator {estimator!r} must return a tensor of shape {tuple(groups.rewards.shape)}, one "
+            f"advantage per completion, got {found}."
+        )
+    advantages = advantages.detach().to(groups.rewards.device)
+    advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
+    if not advantages.isfinite().all():
+        raise ValueError(
+            f"The advantage estimator {estimator!r} returned {int((~advantages.isfinite()).sum())} advantages that "
+            f"are NaN or infinite, for completions that have a reward."
+        )
+    return advantages
+
+
+def remember_batch(history: PromptHistory, batch: RolloutBatch, groups: RolloutGroups, step: int) -> dict[str, float]:
+    """
+    Writes what a batch has shown of its prompts into the history. Returns metrics.
+
+    Args:
+        history ([`PromptHistory`]): is changed.
+        batch ([`RolloutBatch`]): the view of what was sampled, with the places of its prompts.
+        groups ([`RolloutGroups`]): what was sampled, whose `group_ids` are the prompts.
+        step (`int`): optimizer steps done.
+    """
+    assert batch.places is not None and groups.lengths is not None
+    longest = torch.zeros(len(batch), dtype=torch.long)
+    longest.scatter_reduce_(0, groups.group_ids.cpu(), groups.lengths.long().cpu(), "amax")
+    predicted = torch.from_numpy(history.accuracy(batch.places))
+    history.update(
+        batch.places,
+        step=step,
+        samples=batch.num_judged.numpy(),
+        correct=batch.num_correct.numpy(),
+        rewards=batch.reward_mean.nan_to_num().numpy(),
+        lengths=(batch.num_tokens / batch.num_samples.clamp(min=1)).numpy(),
+        max_lengths=longest.numpy(),
+    )
+    return metrics.history_metrics(history, predicted, batch)
