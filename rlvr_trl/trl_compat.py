@@ -830,9 +830,7 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="whether a row has room for a completion",
         until=WHOLE_STEPS,
     ),
-    Function(
-        owner=f"{ASYNC}.packing:TreeRow", name="add", leading=("sample",), why="fills a row", until=WHOLE_STEPS
-    ),
+    Function(owner=f"{ASYNC}.packing:TreeRow", name="add", leading=("sample",), why="fills a row", until=WHOLE_STEPS),
     *(
         Attribute(owner=f"{ASYNC}.packing:TreeRow", name=name, why="plans passes", until=WHOLE_STEPS)
         for name in ("samples", "groups", "load")

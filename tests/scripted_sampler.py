@@ -1,8 +1,8 @@
 """
-The asynchronous trainer without vLLM, without a GPU and without a server: turns that are made up, in place of sampled.
+The asynchronous trainer without vLLM, a GPU and a server: turns that are made up, in place of sampled.
 
-Everything else is real: TRL's loop of generation and scoring, the queues, the packing and the loss. What only a GPU has
-is replaced by [`without_gpu`]: the attention kernel by the same in torch, segment by segment.
+Everything else is real: TRL's loop of generation and scoring, the queues, the packing and the loss. What only a GPU
+has is replaced by [`without_gpu`]: the attention kernel by the same in torch, segment by segment.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ def moves_of(prompt_ids) -> str:
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop whose clock goes on by itself when there is nothing to do: days in a moment, on any machine alike."""
+    """An event loop whose clock goes on by itself when there is nothing to do: the same on any machine."""
 
     def __init__(self):
         self.now, loop = 0.0, self

@@ -1,4 +1,4 @@
-"""The asynchronous trainer, which builds on TRL's experimental one: a vLLM server samples while another step trains."""
+"""The asynchronous trainer, on TRL's experimental one: a vLLM server samples while another step trains."""
 
 from ..trl_compat import check_private_parts
 

@@ -23,7 +23,7 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
             over all their tokens, in as many passes as they fill. Replaces `gradient_accumulation_steps`, which must
             be 1. `per_device_train_batch_size` is the number of completions in a pass where `token_budget` is 0.
         num_train_epochs (`float`, *optional*, defaults to `3.0`):
-            Visits of each prompt, if `max_steps` is not set. Prompts that were sampled and not trained on do not count.
+            Visits of each prompt, if `max_steps` is not set. What was sampled and not trained on does not count.
         advantages (`dict` or `str`, *optional*):
             Advantage estimator by name, as in [`RLVRConfig`]. By default `"group_relative"`, that is GRPO. It sees the
             groups of one optimizer step.

@@ -21,20 +21,19 @@ from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
-from ..advantages.nesting import drops_rows, rows_in_loss
+from ..advantages.nesting import rows_in_loss
 from ..distributed import Processes
 from ..rewards.wrappers import check_reward_packages
-from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllocator
+from ..rollouts import PromptSelection, PromptSource, RolloutAllocator
 from ..rollouts.allocator import RolloutBatch
 from ..trainer import metrics
 from ..trainer.batch_watch import BatchWatch
-from ..trainer.checkpoint import WholeCheckpoints, _arrays_as_tensors, _state_file, _strategy, PROMPT_HISTORY
-from ..trainer.optimizer_step import TrainsInPasses
+from ..trainer.checkpoint import PROMPT_HISTORY, WholeCheckpoints, _arrays_as_tensors, _state_file, _strategy
 from ..trainer.nonfinite import ChecksGradients, check_loss
+from ..trainer.optimizer_step import TrainsInPasses
 from ..trainer.rlvr_trainer import estimate_advantages, remember_batch
 from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal
-from ..trainer.vllm_watchdog import watch_server
 from ..trl_compat import ASYNC_GRPO, borrow, check_attributes, print_prompt_completions_sample
 from .async_rlvr_config import AsyncRLVRConfig
 from .packed_step import pack_passes, plan_passes, samples_of
@@ -93,8 +92,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         advantages (`Callable[[RolloutGroups], Tensor]`, *optional*):
             As in [`RLVRTrainer`]. It sees the groups of one optimizer step, on the first process alone.
         rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`], *optional*):
-            As in [`RLVRTrainer`], but asked for one prompt at a time, with tensors of shape `(1,)`, in the process that
-            samples. `start_batch` is called before each question.
+            As in [`RLVRTrainer`], but asked for one prompt at a time, with tensors of shape `(1,)`, in the process
+            that samples. `start_batch` is called before each question.
         selection ([`~rlvr_trl.rollouts.PromptSelection`], *optional*):
             As in [`RLVRTrainer`]. Chooses the prompts of a step at once.
         processing_class, callbacks, optimizers, peft_config, tools, weight_transfer:
@@ -332,7 +331,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
         merged = combined(torch.arange(len(ids)))
         advantages = estimate_advantages(self.advantages, merged)
-        in_loss = rows_in_loss(self.advantages, merged) if drops_rows(self.advantages) else torch.ones_like(merged.scored)
+        in_loss = rows_in_loss(self.advantages, merged)
         self._log_metrics(
             metrics.reward_metrics(rewards, self.reward_func_names, merged, self.reward_weights)
             | metrics.group_metrics(merged)
@@ -453,8 +452,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
 def sampled_entropies(groups: Sequence[PromptGroup]) -> list[float]:
     """
-    The mean of −log p over the sampled tokens of each completion, in nats, NaN without one: an unbiased estimate of the
-    mean entropy at these tokens, if p is the distribution that they were sampled from.
+    The mean of −log p over the sampled tokens of each completion, in nats, NaN without one: an unbiased estimate of
+    the mean entropy at these tokens, if p is the distribution that they were sampled from.
     """
     means = []
     for sequences in (each for group in groups for each in group.sequences):

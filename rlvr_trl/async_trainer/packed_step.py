@@ -19,9 +19,7 @@ Sample = dict[str, Any]  # a row of a completion as TRL packs it
 Pass = list[TreeRow]  # one for each process
 
 
-def samples_of(
-    groups: Sequence[PromptGroup], advantages: Sequence[float], in_loss: Sequence[bool]
-) -> list[Sample]:
+def samples_of(groups: Sequence[PromptGroup], advantages: Sequence[float], in_loss: Sequence[bool]) -> list[Sample]:
     """
     The rows of all completions that are in the loss, in the order of the groups.
 

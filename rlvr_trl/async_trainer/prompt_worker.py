@@ -1,7 +1,7 @@
 """The process that samples: TRL's worker, which here samples and scores prompt by prompt.
 
-TRL's loop keeps its slots full with completions and scores a group of `num_generations` of them when all are there. Here
-it runs with groups of one, so that every completion comes back alone, and two of its methods are overridden:
+TRL's loop keeps its slots full with completions and scores a group of `num_generations` of them when all are there.
+Here it runs with groups of one, so that every completion comes back alone, and two of its methods are overridden:
 
     _repeat_iterator   what a free slot does next: a further completion of a prompt in work, else the next prompt
     _score_group       gets a completion. With the last one of a stage it scores the stage and asks the allocator:
