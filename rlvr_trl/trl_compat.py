@@ -867,6 +867,15 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     ),
     Attribute(owner=f"{WORKER}:AsyncRolloutWorker", name="_mp_ctx", why="makes its queues", until=PER_PROMPT),
     Attribute(owner=f"{WORKER}:AsyncRolloutWorker", name="_process", why="whether it lives", until=ENDS),
+    Function(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="start", leading=(), why="overridden: sets the next", until=ENDS
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker",
+        name="_heartbeat_value",
+        why="set when the process is ready",
+        until="TRL counts from when the process that samples is ready",
+    ),
     # and in the process that samples
     Part(owner=WORKER, name="RolloutGroup", why="completions of a stage are joined into one", until=PER_PROMPT),
     Part(owner=WORKER, name="TrainingSequence", why="a row that is trained on", until=PER_PROMPT),

@@ -121,6 +121,17 @@ class ThreadWorker(PromptWorker):
         pass
 
 
+class ChildWorker(PromptWorker):
+    """The real worker: its loop is in a process of its own, but for the server."""
+
+    _loop_cls = TurnsWithoutServer
+    watch_server, check_packages = ThreadWorker.watch_server, staticmethod(ThreadWorker.check_packages)
+
+
+class ChildTrainer(AsyncRLVRTrainer):
+    _worker_class = ChildWorker
+
+
 class ThreadTrainer(AsyncRLVRTrainer):
     _worker_class = ThreadWorker
 
@@ -183,3 +194,25 @@ def settings_of_async(folder, **changes):
 def build_async(model, rewards, dataset, folder, trainer_class=ThreadTrainer, arguments=None, **changes):
     config = AsyncRLVRConfig(**settings_of_async(folder, **changes))
     return trainer_class(model, rewards, config, dataset, weight_transfer=NoTransfer(), **(arguments or {}))
+
+
+# --- rewards, at the top of a module as they must be ---
+
+
+def right_by_chance(completions, **kwargs):
+    """1 or 0 by the moves that were made up, so that a second route can tell."""
+    return [float(is_right(each)) for each in completions]
+
+
+def is_right(completion: str) -> bool:
+    return random.Random(completion).random() < 0.3
+
+
+class FailsLater:
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, completions, **kwargs):
+        if self.path.exists():
+            raise ZeroDivisionError("of the user's")
+        return right_by_chance(completions)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import multiprocessing
 import os
 import queue
 import random
@@ -13,18 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from accelerate import PartialState
 from packed_steps import gradient_row_by_row, put_into, random_groups
 from scripted_sampler import (
+    ChildTrainer,
+    FailsLater,
     ThreadTrainer,
     ThreadWorker,
     TurnsWithoutServer,
     VirtualTime,
     build_async,
+    is_right,
     moves_of,
+    right_by_chance,
     save_maze_model,
     settings_of_async,
     without_gpu,
@@ -42,7 +46,6 @@ from rlvr_trl.async_trainer.prompt_worker import (
     PlainCompletions,
     PromptGroup,
     PromptOrder,
-    PromptWorker,
     Sampling,
     StopSignal,
 )
@@ -72,15 +75,6 @@ def cpu(monkeypatch):
 
 
 # --- rewards, at the top of a module as they must be ---
-
-
-def right_by_chance(completions, **kwargs):
-    """1 or 0 by the moves that were made up, so that a second route can tell."""
-    return [float(is_right(each)) for each in completions]
-
-
-def is_right(completion: str) -> bool:
-    return random.Random(completion).random() < 0.3
 
 
 def graded(completions, **kwargs):
@@ -619,8 +613,7 @@ def test_epochs_are_visits_that_were_trained_on(cpu, tmp_path, model, mazes):
     assert trainer.state.log_history[-2]["batch/groups_per_step"] == 1
 
 
-@pytest.mark.parametrize("save", [2])
-def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes, save):
+def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes):
     trained = []
 
     class Recording(ThreadTrainer):
@@ -631,7 +624,7 @@ def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes, save)
     def build(steps):
         return build_async(
             *(model, right_by_chance, mazes, tmp_path, Recording),
-            **{"max_steps": steps, "save_strategy": "steps", "save_steps": save},
+            **{"max_steps": steps, "save_strategy": "steps", "save_steps": 2},
             **{"prompt_history": {}, "rollouts": {"name": "dars", "max_generations": 8}},
         )
 
@@ -647,7 +640,7 @@ def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes, save)
     order = PromptSource(24, shuffle=True, seed=42).take(24).tolist()
     assert all(row == order[ticket] for ticket, row in tickets.items() if ticket < 24)
     assert sorted(tickets)[:10] == list(range(10))  # none is left out
-    assert later.model_version == first.model_version + 4
+    assert later.model_version == 3 + 1 + 6  # of the checkpoint, of the start, and one for each step
     assert later.history.seen.sum() == 24 and later.rollouts.progress > 0.4
     with pytest.raises(RuntimeError, match="has trained before"):
         later.train()
@@ -761,16 +754,6 @@ def test_a_reward_that_raises_while_training(cpu, tmp_path, model, mazes):
     assert Path(last_complete_checkpoint(tmp_path)).name >= f"checkpoint-{EARLIEST}"
 
 
-class FailsLater:
-    def __init__(self, path):
-        self.path = path
-
-    def __call__(self, completions, **kwargs):
-        if self.path.exists():
-            raise ZeroDivisionError("of the user's")
-        return right_by_chance(completions)
-
-
 class At(TrainerCallback):
     """Does something once after a step, and says when."""
 
@@ -783,67 +766,56 @@ class At(TrainerCallback):
             self.time = time.monotonic()
 
 
-class ChildWorker(PromptWorker):
-    """The real worker: its loop is in a process of its own, but for the server."""
-
-    _loop_cls = TurnsWithoutServer
-    watch_server, check_packages = ThreadWorker.watch_server, staticmethod(ThreadWorker.check_packages)
-
-
-class ChildTrainer(AsyncRLVRTrainer):
-    _worker_class = ChildWorker
-
-
 def build_with_child(model, rewards, mazes, folder, **changes):
     settings = {"max_steps": 200, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, **changes}
     return build_async(model, rewards, mazes, folder, ChildTrainer, **settings)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_that_samples_and_is_killed(cpu, tmp_path, model, mazes, number):
-    trainer = build_with_child(model, right_by_chance, mazes, tmp_path)
-    killed = At(EARLIEST, lambda: os.kill(trainer.rollout_worker._process.pid, number))
+def test_a_process_that_samples_and_is_killed(cpu, tmp_path, model, mazes):
+    trainer = build_with_child(
+        model, right_by_chance, mazes, tmp_path, rollouts={"name": "dars", "max_generations": 8}
+    )
+    killed = At(EARLIEST, lambda: os.kill(trainer.rollout_worker._process.pid, signal.SIGKILL))
     trainer.add_callback(killed)
-    with pytest.raises(RuntimeError, match=f"samples has died with exit code {-number}.*resume_from_checkpoint=True"):
+    with pytest.raises(RuntimeError, match="samples has died with exit code -9.*resume_from_checkpoint=True"):
         trainer.train()
     seconds = time.monotonic() - killed.time
     print(f"ended {seconds:.1f} s after the kill")
-    assert seconds < 10
-    checkpoint = last_complete_checkpoint(tmp_path)
-    weights = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    assert seconds < 20 and trainer.rollout_worker._process is None
+    weights = AutoModelForCausalLM.from_pretrained(last_complete_checkpoint(tmp_path)).state_dict()
     assert all(value.isfinite().all() for value in weights.values())
-    resumed = build_with_child(model, right_by_chance, mazes, tmp_path, max_steps=trainer.state.global_step + 1)
+    steps = trainer.state.global_step + 1
+    resumed = build_async(
+        *(model, right_by_chance, mazes, tmp_path), max_steps=steps, rollouts={"name": "dars", "max_generations": 8}
+    )
     resumed.train(resume_from_checkpoint=True)
-    assert len(resumed._trained_groups) == 3 * resumed.state.global_step
+    assert len(resumed._trained_groups) == 3 * steps == resumed._feed.num_trained
 
 
 @pytest.mark.slow
-def test_a_process_that_samples_and_fails_or_hangs(cpu, tmp_path, model, mazes):
+def test_a_process_that_samples_and_fails(cpu, tmp_path, model, mazes):
     trainer = build_with_child(model, FailsLater(tmp_path / "fail"), mazes, tmp_path)
     failed = At(EARLIEST, (tmp_path / "fail").touch)
     trainer.add_callback(failed)
     with pytest.raises(RuntimeError, match="child has failed") as caught:
         trainer.train()
     assert "FailsLater' raised ZeroDivisionError" in str(caught.value.__cause__)
-    assert time.monotonic() - failed.time < 40  # of which TRL waits 15 for the process
+    seconds = time.monotonic() - failed.time
+    print(f"ended {seconds:.1f} s after the failure")
+    assert seconds < 40
 
-    trainer = build_with_child(model, right_by_chance, mazes, tmp_path / "hangs", heartbeat_stale_after_s=3)
-    child = []
 
-    def stop():
-        child.append(trainer.rollout_worker._process.pid)
-        os.kill(child[0], signal.SIGSTOP)
-
-    stopped = At(EARLIEST, stop)
+@pytest.mark.slow
+def test_a_process_that_samples_and_hangs(cpu, tmp_path, model, mazes):
+    trainer = build_with_child(model, right_by_chance, mazes, tmp_path, heartbeat_stale_after_s=5)
+    stopped = At(EARLIEST, lambda: os.kill(trainer.rollout_worker._process.pid, signal.SIGSTOP))
     trainer.add_callback(stopped)
-    try:
-        with pytest.raises(RuntimeError, match="heartbeat stale"):
-            trainer.train()
-    finally:
-        if psutil.pid_exists(child[0]):
-            os.kill(child[0], signal.SIGCONT)
-    assert time.monotonic() - stopped.time < 50
+    with pytest.raises(RuntimeError, match="heartbeat stale"):
+        trainer.train()
+    seconds = time.monotonic() - stopped.time
+    print(f"ended {seconds:.1f} s after it was stopped")
+    assert seconds < 5 + 40  # TRL waits 15 s for its end, then 5 s more, and kills it
 
 
 @pytest.mark.slow
@@ -851,16 +823,12 @@ def test_a_whole_training_with_a_process_that_samples(cpu, tmp_path, model, maze
     trainer = build_with_child(
         model, right_by_chance, mazes, tmp_path, max_steps=4, rollouts={"name": "dars", "max_generations": 8}
     )
-    begin = time.monotonic()
     trainer.train()
-    print(f"{time.monotonic() - begin:.1f} s")
     assert trainer.state.global_step == 4 and trainer.rollout_worker._process is None
     assert len(trainer._trained_groups) == 12
 
 
 def test_a_stop_signal_is_heard_and_needs_no_listener():
-    import multiprocessing
-
     context = multiprocessing.get_context("spawn")
     told = StopSignal(context)
     heard = threading.Thread(target=told.wait)

@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import queue
 import random
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -416,6 +417,10 @@ class PromptWorker(AsyncRolloutWorker):
     def check_packages() -> None:
         """Raises an `ImportError` if vLLM is missing, which talks to the server and sends it the weights."""
         check_installed("AsyncRLVRTrainer", "vllm")
+
+    def start(self) -> None:
+        super().start()
+        self._heartbeat_value.value = time.time()  # TRL counts from before the process has imported everything
 
     def check_health(self, stale_after_s: float) -> None:
         """
