@@ -771,6 +771,12 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         until=WHOLE_STEPS,
     ),
     Attribute(
+        owner=f"{ASYNC_GRPO}:RolloutQueueDataset",
+        name="wait_s",
+        why="what takes its place has it too: TRL logs it and sets it to 0",
+        until=WHOLE_STEPS,
+    ),
+    Attribute(
         owner=f"{ASYNC_GRPO}:AsyncGRPOTrainer",
         name="_step_trained_tokens",
         kind=float,

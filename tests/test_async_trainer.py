@@ -11,12 +11,14 @@ import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
+from launching import on_processes
 from packed_steps import gradient_row_by_row, put_into, random_groups
 from scripted_sampler import (
     ChildTrainer,
@@ -61,6 +63,7 @@ from rlvr_trl.rollouts import (
 )
 from rlvr_trl.testbed import build_tokenizer
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
+from rlvr_trl.trainer.vllm_watchdog import POLL as POLL_OF_SERVER
 
 
 @pytest.fixture(scope="module")
@@ -734,6 +737,25 @@ def test_weights_of_rewards_and_the_reward_that_says_what_is_correct(cpu, tmp_pa
     assert sizes == [4 if any(map(is_right, group.completions[:4])) else len(group) for group in kept]
 
 
+# --- several processes ---
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(cpu, tmp_path, model, mazes):
+    alone = on_processes("async_gradients.py", str(tmp_path), model, processes=1)
+    both = on_processes("async_gradients.py", str(tmp_path), model, processes=2)
+    for ran in alone + both:
+        assert ran.returncode == 0, ran.stderr
+    expected = torch.load(tmp_path / "1-0.pt", weights_only=True)
+    for index in range(2):
+        found = torch.load(tmp_path / f"2-{index}.pt", weights_only=True)
+        for gradient, other in zip(found["gradients"], expected["gradients"], strict=True):
+            assert (gradient - other).norm() <= 1e-5 * other.norm()
+        assert found["steps"] == 3  # of a training with made-up turns
+    weights = [torch.load(tmp_path / f"2-{index}.pt", weights_only=True)["weights"] for index in range(2)]
+    assert torch.equal(*weights)
+
+
 # --- failures end, with their cause and a whole checkpoint ---
 
 EARLIEST = 2  # the step in which something fails
@@ -826,6 +848,42 @@ def test_a_whole_training_with_a_process_that_samples(cpu, tmp_path, model, maze
     trainer.train()
     assert trainer.state.global_step == 4 and trainer.rollout_worker._process is None
     assert len(trainer._trained_groups) == 12
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away(cpu, tmp_path, model, mazes):
+    """The made-up turns need none, but the watch looks for it."""
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    class Watched(ThreadWorker):
+        watch_server = PromptWorker.watch_server
+
+    class WatchedTrainer(ThreadTrainer):
+        _worker_class = Watched
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Well)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    trainer = build_async(
+        *(model, right_by_chance, mazes, tmp_path, WatchedTrainer),
+        **{"max_steps": 1000, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2},
+        **{"vllm_server_base_url": url, "vllm_server_timeout": 2.0},
+    )
+    gone = At(EARLIEST, lambda: (server.shutdown(), server.server_close()))
+    trainer.add_callback(gone)
+    with pytest.raises(ConnectionError, match=f"{url} has not answered for .* `vllm_server_timeout`=2"):
+        trainer.train()
+    seconds = time.monotonic() - gone.time
+    print(f"ended {seconds:.1f} s after the server had gone")
+    assert seconds < 2 + 2 * POLL_OF_SERVER + 10
+    assert Path(last_complete_checkpoint(tmp_path)).exists()
 
 
 def test_a_stop_signal_is_heard_and_needs_no_listener():

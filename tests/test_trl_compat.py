@@ -16,6 +16,7 @@ import torch
 from packaging.requirements import Requirement
 from transformers import Trainer
 from trl import GRPOTrainer
+from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 import rlvr_trl
 from rlvr_trl import RLVRConfig, RLVRTrainer, trl_compat
@@ -59,8 +60,22 @@ def rename(part, monkeypatch) -> None:
                 monkeypatch.delattr(place, part.name)
 
 
-def test_everything_is_as_the_table_says():
+def check_everything() -> None:
     check_private_parts(*LIBRARIES)
+    check_private_parts("trl", asynchronous=True)
+
+
+def test_everything_is_as_the_table_says():
+    check_everything()
+
+
+def test_the_asynchronous_trainer_breaks_alone(monkeypatch):
+    """TRL changes it with nearly every release."""
+    for part in [part for part in INSTALLED if part.name == "_score_group"]:
+        rename(part, monkeypatch)
+    check_private_parts(*LIBRARIES)
+    with pytest.raises(ImportError, match="_score_group`, which does not exist in trl"):
+        check_private_parts("trl", asynchronous=True)
 
 
 bytecode = pytest.mark.skipif(not trl_compat.BYTECODE_IS_KNOWN, reason="reads the bytecode of Python 3.11 to 3.13")
@@ -72,7 +87,7 @@ def test_a_renamed_part_is_an_error_that_names_it(part, monkeypatch):
     rename(part, monkeypatch)
     installed = re.escape(f"{part.library} {version(part.library)}")
     with pytest.raises(ImportError, match=rf"`{part.path}`, which .* in {installed} .*pip install .*'{part.library}"):
-        check_private_parts(*LIBRARIES)
+        check_everything()
 
 
 FUNCTIONS = [part for part in INSTALLED if isinstance(part, Function)]
@@ -86,7 +101,7 @@ def test_other_parameters_are_an_error_that_names_them(part, monkeypatch):
     monkeypatch.setattr(part.find_owner(), part.name, renamed)
     first = (*part.leading, *part.named)[0]
     with pytest.raises(ImportError, match=rf"{part.path}`.*{first}"):
-        check_private_parts(*LIBRARIES)
+        check_everything()
 
 
 @bytecode
@@ -235,10 +250,15 @@ DOCUMENTED = {
 }
 
 
+# Classes of TRL and transformers that classes here extend, so that their methods override those
+TRL_CLASSES = ("GRPOTrainer", "AsyncGRPOTrainer", "AsyncRolloutWorker", "_AsyncRolloutLoop", "Trainer")
+
+
 def foreign_names() -> set[str]:
-    """Methods and attributes of TRL's trainer and its bases."""
-    names = set(dir(GRPOTrainer))
-    for base in inspect.getmro(GRPOTrainer):
+    """Methods and attributes of TRL's trainers, of the worker of the asynchronous one, and of their bases."""
+    classes = (GRPOTrainer, AsyncGRPOTrainer, trl_compat.AsyncRolloutWorker, trl_compat._AsyncRolloutLoop)
+    names = {name for each in classes for name in dir(each)}
+    for base in {base for each in classes for base in inspect.getmro(each)}:
         for method in vars(base).values():
             if isinstance(method := inspect.unwrap(method) if callable(method) else method, types.FunctionType):
                 names |= trl_compat._attributes_set(method)
@@ -256,7 +276,7 @@ def without_configurations(node: ast.AST):
 def test_what_is_used_of_the_trainer_is_in_the_table_or_documented():
     foreign, found = foreign_names(), set()
     for path, tree in SOURCES.items():
-        if not path.startswith(("trainer/", "hub/")):
+        if not path.startswith(("trainer/", "async_trainer/", "hub/")):
             continue
         for node in without_configurations(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Call, ast.Attribute)):
@@ -269,7 +289,7 @@ def test_what_is_used_of_the_trainer_is_in_the_table_or_documented():
                 if of_trainer:
                     found.add(node.attr)
             if isinstance(node, ast.ClassDef) and any(
-                isinstance(base, ast.Name) and base.id == "GRPOTrainer" for base in node.bases
+                isinstance(base, ast.Name) and base.id in TRL_CLASSES for base in node.bases
             ):
                 found |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
     used = (found & foreign) - DOCUMENTED
@@ -287,6 +307,7 @@ def test_functions_of_undocumented_modules_come_through_the_door():
             "torch.utils.data",
             "transformers.utils",
             "trl.rewards",
+            "trl.experimental.async_grpo",
         ),
         "vllm.lora.request",
     }
