@@ -48,6 +48,7 @@ from rlvr_trl.async_trainer.prompt_worker import (
     PlainCompletions,
     PromptGroup,
     PromptOrder,
+    PromptWorker,
     Sampling,
     StopSignal,
 )

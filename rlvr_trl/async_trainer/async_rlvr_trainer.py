@@ -24,7 +24,7 @@ from ..advantages.combine import correctness_column
 from ..advantages.nesting import rows_in_loss
 from ..distributed import Processes
 from ..rewards.wrappers import check_reward_packages
-from ..rollouts import PromptSelection, PromptSource, RolloutAllocator
+from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllocator
 from ..rollouts.allocator import RolloutBatch
 from ..trainer import metrics
 from ..trainer.batch_watch import BatchWatch
@@ -120,6 +120,13 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
     _worker_class = PromptWorker
 
     args: AsyncRLVRConfig
+    history: PromptHistory | None
+    _feed: PromptFeed | None  # on the first process
+    # TRL annotates these with what they are before training, or on another process
+    rollout_worker: Any
+    vllm_client: Any
+    _rollout_dataset: Any
+    processing_class: Any
 
     def __init__(
         self,
@@ -154,7 +161,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         check_estimator_of_samples(self.advantages, args)
         if self.rollouts is not None:
             check_allocator_per_prompt(self.rollouts, args.num_generations)
-        check_rows(args, train_dataset)
+        train_dataset = check_rows(train_dataset)
+        num_rows = len(train_dataset)
         check_reward_packages(reward_funcs)
         check_picklable(reward_funcs=reward_funcs, tools=tools or [], rollouts=self.rollouts)
         self._worker_class.check_packages()
@@ -163,7 +171,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
         num_visits = None
         if args.max_steps <= 0:  # steps hold a known number of prompts, so that TRL need not count
-            num_visits = math.ceil(args.num_train_epochs * len(train_dataset))
+            num_visits = math.ceil(args.num_train_epochs * num_rows)
             args.max_steps = math.ceil(num_visits / args.prompts_per_update)
         sampling = Sampling(
             num_generations=args.num_generations,
@@ -191,7 +199,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
         self._has_trained = False
-        self._num_rows = len(train_dataset)
+        self._num_rows = num_rows
         self._batch_watch = BatchWatch(
             correctness_reward=self.reward_func_names[self._correctness_column],
             correctness_threshold=args.correctness_threshold,
@@ -249,7 +257,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
     # --- one optimizer step, from prompts to gradient ---
 
-    def get_train_dataloader(self):
+    def get_train_dataloader(self) -> Any:
         if self.args.token_budget is None and self.accelerator.is_main_process:  # as in TRL
             self.vllm_client.wait_for_server_ready()
             self.args.token_budget = self.vllm_client.get_max_model_len()
@@ -273,7 +281,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
     def _sample_step(self) -> list[dict[str, Tensor]] | None:
         """Waits for the groups of a step, and packs them for all processes. On the first process."""
-        feed, begin = self._feed, time.perf_counter()
+        feed, budget, begin = self._feed, self.args.token_budget, time.perf_counter()
+        assert feed is not None and budget is not None
         self._check_sampler()
         with feed.lock:
             feed.progress = self._progress
@@ -290,7 +299,6 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if not samples:
             raise ValueError("No completion of an optimizer step has a token. Does the server report `token_ids`?")
         self._in_step = [group.order.ticket for group in groups]
-        budget = self.args.token_budget
         passes = plan_passes(
             samples,
             self.accelerator.num_processes,
@@ -360,6 +368,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         }
 
     def _remember_step(self, groups: list[PromptGroup], merged: RolloutGroups) -> None:
+        assert self.history is not None and self._places is not None and self._feed is not None
         count = self.args.num_generations
         places = self._places[[group.order.row for group in groups]]
         batch = replace(RolloutBatch.unsampled(len(groups), count, len(groups)), history=self.history, places=places)
@@ -374,7 +383,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             dict(zip(self.reward_func_names, rewards.T.tolist(), strict=True)),
             advantages.tolist(),
             self.state.global_step,
-            self.args.num_completions_to_print,
+            self.args.num_completions_to_print,  # pyrefly: ignore[bad-argument-type]  # all by default
         )
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -396,7 +405,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             self._trained_groups.update(self._in_step)
         return loss
 
-    _without_sync = TrainsInPasses._without_sync
+    _without_sync: Any = TrainsInPasses._without_sync
 
     @property
     def _progress(self) -> float:

@@ -69,7 +69,8 @@ class PromptFeed:
         self._waiting: list[PromptGroup] = []
         self._stale = {"prompts": 0, "completions": 0, "dropped": 0}  # since `count_stale`
         self._threads: list[threading.Thread] = []
-        self._closed, self._error = threading.Event(), None
+        self._closed = threading.Event()
+        self._error: Exception | None = None
 
     # --- the two threads ---
 

@@ -21,22 +21,23 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from ..advantages import RolloutGroups, combine_rewards
 from ..checks import check_installed
-from ..rollouts import RolloutAllocator, RolloutBatch
+from ..rollouts import BatchAllocator, RolloutAllocator, RolloutBatch
 from ..rollouts.allocator import as_batch_allocator, check_counts_of
 from ..trainer.reward_guard import RewardGuard
 from ..trainer.vllm_watchdog import watch_server
 from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _AsyncRolloutLoop
 
 
+_ALONE = SimpleNamespace(num_processes=1)  # the process that samples belongs to no group of processes
 POLL = 0.5  # seconds between two looks at whether the other process is still there
 RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
 
@@ -115,7 +116,7 @@ class Sampling:
     """
 
     num_generations: int
-    rollouts: RolloutAllocator | None
+    rollouts: RolloutAllocator | BatchAllocator | None
     correctness_column: int
     correctness_threshold: float
     queue_maxsize: int
@@ -226,7 +227,7 @@ class PlainCompletions:
             return self._wrapped(messages[0]["content"])["input_ids"]
         return self._wrapped.apply_chat_template(messages, **kwargs)
 
-    def parse_response(self, ids: list[int], **kwargs) -> dict[str, str]:
+    def parse_response(self, ids: list[int], **kwargs) -> dict[str, Any]:
         return {"role": "assistant", "content": self._wrapped.decode(ids, skip_special_tokens=True)}
 
 
@@ -246,6 +247,8 @@ class _PromptInWork:
 
 class PromptLoop(_AsyncRolloutLoop):
     """TRL's loop of generation and scoring, by prompt."""
+
+    rollout_buffer: Any  # an `Exchange`
 
     def __init__(self, *, sampling: Sampling, dataset, processing_class, tools=None, **kwargs):
         self._is_text = isinstance(dataset[0]["prompt"], str)
@@ -283,7 +286,8 @@ class PromptLoop(_AsyncRolloutLoop):
             yield number, prompt.row | {"prompt": [{"role": "user", "content": said}] if self._is_text else said}
             number += 1
 
-    async def _score_group(self, group: RolloutGroup) -> list[PromptGroup]:
+    async def _score_group(self, group: RolloutGroup) -> list[Any]:
+        """The finished group of a prompt with the last of its completions, else nothing."""
         prompt = self._prompt_of.pop(group.group_id)
         prompt.stage.append(group)
         if len(prompt.stage) < prompt.asked:
@@ -299,7 +303,9 @@ class PromptLoop(_AsyncRolloutLoop):
     async def _score_stage(self, prompt: _PromptInWork) -> None:
         """Calls the reward functions with all completions of a stage at once, as a GRPOTrainer does."""
         stage = prompt.stage
-        columns = {name: [one.reward_kwargs[name][0] for one in stage] for name in stage[0].reward_kwargs}
+        columns: dict[str, Any] = {
+            name: [one.reward_kwargs[name][0] for one in stage] for name in stage[0].reward_kwargs
+        }
         joined = replace(
             stage[0],
             prompts=[prompt.row["prompt"]] * len(stage),
@@ -314,7 +320,7 @@ class PromptLoop(_AsyncRolloutLoop):
             rollout_rewards=[None] * len(stage),
         )
         scored = await super()._score_group(joined)
-        self._guard.raise_together(PartialState())  # of this process alone
+        self._guard.raise_together(_ALONE)
         names = [f"rewards/{name}" for name in self.reward_func_names]
         prompt.rewards += [[sample.metrics[name] for name in names] for sample in scored]
         own = {"reward", "reward_std", *names}
@@ -399,6 +405,8 @@ class PromptWorker(AsyncRolloutWorker):
     """
 
     _loop_cls = PromptLoop
+    rollout_buffer: Any  # an `Exchange`
+    _stop_event_mp: Any  # a `StopSignal`
 
     def __init__(self, *, sampling: Sampling, **kwargs):
         # completions are logged where their advantages are known

@@ -116,9 +116,9 @@ def check_picklable(**given: Any) -> None:
                 ) from error
 
 
-def check_rows(args, train_dataset: Any) -> None:
+def check_rows(train_dataset: Any) -> Dataset:
     """
-    Refuses training sets whose rows cannot be read again, and prompts of more than one kind.
+    The training set, if its rows can be read again.
 
     Raises:
         `ValueError`: It is a stream or empty, or has no column `prompt` of texts or of conversations.
@@ -133,3 +133,4 @@ def check_rows(args, train_dataset: Any) -> None:
         raise ValueError("The dataset `train_dataset` is empty: it has 0 rows, at least 1 is needed.")
     if "prompt" not in train_dataset.column_names:
         raise ValueError(f"`train_dataset` needs a column `prompt`, but has {train_dataset.column_names}.")
+    return train_dataset

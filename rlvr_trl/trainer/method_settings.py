@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -28,11 +28,11 @@ class MethodSettings:
         dict_fields (`list[str]`): for `_VALID_DICT_FIELDS` of the configuration.
     """
 
-    dict_fields: ClassVar[list[str]] = ["advantages", "rollouts", "selection", "prompt_history"]
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = dict_fields
+    dict_fields = ["advantages", "rollouts", "selection", "prompt_history"]
+    _VALID_DICT_FIELDS = dict_fields
     # `advantages` or `rollouts`, which a named configuration builds itself, so that it must not be set as well -> the
     # fields that it is built from
-    _bound: ClassVar[dict[str, str]] = {}
+    _bound = {}
 
     advantages: dict | str | None = field(
         default=None,
