@@ -36,7 +36,7 @@ from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal
 from ..trl_compat import ASYNC_GRPO, borrow, check_attributes, print_prompt_completions_sample
 from .async_rlvr_config import AsyncRLVRConfig
-from .packed_step import pack_passes, plan_passes, samples_of
+from .packed_step import pack_passes, plan_packed_passes, samples_of
 from .prompt_feed import PromptFeed
 from .prompt_worker import PromptGroup, PromptWorker, Sampling
 from .refusals import (
@@ -299,7 +299,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if not samples:
             raise ValueError("No completion of an optimizer step has a token. Does the server report `token_ids`?")
         self._in_step = [group.order.ticket for group in groups]
-        passes = plan_passes(
+        passes = plan_packed_passes(
             samples,
             self.accelerator.num_processes,
             max_tokens=budget,

@@ -46,7 +46,7 @@ def samples_of(groups: Sequence[PromptGroup], advantages: Sequence[float], in_lo
     return samples
 
 
-def plan_passes(samples: Sequence[Sample], num_rows: int, *, max_tokens: int, max_samples: int) -> list[Pass]:
+def plan_packed_passes(samples: Sequence[Sample], num_rows: int, *, max_tokens: int, max_samples: int) -> list[Pass]:
     """
     Spreads the samples of a step over passes of `num_rows` rows, none of which is empty.
 
@@ -114,7 +114,7 @@ def pack_passes(
         passes (`Sequence[Pass]`): of a step.
         num_tokens (`int`): tokens of the step that are in the loss. Each pass is divided by it, and not by its own.
         pad_token_id (`int`): fills rows up.
-        max_tokens (`int`): as in [`plan_passes`], for a metric.
+        max_tokens (`int`): as in [`plan_packed_passes`], for a metric.
         metrics (`dict`): where TRL writes its metrics of packing.
     """
     batches = []
