@@ -322,6 +322,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         sizes = torch.tensor([len(group) for group in groups])
         ids = torch.arange(len(groups)).repeat_interleave(sizes)  # (T,)
         lengths = torch.from_numpy(np.concatenate([group.lengths for group in groups]))  # (T,)
+        truncated = torch.from_numpy(np.concatenate([group.truncated for group in groups]))  # (T,)
         entropies = torch.tensor(sampled_entropies(groups)) if self.args.estimate_entropies else None  # (T,)
 
         def combined(rows: Tensor) -> RolloutGroups:
@@ -332,6 +333,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
                 correctness_column=self._correctness_column,
                 correctness_threshold=self.args.correctness_threshold,
                 lengths=lengths[rows],
+                truncated=truncated[rows],
+                reward_names=tuple(self.reward_func_names),
                 entropies=None if entropies is None else entropies[rows],
                 seed=self.args.seed * 2**32 + self.state.global_step,
                 progress=self._progress,

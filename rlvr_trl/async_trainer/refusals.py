@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..advantages import AdvantageEstimator
+from ..advantages.nesting import shapes_tokens
 from ..checks import first_repeated
 from ..rewards.wrappers import function_name
 from ..rollouts import BatchAllocator, RolloutAllocator
@@ -30,7 +31,7 @@ def check_estimator_of_samples(estimator: AdvantageEstimator, args) -> None:
             raise ValueError(
                 f"{estimator!r} reads {what}, which the asynchronous trainer does not have. Use RLVRTrainer."
             )
-    if getattr(estimator, "shapes_tokens", hasattr(estimator, "shape_tokens")):
+    if shapes_tokens(estimator):
         raise ValueError(
             f"{estimator!r} gives each token an advantage of its own, and the asynchronous trainer has one for each "
             f"completion. Use RLVRTrainer."
