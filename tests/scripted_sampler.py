@@ -38,7 +38,14 @@ class TurnsWithoutServer(PromptLoop):
         self.busy, self.since = 0.0, 0.0  # slots × seconds
 
     async def _run_loops(self, stop_event):
-        await asyncio.gather(self._generate_loop(stop_event=stop_event), self._score_loop(stop_event=stop_event))
+        loops = [self._generate_loop(stop_event=stop_event), self._score_loop(stop_event=stop_event)]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # a process ends with what is open; this one goes on
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _generate_one_turn(self, prompt_ids):
         said = moves_of(prompt_ids) + "".join(self.rng.choices(MOVES, k=self.rng.randint(0, 5)))
