@@ -10,6 +10,7 @@ import contextlib
 import random
 import selectors
 import threading
+import time
 from types import SimpleNamespace
 
 import torch
@@ -216,10 +217,12 @@ def is_right(completion: str) -> bool:
 
 
 class FailsLater:
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, hangs=False):
+        self.path, self.hangs = path, hangs
 
     def __call__(self, completions, **kwargs):
+        if self.path.exists() and self.hangs:
+            time.sleep(1000)
         if self.path.exists():
             raise ZeroDivisionError("of the user's")
         return right_by_chance(completions)

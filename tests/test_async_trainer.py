@@ -115,7 +115,7 @@ class InVirtualTime(TurnsWithoutServer):
 
 def sample_prompts(mazes, count, *, rollouts=None, reward=right_in_time, num_generations=4, slots=16, seed=0):
     """`count` groups from the loop alone, without a trainer, and the loop."""
-    sampling = Sampling(num_generations, rollouts, 0, 0.5, queue_maxsize=0, orders_ahead=0)
+    sampling = Sampling(num_generations, rollouts, 0, 0.5, reward_timeout=60.0, queue_maxsize=0, orders_ahead=0)
     exchange = Exchange(None, sampling)
     orders = PromptSource(len(mazes), shuffle=True, seed=seed).take(len(mazes)).tolist()
     for ticket in range(count + 2 * slots):
@@ -314,7 +314,7 @@ def group_of(order: PromptOrder, version: int, size: int = 2) -> PromptGroup:
 
 
 def make_feed(rows=10, *, shuffle=True, prompts=3, waiting=6, attempts=2, visits=None, seed=0, **kwargs):
-    sampling = Sampling(2, None, 0, 0.5, queue_maxsize=4, orders_ahead=5)
+    sampling = Sampling(2, None, 0, 0.5, reward_timeout=60.0, queue_maxsize=4, orders_ahead=5)
     source = PromptSource(rows, shuffle=shuffle, seed=seed)
     return PromptFeed(
         Exchange(None, sampling),
@@ -834,6 +834,18 @@ def test_a_process_that_samples_and_fails(cpu, tmp_path, model, mazes):
 
 
 @pytest.mark.slow
+def test_a_reward_that_does_not_return(cpu, tmp_path, model, mazes):
+    trainer = build_with_child(model, FailsLater(tmp_path / "fail", hangs=True), mazes, tmp_path, reward_timeout=3.0)
+    stuck = At(EARLIEST, (tmp_path / "fail").touch)
+    trainer.add_callback(stuck)
+    with pytest.raises(RuntimeError, match="samples has died with exit code 1"):
+        trainer.train()
+    seconds = time.monotonic() - stuck.time
+    print(f"ended {seconds:.1f} s after a reward did not return")
+    assert seconds < 3 + 40
+
+
+@pytest.mark.slow
 def test_a_process_that_samples_and_hangs(cpu, tmp_path, model, mazes):
     trainer = build_with_child(model, right_by_chance, mazes, tmp_path, heartbeat_stale_after_s=5)
     stopped = At(EARLIEST, lambda: os.kill(trainer.rollout_worker._process.pid, signal.SIGSTOP))
@@ -928,6 +940,7 @@ def refuse(folder, model, mazes, match, rewards=right_by_chance, error=ValueErro
         ({"max_attempts": 0}, "`max_attempts`"),
         ({"max_staleness": -1}, "`max_staleness`"),
         ({"queue_maxsize": 2}, "`queue_maxsize`=2 whole prompts may wait.* to 3 or more"),
+        ({"reward_timeout": 0}, "`reward_timeout` must be a positive number, got 0"),
         ({"max_inflight_tasks": 0}, "`max_inflight_tasks` must be at least 1"),
         ({"token_budget": 16}, "`token_budget`=16 must be above `max_completion_length`=16"),
         ({"advantages": {"name": "pass_at_k", "k": 8}}, "needs groups of at least 8 completions"),
@@ -994,7 +1007,7 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(tmp_path, mazes):
         build_async("no-such-model", graded, mazes.to_iterable_dataset(), tmp_path)
     with pytest.raises(ValueError, match="it has 0 rows"):
         build_async("no-such-model", graded, mazes.select([]), tmp_path)
-    with pytest.raises(ValueError, match="needs a column `prompt`, but has"):
+    with pytest.raises(ValueError, match="`train_dataset` has no column `prompt`"):
         build_async("no-such-model", graded, mazes.remove_columns("prompt"), tmp_path)
     with pytest.raises(TypeError, match="must be a AsyncRLVRConfig, got RLVRConfig"):
         config = RLVRConfig(str(tmp_path), use_cpu=True, bf16=False)

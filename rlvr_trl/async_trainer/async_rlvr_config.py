@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from trl.experimental.async_grpo import AsyncGRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
-from ..checks import check_integer
+from ..checks import check_integer, check_positive
 from ..trainer.method_settings import MethodSettings
 from ..trainer.validation import check_group_size, check_prompt_history
 from .refusals import check_allocator_per_prompt, check_estimator_of_samples
@@ -49,6 +49,8 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         queue_maxsize (`int`, *optional*, defaults to `-1`):
             Whole prompts, and not completions, that wait for the training, at most. By default `prompts_per_update`,
             which is also the least.
+        reward_timeout (`float`, *optional*):
+            Seconds after which a reward function that has not returned ends the run. By default `ddp_timeout`.
         estimate_entropies (`bool`, *optional*, defaults to `False`):
             Give estimators that read entropies the mean of −log p over the sampled tokens of a completion. Its
             expectation is the mean entropy at these tokens; it varies. Needs `temperature=1`, `top_p=1`, no `top_k`,
@@ -72,6 +74,10 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         default=-1,
         metadata={"help": "Whole prompts that wait for the training, at most. `prompts_per_update` by default."},
     )
+    reward_timeout: float | None = field(
+        default=None,
+        metadata={"help": "Seconds after which a reward function that has not returned ends the run."},
+    )
     estimate_entropies: bool = field(
         default=False,
         metadata={"help": "Take the mean of −log p of the sampled tokens for the entropy of a completion."},
@@ -83,6 +89,8 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         for name in ("prompts_per_update", "num_generations", "max_attempts"):
             check_integer(name, getattr(self, name), at_least=1)
         check_integer("max_staleness", self.max_staleness, at_least=0)
+        if self.reward_timeout is not None:
+            check_positive("reward_timeout", self.reward_timeout)
         if self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"`gradient_accumulation_steps`={self.gradient_accumulation_steps} must be 1: `prompts_per_update`="

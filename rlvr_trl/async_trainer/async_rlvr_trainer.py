@@ -32,6 +32,7 @@ from ..trainer.checkpoint import PROMPT_HISTORY, WholeCheckpoints, _arrays_as_te
 from ..trainer.nonfinite import ChecksGradients, check_loss
 from ..trainer.optimizer_step import TrainsInPasses
 from ..trainer.rlvr_trainer import estimate_advantages, remember_batch
+from ..trainer.rows import check_end_token, check_rows, check_tokens_of_prompts
 from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal
 from ..trl_compat import ASYNC_GRPO, borrow, check_attributes, print_prompt_completions_sample
@@ -42,9 +43,9 @@ from .prompt_worker import PromptGroup, PromptWorker, Sampling
 from .refusals import (
     check_allocator_per_prompt,
     check_estimator_of_samples,
+    check_is_dataset,
     check_picklable,
     check_reward_functions,
-    check_rows,
 )
 
 
@@ -161,7 +162,9 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         check_estimator_of_samples(self.advantages, args)
         if self.rollouts is not None:
             check_allocator_per_prompt(self.rollouts, args.num_generations)
-        train_dataset = check_rows(train_dataset)
+        train_dataset = check_is_dataset(train_dataset)
+        with borrow(args, remove_unused_columns=False):  # TRL's worker gives all of them to reward functions
+            check_rows(args, train_dataset, None, False)
         num_rows = len(train_dataset)
         check_reward_packages(reward_funcs)
         check_picklable(reward_funcs=reward_funcs, tools=tools or [], rollouts=self.rollouts)
@@ -178,6 +181,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             rollouts=self.rollouts,
             correctness_column=self._correctness_column,
             correctness_threshold=args.correctness_threshold,
+            reward_timeout=args.reward_timeout or args.ddp_timeout,
             queue_maxsize=math.ceil(args.queue_maxsize / 2),
             orders_ahead=math.ceil(args.max_inflight_tasks / args.num_generations),
         )
@@ -196,6 +200,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
                 weight_transfer=weight_transfer,
             )
         check_attributes(self, f"{ASYNC_GRPO}:AsyncGRPOTrainer")
+        check_end_token(self.processing_class)
+        check_tokens_of_prompts(train_dataset, None, self.processing_class)
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
         self._has_trained = False

@@ -37,7 +37,7 @@ from ..trainer.vllm_watchdog import watch_server
 from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _AsyncRolloutLoop
 
 
-_ALONE = SimpleNamespace(num_processes=1)  # the process that samples belongs to no group of processes
+_ALONE = SimpleNamespace(num_processes=1, process_index=0)  # the process that samples belongs to no group of processes
 POLL = 0.5  # seconds between two looks at whether the other process is still there
 RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
 
@@ -111,6 +111,7 @@ class Sampling:
         rollouts ([`~rlvr_trl.rollouts.RolloutAllocator`], *optional*): what asks for more.
         correctness_column (`int`): index of the reward function that says what is correct.
         correctness_threshold (`float`): a completion is correct above it.
+        reward_timeout (`float`): seconds after which a reward function that has not returned ends the process.
         queue_maxsize (`int`): whole prompts between the two processes, at most.
         orders_ahead (`int`): prompts that are ordered before a slot is free for them.
     """
@@ -119,6 +120,7 @@ class Sampling:
     rollouts: RolloutAllocator | BatchAllocator | None
     correctness_column: int
     correctness_threshold: float
+    reward_timeout: float
     queue_maxsize: int
     orders_ahead: int
 
@@ -263,7 +265,7 @@ class PromptLoop(_AsyncRolloutLoop):
         )
         self._sampling = sampling
         self._allocator = None if sampling.rollouts is None else as_batch_allocator(sampling.rollouts)
-        self._guard = RewardGuard()
+        self._guard = RewardGuard(_ALONE, sampling.reward_timeout)
         named = zip(self.reward_funcs, self.reward_func_names, strict=True)
         self.reward_funcs = [self._guard.wrap(func, name) for func, name in named]
         self._in_work: dict[int, _PromptInWork] = {}  # by ticket

@@ -117,12 +117,12 @@ def check_picklable(**given: Any) -> None:
                 ) from error
 
 
-def check_rows(train_dataset: Any) -> Dataset:
+def check_is_dataset(train_dataset: Any) -> Dataset:
     """
     The training set, if its rows can be read again.
 
     Raises:
-        `ValueError`: It is a stream or empty, or has no column `prompt` of texts or of conversations.
+        `ValueError`: It is a stream or empty.
     """
     if not isinstance(train_dataset, Dataset):
         raise ValueError(
@@ -132,6 +132,4 @@ def check_rows(train_dataset: Any) -> Dataset:
         )
     if len(train_dataset) == 0:
         raise ValueError("The dataset `train_dataset` is empty: it has 0 rows, at least 1 is needed.")
-    if "prompt" not in train_dataset.column_names:
-        raise ValueError(f"`train_dataset` needs a column `prompt`, but has {train_dataset.column_names}.")
     return train_dataset
