@@ -481,10 +481,15 @@ def test_a_stream_has_no_ids(settings, mazes, tokenizer):
 def test_a_checkpoint_without_a_history_is_refused(settings, numbered, tokenizer):
     plain = {name: value for name, value in settings.items() if name != "rollouts"}
     trained(RLVRTrainer, plain | {"save_strategy": "steps", "save_steps": 1}, numbered, tokenizer, right_by_number)
-    with pytest.raises(ValueError, match="chose no prompts and kept no history"):
-        build(RLVRTrainer, settings, numbered, tokenizer, right_by_number).train(
-            resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1"
-        )
+    admitted = settings | {"resume_with_changes": ["rollouts"]}
+    for now, error in (
+        (settings, "rollouts: null -> DynamicSampling"),
+        (admitted, "chose no prompts and kept no hist"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            build(RLVRTrainer, now, numbered, tokenizer, right_by_number).train(
+                resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1"
+            )
 
 
 class Asks:
