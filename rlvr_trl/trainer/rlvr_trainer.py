@@ -468,7 +468,8 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
             seconds = {f"rollouts/seconds_stage_{i}": stage.seconds for i, stage in enumerate(stages, start=1)}
             self._log_metrics(seconds)
-        self._log_metrics(metrics.sampling_metrics(sampled, merged, len(stages)))
+        if self.rollouts is not None or self._source is not None:
+            self._log_metrics(metrics.sampling_metrics(sampled, merged, len(stages)))
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         metrics.join_logs(
             self,
