@@ -106,7 +106,7 @@ METHODS = {
 
 def rollouts_per_prompt(method: Method, log: list[dict]) -> float:
     """Mean number of completions sampled for each prompt of a batch over a run, from the trainer's log."""
-    batches = [entry for entry in log if "loss" in entry]  # the last entry sums up the run
+    batches = [entry for entry in log if "completions/mean_length" in entry]
     return sum(map(method.completions_of, batches)) / len(batches) / method.prompts_per_batch
 
 
