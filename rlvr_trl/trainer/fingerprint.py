@@ -199,10 +199,10 @@ def _describe_object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = value if is_function else type(value)
     module = kind.__module__ or ""
     is_own = module.startswith("rlvr_trl.")  # where modules within a package may move
-    described: dict[str, Any] = {
-        "class": f"{'.'.join(module.split('.')[:2]) if is_own else module}.{kind.__qualname__}"
-    }
     is_of_user = not is_own and module.partition(".")[0] not in LIBRARIES
+    # what is the user's has another module where its file is the script
+    module = "" if is_of_user else f"{'.'.join(module.split('.')[:2]) if is_own else module}."
+    described: dict[str, Any] = {"class": f"{module}{kind.__qualname__}"}
     if is_of_user and (is_function or callable(value) or is_dataclass(value)):
         described["source"] = _digest_of_source(kind)
     if id(value) in within:
@@ -214,7 +214,7 @@ def _describe_object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
         return described | {"name": hub_id(path) or os.path.basename(path)}
     if is_dataclass(value):
         return described | {field.name: inner(getattr(value, field.name)) for field in fields(value) if field.init}
-    if not callable(value) or module.partition(".")[0] in LIBRARIES:
+    if not callable(value) or not (is_of_user or is_own):
         return described  # a tool of the functions above, such as a pool or a tokenizer
     public = {name: each for name, each in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
     return described | {name: inner(each) for name, each in public.items()}
