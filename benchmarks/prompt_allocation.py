@@ -113,32 +113,33 @@ def figures(runs: Sequence[dict]) -> list[str]:
 def table(setting: str, outcomes: Outcomes) -> list[str]:
     """The rows of a setting as Markdown."""
     lines = [
-        "| method | batches | completions | for each prompt trained on | mixed groups | per million tokens "
-        "| one round | pass@1 | pass@32 | pass@32 − Dr. GRPO's | pass@32 − DARS-HW's |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | base models | batches | completions | for each prompt trained on | mixed groups "
+        "| per million tokens | one round | pass@1 | pass@32 | pass@32 − Dr. GRPO's | pass@32 − DARS-HW's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, method_of in {name: one for _, methods in PLAN[setting] for name, one in methods.items()}.items():
         row = Row(name, RATE)
         runs = [saved for base in outcomes.common_bases(row) if (saved := outcomes.cell(row, base))]
-        if len(runs) < 2:
+        if not runs:
             continue
         means = [outcomes.mean(row, metric) for metric in ("pass@1", "pass@32")]
         others = [outcomes.difference(row, Row(other, RATE), "pass@32") for other in ("dr_grpo", "dars_hw")]
         columns = figures(runs) + [shown(mean.mean, ".3f") for mean in means if mean]
         columns += ["" if other is None or other.variance == 0 else other.text() for other in others]
-        lines.append(f"| {method_of.label} | " + " | ".join(columns) + " |")
+        lines.append(f"| {method_of.label} | {len(runs)} | " + " | ".join(columns) + " |")
     return lines
 
 
-def report() -> None:
+def report(page: Path = PAGE) -> None:
     """Writes the tables into the page."""
     parts = [BEGIN]
     for setting, title in (("repeated", "640 mazes, gone through again and again"), ("fresh", "Every maze new")):
         outcomes = Outcomes(Store(RESULTS / setting).cells, "maze")
-        parts += ["", f"**{title}**", "", *table(setting, outcomes)]
-    text = PAGE.read_text(encoding="utf-8")
+        rows = table(setting, outcomes)
+        parts += ["", f"**{title}**", "", *rows] if len(rows) > 2 else ["", f"**{title}**: not run yet."]
+    text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    PAGE.write_text(before + "\n".join([*parts, "", END]) + rest.split(END)[1], encoding="utf-8")
+    page.write_text(before + "\n".join([*parts, "", END]) + rest.split(END)[1], encoding="utf-8")
 
 
 def main() -> None:
