@@ -224,7 +224,8 @@ def test_a_run_warns_once_and_not_again_when_it_is_resumed(cpu_settings, mazes, 
     with warned("'tenth' were between 0 and 0.05*first 5 batches, 60 prompts"):
         trained(RLVRTrainer, settings, mazes, tokenizer, tenth)
     with warned():
-        again = build(RLVRTrainer, settings | {"max_steps": 12}, mazes, tokenizer, tenth)
+        longer = {"max_steps": 12, "resume_with_changes": ["max_steps"]}
+        again = build(RLVRTrainer, settings | longer, mazes, tokenizer, tenth)
         again.train(resume_from_checkpoint=True)
     settings |= {"output_dir": str(tmp_path / "other")}
     with warned("last 5 batches, 60 prompts had the advantage 0*100% of the prompts were all wrong"):
