@@ -122,13 +122,13 @@ def test_a_users_function_goes_by_its_name(make_trainer):
 def test_settings_hold_what_differs_and_no_secret(make_trainer, tmp_path):
     secrets = {"hub_token": "hf_secret", "logging_dir": str(tmp_path / "logs"), "run_name": "secret run"}
     secrets = {name: value for name, value in secrets.items() if name in RLVRConfig.__dataclass_fields__}
-    kwargs = {"top_p": 0.9, "api_key": "secret", "cache_dir": "/secret", "stop_strings": ["/secret", "b"]}
+    kwargs = {"top_p": 0.9, "api_key": "secret", "cache_dir": "/secret", "words": ["/secret", "b"]}
     trainer = make_trainer(advantages=PassAtK(2), epsilon=0.1, generation_kwargs=kwargs, **secrets)
     text = card_of(trainer)
     settings = settings_in(text)
     assert settings["epsilon"] == 0.1 and settings["learning_rate"] == 1e-3 and settings["max_steps"] == 2
     assert settings["seed"] == 42 and settings["num_generations"] == 4 and settings["loss_type"] == "dapo"
-    assert settings["generation_kwargs"] == {"top_p": 0.9, "stop_strings": ["b"]}
+    assert settings["generation_kwargs"] == {"top_p": 0.9, "words": ["b"]}
     assert not {"output_dir", "logging_dir", "hub_token", "report_to", "weight_decay"} & settings.keys()
     assert "secret" not in text and str(tmp_path) not in text
 
