@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checks import check_integer
 from .groups import RolloutGroups
 from .leave_one_out import LeaveOneOut
-from .pass_at_k import centred_expectations, subset_weights
+from .pass_at_k import centred_expectations, check_holds_subsets, subset_weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PKPO:
         return max(self.k, 2)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
-        _check_group_sizes(self, groups)
+        check_holds_subsets(self, groups)
         if self.k == 1:
             return LeaveOneOut()(groups)
         rewards, position = groups.ranking  # (P, n), best first, −inf where there is none
@@ -114,7 +114,7 @@ class MaxAtK:
         return self.k + 1
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
-        _check_group_sizes(self, groups)
+        check_holds_subsets(self, groups)
         centred, _ = centred_expectations(groups, self.k)  # (P, n)
         n = groups.num_scored.double().unsqueeze(1)  # (P, 1)
         scored = groups.pad(groups.scored.double(), 0.0)
@@ -122,12 +122,3 @@ class MaxAtK:
         std = (centred.square().sum(1, keepdim=True) / (n - 1).clamp(min=1.0)).sqrt_()
         advantages = groups.unpad(centred.div_(std + self.eps).nan_to_num_(nan=0.0))  # NaN: 0/0 where eps is 0
         return advantages.masked_fill_(~groups.scored, 0.0).to(groups.rewards.dtype)
-
-
-def _check_group_sizes(estimator: PKPO | MaxAtK, groups: RolloutGroups) -> None:
-    smallest = int(groups.sizes.min())
-    if smallest < estimator.k:
-        raise ValueError(
-            f"{type(estimator).__name__} needs groups of at least k={estimator.k} completions, but the smallest group "
-            f"has {smallest}. Lower `k` or raise `num_generations`."
-        )

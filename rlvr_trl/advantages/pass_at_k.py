@@ -20,6 +20,7 @@ The two methods that use only some of the subsets are in `pass_at_k_sampled.py`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,14 +85,24 @@ class PassAtK:
         return torch.ones_like(groups.scored)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
-        smallest = int(groups.sizes.min())
-        if smallest < self.k:
-            raise ValueError(
-                f"PassAtK needs groups of at least k={self.k} completions, but the smallest group has {smallest}. "
-                f"Lower `k` or raise `num_generations`."
-            )
+        check_holds_subsets(self, groups)
         estimate = {"analytical": _analytical, "bootstrap": bootstrap, "full_sampling": full_sampling}[self.method]
         return estimate(groups, self.k, self.eps).to(groups.rewards.dtype)
+
+
+def check_holds_subsets(estimator: Any, groups: RolloutGroups) -> None:
+    """
+    Refuses groups that are smaller than the sets of `estimator.k` completions that an estimator looks at.
+
+    Raises:
+        `ValueError`: Names the estimator, k, and the size of the smallest group.
+    """
+    smallest = int(groups.sizes.min())
+    if smallest < estimator.k:
+        raise ValueError(
+            f"{type(estimator).__name__} needs groups of at least k={estimator.k} completions, but the smallest group "
+            f"has {smallest}. Lower `k` or raise `num_generations`."
+        )
 
 
 def _analytical(groups: RolloutGroups, k: int, eps: float) -> Tensor:
