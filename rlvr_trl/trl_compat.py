@@ -589,6 +589,12 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     ),
     Function(
         owner=TRAINER,
+        name="_run_epoch",
+        why="overridden: a run that was saved at its last step has none left",
+        until="transformers looks at the steps that are left before it trains",
+    ),
+    Function(
+        owner=TRAINER,
         name="_get_output_dir",
         leading=("trial",),
         why="overridden: where a checkpoint is written while it is not whole",

@@ -629,6 +629,7 @@ def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes):
             *(model, right_by_chance, mazes, tmp_path, Recording),
             **{"max_steps": steps, "save_strategy": "steps", "save_steps": 2},
             **{"prompt_history": {}, "rollouts": {"name": "dars", "max_generations": 8}},
+            resume_with_changes=["max_steps"],
         )
 
     first = build(4)
@@ -658,9 +659,29 @@ def test_a_checkpoint_of_another_trainer_is_refused(cpu, tmp_path, model, mazes)
         model, right_by_chance, mazes, tmp_path, WithoutAccounts, save_strategy="steps", save_steps=3
     )
     trainer.train()
-    again = build_async(model, right_by_chance, mazes, tmp_path, max_steps=5)
+    again = build_async(model, right_by_chance, mazes, tmp_path, max_steps=5, resume_with_changes=["max_steps"])
     with pytest.raises(ValueError, match="was not saved by an AsyncRLVRTrainer"):
         again.train(resume_from_checkpoint=True)
+
+
+def test_a_run_is_resumed_with_other_settings_only_where_it_says_so(cpu, tmp_path, model, mazes):
+    def build(reward=right_by_chance, **settings):
+        saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "lr_scheduler_type": "constant"}
+        return build_async(model, reward, mazes, tmp_path, **saving | settings)
+
+    build(learning_rate=1e-3).train()
+    wider = {"prompts_per_update": 4, "rollouts": {"name": "dars", "max_generations": 8}, "max_inflight_tasks": 2}
+    changed = build(right_in_time, learning_rate=1e-4, max_staleness=7, **wider)
+    names = r"learning_rate.*max_staleness.*rollouts.*reward_funcs.*prompts_per_update"
+    with pytest.raises(ValueError, match=rf"(?s)other settings than this one.*{names}") as error:
+        changed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert "max_inflight_tasks" not in str(error.value)
+    with pytest.raises(ValueError, match="names 'max_inflight_tasks', which is not compared.*prompts_per_update"):
+        build(resume_with_changes=["max_inflight_tasks"])
+    admitted = build(learning_rate=1e-4, resume_with_changes=["learning_rate"])
+    admitted.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    rates = {row["step"]: row["learning_rate"] for row in admitted.state.log_history if "learning_rate" in row}
+    assert rates == {1: 1e-3, 2: 1e-3, 3: 1e-4, 4: 1e-4}
 
 
 def test_stale_groups_are_sampled_again_while_training(cpu, tmp_path, model, mazes):
@@ -813,7 +834,10 @@ def test_a_process_that_samples_and_is_killed(cpu, tmp_path, model, mazes):
     assert all(value.isfinite().all() for value in weights.values())
     steps = trainer.state.global_step + 1
     resumed = build_async(
-        *(model, right_by_chance, mazes, tmp_path), max_steps=steps, rollouts={"name": "dars", "max_generations": 8}
+        *(model, right_by_chance, mazes, tmp_path),
+        max_steps=steps,
+        rollouts={"name": "dars", "max_generations": 8},
+        resume_with_changes=["max_steps"],
     )
     resumed.train(resume_from_checkpoint=True)
     assert len(resumed._trained_groups) == 3 * steps == resumed._feed.num_trained

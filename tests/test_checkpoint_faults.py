@@ -15,7 +15,7 @@ from tiny_training import ON_CPU, build, flat_weights, right_moves, short
 from train_dars import make_trainer
 from transformers import TrainerCallback
 
-from rlvr_trl import RLVRTrainer, manifest
+from rlvr_trl import RLVRConfig, RLVRTrainer, manifest
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.manifest import find_fault
 from rlvr_trl.rewards import NoisyReward
@@ -23,7 +23,7 @@ from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import checkpoint_to_resume
 from rlvr_trl.testbed import build_tokenizer
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
-from rlvr_trl.trainer.fingerprint import changes_of_run, describe_run, describe_value
+from rlvr_trl.trainer.fingerprint import changes_of_run, describe_value
 
 
 pytestmark = pytest.mark.slow
@@ -285,7 +285,7 @@ def test_a_reward_of_the_same_name_with_another_body_is_another(saved, tmp_path)
 
     one, other = plain(tmp_path, rewards=reward_of_yesterday), plain(tmp_path, rewards=right_moves_of_today)
     right_moves_of_today.__qualname__ = reward_of_yesterday.__qualname__
-    changes = changes_of_run(describe_run(one), describe_run(other))
+    changes = changes_of_run(one._describe_run(), other._describe_run(), RLVRConfig)
     assert [*changes] == ["reward_funcs"] and changes["reward_funcs"][0].startswith("reward_funcs[0].source: ")
 
 

@@ -33,11 +33,14 @@ def whole(tmp_path_factory):
     return folder, weights_of(trainer), trainer.state.log_history
 
 
-@pytest.mark.parametrize("step", range(1, 10))
+@pytest.mark.parametrize("step", range(1, 11))
 def test_resume_at_any_step_gives_the_same_weights(whole, tmp_path, step):
-    folder, expected, history = whole  # odd steps are in the middle of a batch, an epoch has 4
+    folder, expected, history = (
+        whole  # odd steps are in the middle of a batch, an epoch has 4; after 10 nothing is left to do
+    )
     resumed = make_trainer(str(tmp_path / "resumed"))
     resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
+    assert resumed.state.global_step == 10
     assert_equal(weights_of(resumed), expected)
     sampled = {entry["step"]: entry["rollouts/extra"] for entry in history if "rollouts/extra" in entry}
     again = {e["step"]: e["rollouts/extra"] for e in resumed.state.log_history if "rollouts/extra" in e}

@@ -51,6 +51,8 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
             which is also the least.
         reward_timeout (`float`, *optional*):
             Seconds after which a reward function that has not returned ends the run. By default `ddp_timeout`.
+        resume_with_changes (`list[str]`, *optional*):
+            As in [`RLVRConfig`]: what may differ from the run that saved the checkpoint to resume from.
         estimate_entropies (`bool`, *optional*, defaults to `False`):
             Give estimators that read entropies the mean of −log p over the sampled tokens of a completion. Its
             expectation is the mean entropy at these tokens; it varies. Needs `temperature=1`, `top_p=1`, no `top_k`,

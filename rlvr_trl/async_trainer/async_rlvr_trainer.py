@@ -28,7 +28,8 @@ from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllo
 from ..rollouts.allocator import RolloutBatch
 from ..trainer import metrics
 from ..trainer.batch_watch import BatchWatch
-from ..trainer.checkpoint import PROMPT_HISTORY, WholeCheckpoints, _arrays_as_tensors, _state_file, _strategy
+from ..trainer.checkpoint import WholeCheckpoints, load_history, save_history, state_file, strategy_of
+from ..trainer.fingerprint import check_names_of_changes, describe_run
 from ..trainer.nonfinite import ChecksGradients, check_loss
 from ..trainer.optimizer_step import TrainsInPasses
 from ..trainer.rlvr_trainer import estimate_advantages, remember_batch
@@ -119,6 +120,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
     _paper = {}
     _config_class = AsyncRLVRConfig
     _worker_class = PromptWorker
+    _compared_config = AsyncRLVRConfig
 
     args: AsyncRLVRConfig
     history: PromptHistory | None
@@ -166,6 +168,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         with borrow(args, remove_unused_columns=False):  # TRL's worker gives all of them to reward functions
             check_rows(args, train_dataset, None, False)
         num_rows = len(train_dataset)
+        check_names_of_changes(args.resume_with_changes, AsyncRLVRConfig, ["prompts_per_update"])
         check_reward_packages(reward_funcs)
         check_picklable(reward_funcs=reward_funcs, tools=tools or [], rollouts=self.rollouts)
         self._worker_class.check_packages()
@@ -205,6 +208,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
         self._has_trained = False
+        self._given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset, "tools": tools or []}
         self._num_rows = num_rows
         self._batch_watch = BatchWatch(
             correctness_reward=self.reward_func_names[self._correctness_column],
@@ -247,7 +251,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             `ConnectionError`: The server has not answered for `vllm_server_timeout` seconds.
             `RuntimeError`: The process that samples has failed or died, with the cause if it has left one; a
             checkpoint could not be written; or this trainer has trained before.
-            `ValueError`: The checkpoint is missing, incomplete, or of a synchronous trainer.
+            `ValueError`: The checkpoint is missing, incomplete, of a synchronous trainer, or of a run with other
+            settings than `resume_with_changes` admits.
         """
         if self._has_trained:
             raise RuntimeError("This trainer has trained before, and its sampler is gone. Build another one to go on.")
@@ -428,18 +433,22 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
     # --- checkpoints ---
 
+    def _describe_run(self) -> dict[str, Any]:
+        of_batches = {"prompts_per_update": self.args.prompts_per_update}
+        return describe_run(self, self._compared_config, **self._given, of_batches=of_batches)
+
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self._feed is None:
             return
         state = {
-            "strategy": _strategy(self.accelerator),
+            "strategy": strategy_of(self.accelerator),
             "asynchronous": self._feed.state_dict(),
             "batch_watch": self._batch_watch.state_dict(),
         }
-        torch.save(state, _state_file(output_dir, 0))
+        torch.save(state, state_file(output_dir, 0))
         if self.history is not None:
-            torch.save(_arrays_as_tensors(self.history.state_dict()), Path(output_dir) / PROMPT_HISTORY)
+            save_history(self.history, output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -447,7 +456,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             self._load_accounts(Path(checkpoint))
 
     def _load_accounts(self, checkpoint: Path) -> None:
-        path = _state_file(checkpoint, 0)
+        path = state_file(checkpoint, 0)
         state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
         if "asynchronous" not in state:
             raise ValueError(
@@ -462,10 +471,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if self.rollouts is not None and self._feed.allocator_state is not None:
             self.rollouts.load_state_dict(self._feed.allocator_state)
         if self.history is not None:
-            saved = torch.load(checkpoint / PROMPT_HISTORY, map_location="cpu", weights_only=True)
-            self.history.load_state_dict(
-                {name: value.numpy() if isinstance(value, Tensor) else value for name, value in saved.items()}
-            )
+            load_history(self.history, checkpoint)
 
 
 def sampled_entropies(groups: Sequence[PromptGroup]) -> list[float]:

@@ -56,6 +56,7 @@ from .nonfinite import check_weights
 from .passes import BatchPlan
 from .rlvr_config import RLVRConfig
 from .run_lock import RunLock, check_not_in_use
+from .validation import prompts_per_batch
 
 
 SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
@@ -161,6 +162,7 @@ class WholeCheckpoints(Trainer):
     _lock: RunLock | None = None  # while this run holds `output_dir`
     _changed: tuple[str, ...] = ()  # settings that a resumed run has changed on purpose
     _run: dict[str, Any] | None = None  # what decides it, on the first process
+    _compared_config: type = RLVRConfig  # whose fields do
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         """
@@ -187,9 +189,9 @@ class WholeCheckpoints(Trainer):
             self._changed = processes.broadcast(self._changed)
             return super().train(checkpoint, *args, **kwargs)
 
-    def _describe_run(self) -> dict[str, Any] | None:
-        """What decides the run, to be compared with that of a checkpoint; None where it is not compared."""
-        return None
+    def _describe_run(self) -> dict[str, Any]:
+        """What decides the run, to be compared with that of a checkpoint."""
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def alone_in_output_dir(self) -> Iterator[None]:
@@ -253,7 +255,7 @@ class WholeCheckpoints(Trainer):
                 stacklevel=4,
             )
             return ()
-        changes = changes_of_run(manifest["run"], self._run)
+        changes = changes_of_run(manifest["run"], self._run, self._compared_config)
         admitted = self.args.resume_with_changes or []
         unmeant = [name for name in changes if name not in admitted]
         if unmeant:
@@ -277,13 +279,20 @@ class WholeCheckpoints(Trainer):
 
     def _check_strategy(self, checkpoint: str) -> None:
         """Refuses a checkpoint of another strategy, whose optimizer states transformers would silently skip."""
-        path, now = _state_file(checkpoint, 0), _strategy(self.accelerator)
+        path, now = state_file(checkpoint, 0), strategy_of(self.accelerator)
         saved = torch.load(path, weights_only=True, mmap=True).get("strategy", now) if path.exists() else now
         if saved != now:
             raise ValueError(
                 f"{checkpoint} was saved with {saved}, and this is {now}, which cannot read its optimizer states. "
                 f"Resume with {saved}, or start a new run from its weights: model={str(checkpoint)!r}."
             )
+
+    def _run_epoch(self, *args, **kwargs):
+        if self.state.global_step < self.state.max_steps:
+            return super()._run_epoch(*args, **kwargs)
+        # transformers trains a run that was saved at its last step, amid an epoch, for one step more
+        self.control.should_training_stop = True
+        return None
 
     def _get_output_dir(self, trial):
         return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
@@ -358,43 +367,6 @@ class WholeCheckpoints(Trainer):
         if missing:
             raise ValueError(f"{self._loading_from} lacks weights of {type(self.model).__name__}: {sorted(missing)}.")
 
-
-class ResumableState(WholeCheckpoints, GRPOTrainer):
-    """The part of RLVRTrainer that saves and restores the state named above."""
-
-    # needed, from RLVRTrainer and its other parts
-    args: RLVRConfig
-    rollouts: RolloutAllocator | BatchAllocator | None
-    history: PromptHistory | None
-    _source: PromptSource | None
-    _batch_watch: BatchWatch
-    _plan: BatchPlan | None
-    _plan_batch: Callable[[dict], None]
-    _train_sampler: Any
-
-    def _describe_run(self) -> dict[str, Any]:
-        return describe_run(self)
-
-    def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
-        position = self._step % (self.args._calls_per_batch * self.num_iterations)
-        state = {
-            "manifest": True,  # so a checkpoint without one has lost it
-            "calls_per_batch": self.args._calls_per_batch,
-            "strategy": _strategy(self.accelerator),
-            "step": self._step,
-            "mid_batch": position != 0,
-            "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
-            "source": None if self._source is None else self._source.state_dict(),
-            "batch_watch": self._batch_watch.state_dict(),
-            # at the end of a batch the next step samples a new one
-            "buffered_inputs": self._buffered_inputs if position else None,
-            "batch": self._plan.batch if position and self._plan is not None else None,
-        }
-        torch.save(state, _state_file(output_dir, self.accelerator.process_index))
-        if self.history is not None and self.accelerator.is_main_process:
-            torch.save(_arrays_as_tensors(self.history.state_dict()), Path(output_dir) / PROMPT_HISTORY)
-
     def _load_optimizer_and_scheduler(self, checkpoint):
         optimizer: Any = self.optimizer
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
@@ -409,8 +381,62 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
             group.update({key: own[key] for key in of_optimizer})
         if of_schedule:
             _set_schedule(optimizer, schedule, [group.get("initial_lr") for group in before], of_schedule)
-        self._skip_epochs(int(self.state.epoch or 0))
-        self._load_rlvr_state(checkpoint)
+
+
+class ResumableState(WholeCheckpoints, GRPOTrainer):
+    """The part of RLVRTrainer that saves and restores the state named above."""
+
+    # needed, from RLVRTrainer and its other parts
+    args: RLVRConfig
+    rollouts: RolloutAllocator | BatchAllocator | None
+    history: PromptHistory | None
+    _source: PromptSource | None
+    _batch_watch: BatchWatch
+    _plan: BatchPlan | None
+    _plan_batch: Callable[[dict], BatchPlan]
+    _train_sampler: Any
+
+    def _describe_run(self) -> dict[str, Any]:
+        args = self.args
+        accumulated = args.gradient_accumulation_steps // args._calls_per_batch
+        return describe_run(
+            self,
+            self._compared_config,
+            reward_funcs=self.reward_funcs,
+            train_dataset=self.train_dataset,
+            tools=[*(self.tools or ()), self.rollout_func],
+            of_batches={
+                "prompts_per_batch": prompts_per_batch(args),
+                "updates_per_batch": args._updates_per_batch,
+                "batches_per_update": 1 if args.prompts_per_batch is not None else max(1, accumulated),
+            },
+        )
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        position = self._step % (self.args._calls_per_batch * self.num_iterations)
+        state = {
+            "manifest": True,  # so a checkpoint without one has lost it
+            "calls_per_batch": self.args._calls_per_batch,
+            "strategy": strategy_of(self.accelerator),
+            "step": self._step,
+            "mid_batch": position != 0,
+            "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
+            "source": None if self._source is None else self._source.state_dict(),
+            "batch_watch": self._batch_watch.state_dict(),
+            # at the end of a batch the next step samples a new one
+            "buffered_inputs": self._buffered_inputs if position else None,
+            "batch": self._plan.batch if position and self._plan is not None else None,
+        }
+        torch.save(state, state_file(output_dir, self.accelerator.process_index))
+        if self.history is not None and self.accelerator.is_main_process:
+            save_history(self.history, output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._skip_epochs(int(self.state.epoch or 0))
+            self._load_rlvr_state(checkpoint)
 
     def _skip_epochs(self, epochs: int) -> None:
         """Advances the shuffling to this epoch: the sampler draws one permutation per epoch from its own generator."""
@@ -426,9 +452,9 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
                 torch.randperm(sampler.num_samples, generator=sampler.generator)
 
     def _load_rlvr_state(self, checkpoint: str) -> None:
-        own = _state_file(checkpoint, self.accelerator.process_index)
+        own = state_file(checkpoint, self.accelerator.process_index)
         saved_by = len(list(Path(checkpoint).glob("rlvr_state_*.pt")))
-        path = own if own.exists() else _state_file(checkpoint, 0)
+        path = own if own.exists() else state_file(checkpoint, 0)
         if not path.exists():
             warnings.warn(
                 f"{checkpoint} has no rlvr_state files, so it was saved by another trainer: the batch it was training "
@@ -472,8 +498,7 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
             self._plan_batch(dict(send_to_device(state["batch"], self.accelerator.device)))
 
     def _load_source(self, state: dict | None, checkpoint: str) -> None:
-        path = Path(checkpoint) / PROMPT_HISTORY
-        if state is None or (self.history is not None and not path.exists()):
+        if state is None or (self.history is not None and not (Path(checkpoint) / PROMPT_HISTORY).exists()):
             raise ValueError(
                 f"{checkpoint} was saved by a training that chose no prompts and kept no history of them, and this "
                 f"one does: it cannot go on where that one was. Resume without `selection`, `prompt_history` and an "
@@ -482,20 +507,25 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
         assert self._source is not None
         self._source.load_state_dict(state)
         if self.history is not None:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            self.history.load_state_dict(
-                {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in saved.items()}
-            )
+            load_history(self.history, checkpoint)
 
 
-def _arrays_as_tensors(state: dict[str, Any]) -> dict[str, Any]:
+def save_history(history: PromptHistory, checkpoint: str | os.PathLike) -> None:
     """Arrays as tensors, which can be read without running anything."""
-    return {
+    state = {
         name: torch.from_numpy(value.view(np.int64) if value.dtype == np.uint64 else value)
         if isinstance(value, np.ndarray)
         else value
-        for name, value in state.items()
+        for name, value in history.state_dict().items()
     }
+    torch.save(state, Path(checkpoint) / PROMPT_HISTORY)
+
+
+def load_history(history: PromptHistory, checkpoint: str | os.PathLike) -> None:
+    saved = torch.load(Path(checkpoint) / PROMPT_HISTORY, map_location="cpu", weights_only=True)
+    history.load_state_dict(
+        {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in saved.items()}
+    )
 
 
 def _find_fault_together(checkpoint: str | os.PathLike) -> str | None:
@@ -553,12 +583,12 @@ def _cannot_write(run: Path, name: str, error: Exception) -> str:
     )
 
 
-def _strategy(accelerator) -> str:
+def strategy_of(accelerator) -> str:
     """What decides the form in which optimizer states are saved."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return f"DeepSpeed ZeRO-{accelerator.state.deepspeed_plugin.zero_stage}"
     return "FSDP" if accelerator.distributed_type == DistributedType.FSDP else "one process or DDP"
 
 
-def _state_file(checkpoint: str | os.PathLike, process_index: int) -> Path:
+def state_file(checkpoint: str | os.PathLike, process_index: int) -> Path:
     return Path(checkpoint) / f"rlvr_state_{process_index}.pt"

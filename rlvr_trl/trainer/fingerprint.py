@@ -15,7 +15,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from numbers import Integral, Real
@@ -27,8 +27,6 @@ from datasets import Dataset
 from torch import nn
 
 from ..hub.published import default_of, hub_id, is_private, without_places
-from .rlvr_config import RLVRConfig
-from .validation import prompts_per_batch
 
 
 # Settings that decide how a run is watched, kept, placed and split, but not what is trained
@@ -45,15 +43,16 @@ _NEUTRAL = re.compile(
     r"local_rank|num_completions_to_print|num_generations_eval|torch_empty_cache_steps|trust_remote_code|"
     r"model_init_kwargs|reward_timeout|remove_unused_columns|parallelism_config|ds3_gather_for_generation|full_determinism)$|"
     r"^vllm_(mode|model_impl|enable_sleep_mode|group_port|gpu_memory_utilization|max_model_length|"
-    r"tensor_parallel_size)$|^(use_transformers_paged|transformers_continuous_batching_config|use_cache)$"
+    r"tensor_parallel_size)$|^(use_transformers_paged|transformers_continuous_batching_config|use_cache)$|"
+    # of asynchronous training; `dtype` is described by the model
+    r"^(request_timeout|weight_sync_timeout|heartbeat_stale_after_s|max_inflight_tasks|queue_maxsize|token_budget|"
+    r"fork_threshold_tokens|dtype)$"
 )
-# What is described besides settings
-PARTS = (
-    *("advantages", "rollouts", "selection", "reward_funcs", "train_dataset", "model", "chat_template", "tools"),
-    *("prompts_per_batch", "updates_per_batch", "batches_per_update"),
-)
+# What is described besides settings and the batch
+PARTS = ("advantages", "rollouts", "selection", "reward_funcs", "train_dataset", "model", "chat_template", "tools")
+OF_BATCHES = ("prompts_per_batch", "updates_per_batch", "batches_per_update")
 # What decides the shape of a batch, and so cannot change where one is half trained
-OF_A_BATCH = ("num_generations", "num_iterations", "prompts_per_batch", "updates_per_batch", "batches_per_update")
+OF_A_BATCH = ("num_generations", "num_iterations", *OF_BATCHES)
 SCHEDULE = ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps")
 SCHEDULE += ("num_train_epochs",)
 OF_THE_OPTIMIZER = {
@@ -66,14 +65,19 @@ LIBRARIES = ("trl", "transformers", "torch", "datasets", "builtins", "functools"
 ROWS_AT_ONCE = 1000  # of the training set, that are read for its digest
 
 
-def check_names_of_changes(names: list[str] | None) -> None:
+def check_names_of_changes(names: list[str] | None, config: type, of_batches: Sequence[str] = OF_BATCHES) -> None:
     """
     Refuses names in `resume_with_changes` that nothing compared has.
+
+    Args:
+        names (`list[str]`, *optional*): the setting.
+        config (`type`): the class of configurations whose fields are compared.
+        of_batches (`Sequence[str]`, *optional*): what is compared of a batch.
 
     Raises:
         `ValueError`: Names one, and what may be named.
     """
-    known = [*_settings_compared(), *PARTS]
+    known = [*_settings_compared(config), *PARTS, *of_batches]
     for name in names or ():
         if name not in known:
             raise ValueError(
@@ -82,9 +86,9 @@ def check_names_of_changes(names: list[str] | None) -> None:
             )
 
 
-def _settings_compared() -> dict[str, Any]:
+def _settings_compared(config: Any) -> dict[str, Any]:
     """The settings that decide a run, with their defaults. A named trainer's own settings make its parts."""
-    every = (field for field in fields(RLVRConfig) if not is_private(field.name))
+    every = (field for field in fields(config) if not is_private(field.name))
     return {field.name: default_of(field) for field in every if not _NEUTRAL.search(field.name)}
 
 
@@ -92,41 +96,51 @@ def _describe_setting(value: Any) -> Any:
     return describe_value(without_places(value) if isinstance(value, dict) else value)
 
 
-def describe_run(trainer: Any) -> dict[str, Any]:
+def describe_run(
+    trainer: Any,
+    config: type,
+    *,
+    reward_funcs: Iterable[Any],
+    train_dataset: Any,
+    tools: Iterable[Any],
+    of_batches: dict[str, Any],
+) -> dict[str, Any]:
     """
     What decides the run of a trainer, as JSON can hold it, before it has trained.
 
     Args:
-        trainer ([`RLVRTrainer`]): the trainer.
+        trainer ([`RLVRTrainer`] or [`AsyncRLVRTrainer`]): the trainer.
+        config (`type`): the class of configurations whose fields are compared.
+        reward_funcs, tools (`Iterable`): functions that it was given.
+        train_dataset (`Dataset` or `IterableDataset`): its prompts.
+        of_batches (`dict`): what decides the shape of its batches.
     """
     args = trainer.args
-    settings = {name: _describe_setting(getattr(args, name)) for name in _settings_compared()}
+    settings = {name: _describe_setting(getattr(args, name)) for name in _settings_compared(config)}
     if args.max_steps > 0:
         settings["num_train_epochs"] = None  # of no effect
-    batches = 1 if args.prompts_per_batch is not None else args.gradient_accumulation_steps // args._calls_per_batch
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     return settings | {
         "advantages": describe_value(trainer.advantages),
         "rollouts": describe_value(trainer.rollouts),
         "selection": describe_value(trainer.selection),
-        "reward_funcs": [describe_value(function) for function in trainer.reward_funcs],
-        "train_dataset": _describe_dataset(trainer.train_dataset),
+        "reward_funcs": [describe_value(function) for function in reward_funcs],
+        "train_dataset": _describe_dataset(train_dataset),
         "model": _describe_model(trainer.model),
         "chat_template": describe_value(getattr(tokenizer, "chat_template", None)),
-        "tools": [describe_value(each) for each in (*(trainer.tools or ()), trainer.rollout_func)],
-        "prompts_per_batch": prompts_per_batch(args),
-        "updates_per_batch": args._updates_per_batch,
-        "batches_per_update": max(1, batches),
+        "tools": [describe_value(each) for each in tools],
+        **of_batches,
     }
 
 
-def changes_of_run(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, list[str]]:
+def changes_of_run(saved: dict[str, Any], now: dict[str, Any], config: type) -> dict[str, list[str]]:
     """
     Each name whose value differs between two descriptions, with the differences in words.
 
     A setting that the version did not have which wrote the first one, counts as its default.
     """
-    new = {name: _describe_setting(default) for name, default in _settings_compared().items() if name not in saved}
+    defaults = _settings_compared(config)
+    new = {name: _describe_setting(default) for name, default in defaults.items() if name not in saved}
     return {
         name: [f"{place}: {_short(before)} -> {_short(after)}" for place, before, after in found]
         for name in now | saved

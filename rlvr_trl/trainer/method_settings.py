@@ -72,6 +72,10 @@ class MethodSettings:
             "`discount`, `pool_discount` and `prior_strength`."
         },
     )
+    resume_with_changes: list[str] | None = field(
+        default=None,
+        metadata={"help": "Settings that may differ from those of the checkpoint to resume from. By default none."},
+    )
 
     def _read_dict_fields(self) -> None:
         """Before TRL's `__post_init__`: on the command line transformers reads JSON, and here YAML will do."""

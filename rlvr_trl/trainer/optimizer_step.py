@@ -81,7 +81,8 @@ class TrainsInPasses(GRPOTrainer):
         calls_per_batch = self.args._calls_per_batch
         if self._plan is None or self._step % (calls_per_batch * self.num_iterations) == 0:
             self._plan = None  # the last batch makes room before the next is sampled
-            self._plan_batch(self._sample_batch(inputs))
+            plan = self._plan_batch(self._sample_batch(inputs))
+            self._metrics["train"]["micro_batch/padding_share"].append(plan.padding_share)
         assert self._plan is not None
         call, calls_per_update = self._step % calls_per_batch, self._calls_per_update
         loss = torch.zeros((), device=self.accelerator.device)
@@ -104,7 +105,7 @@ class TrainsInPasses(GRPOTrainer):
             batch = dict(split_pixel_values_by_grid(batch))
         return shuffle_sequence_dict(batch)
 
-    def _plan_batch(self, batch: dict) -> None:
+    def _plan_batch(self, batch: dict) -> BatchPlan:
         self._plan = plan_batch(
             self.accelerator,
             batch,
@@ -114,7 +115,7 @@ class TrainsInPasses(GRPOTrainer):
             calls_per_update=self._calls_per_update,
             skip_zero_advantages=self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled,
         )
-        self._metrics["train"]["micro_batch/padding_share"].append(self._plan.padding_share)
+        return self._plan
 
     @without_cudnn_attention()
     def _train_update(self, model, batch: dict, update: UpdatePlan, num_items_in_batch) -> Tensor:

@@ -126,10 +126,6 @@ class RLVRConfig(MethodSettings, GRPOConfig):
         default=None,
         metadata={"help": "Seconds after which a reward function that has not returned ends the run."},
     )
-    resume_with_changes: list[str] | None = field(
-        default=None,
-        metadata={"help": "Settings that may differ from those of the checkpoint to resume from. By default none."},
-    )
     hub_files: list[str] | None = field(
         default=None,
         metadata={"help": "Patterns of files in output_dir to push besides model, tokenizer and card."},

@@ -218,7 +218,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
             check_token_advantages(args, self.advantages)
         check_datasets(args, train_dataset, eval_dataset)
         check_rows(args, train_dataset, eval_dataset, environment_factory is not None)
-        check_names_of_changes(args.resume_with_changes)
+        check_names_of_changes(args.resume_with_changes, RLVRConfig)
         if processing_class is not None:
             check_end_token(processing_class)
 

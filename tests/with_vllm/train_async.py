@@ -25,7 +25,7 @@ from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rollouts import DARS
 
 
-STEPS = 60
+STEPS, PROMPTS = 60, 16
 METHODS = {
     "dars": {"rollouts": DARS("hardness_weighted", max_generations=32)},
     "pass_at_k": {"advantages": PassAtK(k=4)},
@@ -62,10 +62,15 @@ class CheckpointTransfer:
 
 
 class Recording(AsyncRLVRTrainer):
-    """Says of each completion what it is worth, and how far its log-probabilities are from the model's."""
+    """Says of each completion what it is worth, and how far its log-probabilities are from those of the model that
+    sampled it: of each token the nearest of the weights from the begin of its group to now."""
 
     def _estimate_step(self, groups):
         advantages, in_loss = super()._estimate_step(groups)
+        own = self.model.state_dict()
+        self.weights[self.model_version] = {name: own[name].clone() for name in self.reference.state_dict()}
+        self.weights.pop(self.model_version - self.args.max_staleness - 2, None)
+        errors = [self.errors_of(group) for group in groups[:2]]
         self.steps.append(
             {
                 "sizes": [len(group) for group in groups],
@@ -73,25 +78,27 @@ class Recording(AsyncRLVRTrainer):
                 "rewards": [group.rewards_per_func[:, 0].tolist() for group in groups],
                 "staleness": [self.model_version - group.model_version for group in groups],
                 "advantages": advantages.tolist(),
-                "log_prob_error": max((self.error_of(group) for group in groups if self.is_fresh(group)), default=0.0),
+                "log_prob_errors": [max(float(nearest.max()) for nearest, _ in each) for each in errors],
+                "of_weights_before": [float(oldest.max()) for each in errors for _, oldest in each],
             }
         )
         return advantages, in_loss
 
-    def is_fresh(self, group) -> bool:
-        return group.model_version == self.model_version
-
     @torch.no_grad()
-    def error_of(self, group) -> float:
-        worst = 0.0
+    def errors_of(self, group) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each completion, by token: the error under the nearest weights, and under those before its group."""
+        versions = [version for version in self.weights if version >= group.model_version]
+        found = []
         for (row,) in group.sequences:
-            tokens = torch.tensor([row.input_ids])
-            self.reference.load_state_dict(self.model.state_dict(), strict=False)
-            logits = self.reference(input_ids=tokens).logits[0, :-1]
-            own = logits.log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
-            mask = torch.tensor(row.completion_mask[1:]) > 0
-            worst = max(worst, float((own - torch.tensor(row.old_log_probs[1:]))[mask].abs().max()))
-        return worst
+            tokens, mask = torch.tensor([row.input_ids]), torch.tensor(row.completion_mask[1:]) > 0
+            errors = []
+            for version in [max(group.model_version - 1, min(self.weights)), *versions]:
+                self.reference.load_state_dict(self.weights[version])
+                logits = self.reference(input_ids=tokens).logits[0, :-1]
+                own = logits.log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
+                errors.append((own - torch.tensor(row.old_log_probs[1:]))[mask].abs())
+            found.append((torch.stack(errors[1:]).min(0).values, errors[0]))
+        return found
 
 
 class Strikes(TrainerCallback):
@@ -124,8 +131,8 @@ def main():
         maze_reward,
         AsyncRLVRConfig(
             str(arguments.folder / "run"),
-            **{"num_generations": 8, "prompts_per_update": 8, "max_completion_length": 14, "token_budget": 2048},
-            **{"max_steps": arguments.steps, "max_staleness": 2, "learning_rate": 1e-3, "max_inflight_tasks": 64},
+            **{"num_generations": 8, "prompts_per_update": PROMPTS, "max_completion_length": 14, "token_budget": 2048},
+            **{"max_steps": arguments.steps, "max_staleness": 2, "learning_rate": 3e-4, "max_inflight_tasks": 64},
             **{"vllm_server_base_url": arguments.server, "vllm_server_timeout": 10, "request_timeout": 30},
             **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"},
             **{"disable_tqdm": True, "logging_steps": 1, "save_strategy": "steps", "save_steps": 5},
@@ -135,7 +142,7 @@ def main():
         weight_transfer=CheckpointTransfer(arguments.server),
         **METHODS[arguments.method],
     )
-    trainer.steps = []
+    trainer.steps, trainer.weights = [], {}
     trainer.reference = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     strikes = {
         "child": lambda: os.kill(trainer.rollout_worker._process.pid, signal.SIGKILL),

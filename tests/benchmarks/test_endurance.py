@@ -1,0 +1,62 @@
+"""benchmarks/endurance.py: kills are survived, what grew is on the page, and a difference is found."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = json.loads((ROOT / "benchmarks/results/endurance.json").read_text(encoding="utf-8"))
+
+
+def endure(*arguments, output):
+    done = subprocess.run(
+        [sys.executable, "benchmarks/endurance.py", *arguments, "--output", str(output)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("what", ["trainings", "evaluations"])
+def test_killed_runs_end_the_same(tmp_path, what):
+    figures = endure(what, "--kills", "2", output=tmp_path / "figures.json")[what]
+    assert figures["kills"] == figures["the same"] == 2
+
+
+def test_long_runs_are_watched(tmp_path):
+    endure("dars", "--steps", "12", output=tmp_path / "figures.json")
+    figures = endure("judgements", "--count", "300", output=tmp_path / "figures.json")
+    assert [state["steps"] for state in figures["dars"]["states"]] == [2, 4, 6, 8, 10, 12]
+    assert figures["judgements"]["workers"]["done"] >= 300
+    for what in ("dars", "judgements"):
+        assert figures[what]["states"][-1].keys() == FIGURES[what]["states"][-1].keys()
+
+
+def test_a_difference_is_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import torch
+    from endurance import of_a_log, same
+
+    run = {"weights": {"w": torch.ones(2)}, "log": json.dumps(of_a_log([{"loss": 1.0, "train_runtime": 3.0}]))}
+    assert same(run, copy.deepcopy(run)) and "runtime" not in run["log"]
+    assert not same(run, run | {"weights": {"w": torch.tensor([1.0, 1.0000001])}})
+    assert not same(run, run | {"log": run["log"].replace("1.0", "1.1")})
+
+
+def test_committed_figures_have_no_loss():
+    for what in ("trainings", "trainings on 2 processes", "evaluations"):
+        assert FIGURES[what]["the same"] == FIGURES[what]["kills"]
+    assert FIGURES["trainings"]["kills"] + FIGURES["trainings on 2 processes"]["kills"] >= 50
+    assert FIGURES["evaluations"]["kills"] >= 20
+    assert FIGURES["dars"]["states"][-1]["steps"] == 300
+    assert FIGURES["judgements"]["states"][-1]["judgements"] >= 50_000
