@@ -60,3 +60,14 @@ def test_committed_figures_have_no_loss():
     assert FIGURES["evaluations"]["kills"] >= 20
     assert FIGURES["dars"]["states"][-1]["steps"] == 300
     assert FIGURES["judgements"]["states"][-1]["judgements"] >= 50_000
+
+
+def test_figures_are_on_the_page():
+    page = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    shown = {"dars": {50, 300}, "judgements": {5027, 25_030, 30_023, 50_020}}
+    for what, done in shown.items():
+        states = [state for state in FIGURES[what]["states"] if next(iter(state.values())) in done]
+        assert len(states) == len(done)
+        for state in states:
+            _, resident, *counts = state.values()
+            assert f"| {' | '.join(f'{figure:.0f}' for figure in (resident, *counts))} |" in page
