@@ -52,7 +52,7 @@ def dars(label: str, schedule: str = "hardness_weighted", advantages: str | dict
 
 
 METHODS: dict[str, Method] = {
-    "dapo": method("DAPO"),
+    "dapo": method("DAPO without dynamic sampling"),
     "grpo": method("GRPO", **GRPO_LOSS),
     "dr_grpo": method("Dr. GRPO", **DR_GRPO_LOSS),
     "pass_at_8": method("Pass@8", PASS_AT_8),
@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
     "pass_at_16": method("Pass@16", {"name": "pass_at_k", "k": 16}, **DEEP),
     "pass_at_8_bootstrap": method("Pass@8, bootstrap", PASS_AT_8 | {"method": "bootstrap"}),
     "dars_hw_annealed": dars("DARS-HW, cap 32 to 8", max_generations_end=8),
-    "entropy": method("DAPO, entropy bonus 0.003", entropy_coef=0.003),
+    "entropy": method("DAPO's loss, entropy bonus 0.003", entropy_coef=0.003),
     "reinforce_ada": method(
         "Reinforce-Ada style, balanced",
         num_generations=8,
@@ -92,12 +92,16 @@ METHODS: dict[str, Method] = {
     ),
     "grpo_lead": method("GRPO-LEAD", "grpo_lead", **GRPO_LOSS),
     "pass_at_8_full": method("Pass@8, full sampling", PASS_AT_8 | {"method": "full_sampling"}),
-    "without_easy": method("DAPO without easy", {"name": "without_easy", "base": "group_relative", "threshold": 0.6}),
+    "without_easy": method(
+        "DAPO's loss without easy problems", {"name": "without_easy", "base": "group_relative", "threshold": 0.6}
+    ),
     "dars_et_breadth": dars("DARS-ET, breadth", "equal_treatment", **BROAD),
     "hard_focused": method("hard-focused", {"name": "difficulty_focused", "focus": "hard", "gamma": 0.5}, **GRPO_LOSS),
 }
 METHODS["dapo_one_update"] = replace(
-    METHODS["dapo"], label="DAPO, one update a batch", settings=METHODS["dapo"].settings | {"prompts_per_update": 16}
+    METHODS["dapo"],
+    label="DAPO's loss, one update a batch",
+    settings=METHODS["dapo"].settings | {"prompts_per_update": 16},
 )
 # Which methods run on which tasks, and in which order: the main effects first, and the rest on mazes alone
 MAIN = ("grpo", "dr_grpo", "dapo", "pass_at_8", "dars_hw")
