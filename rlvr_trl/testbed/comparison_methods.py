@@ -97,6 +97,17 @@ METHODS: dict[str, Method] = {
     ),
     "dars_et_breadth": dars("DARS-ET, breadth", "equal_treatment", **BROAD),
     "hard_focused": method("hard-focused", {"name": "difficulty_focused", "focus": "hard", "gamma": 0.5}, **GRPO_LOSS),
+    "dapo_dynamic": method("DAPO with dynamic sampling", rollouts="dynamic_sampling"),
+    "max_rl": method("MaxRL", "max_rl", **GRPO_LOSS),
+    "pkpo": method("PKPO, k = 8", {"name": "pkpo", "k": 8}, **GRPO_LOSS),
+    "rs_grpo": method("RS-GRPO", "rs_grpo", **GRPO_LOSS),
+    "f_grpo": method("F-GRPO", "f_grpo", **GRPO_LOSS),
+    "leave_one_out": method("RLOO", "leave_one_out", **GRPO_LOSS),
+    "reinforce_plus_plus": method("REINFORCE++", "reinforce_plus_plus", **GRPO_LOSS),
+    "unlikeliness": method("unlikeliness", "unlikeliness", **GRPO_LOSS),
+    "uniqueness_aware": method("uniqueness-aware", "uniqueness_aware", **GRPO_LOSS),
+    "entropy_shaped": method("entropy-shaped", "entropy_shaped", **GRPO_LOSS),
+    "repo": method("REPO", "repo", **GRPO_LOSS),
 }
 METHODS["dapo_one_update"] = replace(
     METHODS["dapo"],
