@@ -203,8 +203,9 @@ ENTROPY_SHAPED = paper(
 )
 ENTROPY_PRESERVING = paper(
     "2603.11682",
-    "Entropy-preserving reinforcement learning",
-    "Petrenko and others",
+    "Entropy-Preserving Reinforcement Learning",
+    "Aleksei Petrenko and Ben Lipkin and Kevin Chen and Erik Wijmans and Marco Cusumano-Towner and Raja Giryes and "
+    "Philipp Krähenbühl",
     "petrenko2026entropy",
 )
 
