@@ -1,5 +1,6 @@
 """The measurement of prompt choice: its page says what its cells hold, and what was trained is counted right."""
 
+import re
 import shutil
 
 import prompt_allocation as allocation
@@ -10,6 +11,13 @@ def test_the_page_has_the_tables_of_the_cells(tmp_path):
     shutil.copy(allocation.PAGE, page)
     allocation.report(page)
     assert page.read_text(encoding="utf-8") == allocation.PAGE.read_text(encoding="utf-8")
+
+
+def test_differences_in_words_are_in_the_tables():
+    before, rest = allocation.PAGE.read_text(encoding="utf-8").split(allocation.BEGIN)
+    tables, after = rest.split(allocation.END)
+    said = re.findall(r"[+-]0\.\d{3} \[.*?\]", re.sub(r"\s+", " ", after))
+    assert len(said) >= 10 and [each for each in said if each not in tables] == []
 
 
 def test_groups_are_those_that_were_trained_on():
