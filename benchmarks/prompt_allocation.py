@@ -59,6 +59,13 @@ METHODS = {
     ),
     "knapsack": allocated("knapsack, 2 to 64", "knapsack", max_generations=64),
     "variance_optimal": allocated("variance-optimal, 3 to 64", "variance_optimal", max_generations=64),
+    # as its page has it: the gradient whose variance it lowers is a mean over prompts
+    "variance_optimal_mean": method(
+        "variance-optimal, 3 to 64, prompts weigh the same",
+        "per_prompt_mean",
+        rollouts={"name": "variance_optimal", "max_generations": 64},
+        **DR_GRPO_LOSS,
+    ),
     "skip_solved": method("skip solved", **DR_GRPO_LOSS, selection={"name": "skip_solved", "threshold": 0.8}),
     "difficulty_pool": method("difficulty pool", **DR_GRPO_LOSS, selection="difficulty_pool"),
     "target_accuracy": method("target accuracy 1/2", **DR_GRPO_LOSS, selection="target_accuracy"),
