@@ -78,7 +78,7 @@ def of_a_log(history: list[dict]) -> list[dict]:
 def train(folder: Path, kind: str, environment: dict[str, str]) -> None:
     """What each process of a run does: goes on from what is there, and saves what it ends with."""
     os.environ |= environment
-    with open(folder / f"output-{os.environ['RANK']}.txt", "a") as output:
+    with open(folder / f"output-{os.environ['RANK']}.txt", "a", encoding="utf-8") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         torch.set_num_threads(1)
@@ -122,7 +122,7 @@ def whole_run(folder: Path, kind: str, count: int) -> tuple[dict, float]:
     begin = time.monotonic()
     codes = join(start(folder, kind, count), folder)
     if any(codes):
-        text = (folder / "output-0.txt").read_text(errors="replace")
+        text = (folder / "output-0.txt").read_text(encoding="utf-8", errors="replace")
         raise SystemExit(f"A run of {kind} ended with {codes}:\n{text[-3000:]}")
     return torch.load(folder / "final.pt", weights_only=True), time.monotonic() - begin
 
