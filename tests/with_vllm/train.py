@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
 from rlvr_trl import DARSConfig, DARSTrainer, PassAtKConfig, PassAtKTrainer, RLVRConfig, RLVRTrainer
 from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.rollouts import DynamicSampling
 
 
-TOP_K = 2
+TOP_K, MAZES = 2, 24
 FIELDS = ("old_per_token_logps", "sampling_per_token_logps", "importance_sampling_ratio")
 
 # Extra completions of three prompts, a batch each. 12 rows come first, 6 for each of two ranks
@@ -160,7 +161,7 @@ def train(trainer_class, config_class, arguments, name, *, rollouts=None, **sett
         AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32),
         [a_third_is_right, belongs],
         config,
-        make_maze_dataset(24, prompt_style="bare", seed=5),
+        make_maze_dataset(MAZES, prompt_style="bare", seed=5),
         processing_class=tokenizer,
         **{"rollouts": rollouts} if rollouts is not None else {},
     )
@@ -193,6 +194,7 @@ def main():
     dars = {"schedule": "hardness_weighted", "zero_accuracy": "cap", "max_generations": 9}
     train(DARSTrainer, DARSConfig, arguments, "dars", **dars, max_steps=3)
     train(RLVRTrainer, RLVRConfig, arguments, "planned", rollouts=Planned(PLAN), max_steps=len(PLAN))
+    train(RLVRTrainer, RLVRConfig, arguments, "refilled", rollouts=DynamicSampling(max_prompts=MAZES), max_steps=4)
     for mode, bounds in MODES.items():
         correction = {f"vllm_importance_sampling_{name}": value for name, value in bounds.items()}
         correction["vllm_importance_sampling_mode"] = mode
