@@ -228,10 +228,8 @@ def asked(seed: int) -> Iterator[tuple[list[str], list[str]]]:
         pairs = list(random_pairs(4096, seed))
         seed += 1
         for i in range(0, len(pairs), 128):
-            yield (
-                [rf"\boxed{{{pair.answer}}}" for pair in pairs[i : i + 128]],
-                [p.reference for p in pairs[i : i + 128]],
-            )
+            batch = pairs[i : i + 128]
+            yield [rf"\boxed{{{pair.answer}}}" for pair in batch], [pair.reference for pair in batch]
 
 
 def watch_judgements(args: argparse.Namespace, work: Path) -> dict:

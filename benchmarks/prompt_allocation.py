@@ -41,9 +41,11 @@ USE_HISTORY = ("predicted_dars", "predicted_dars_easy", "knapsack", "target_accu
 PREDICTED = ("predicted_dars", "predicted_dars_easy")
 
 
-def allocated(label: str, name: str, num_generations: int = 16, **settings) -> Method:
+def allocated(
+    label: str, name: str, num_generations: int = 16, *, advantages: str | None = None, **settings
+) -> Method:
     rollouts = {"name": name} | settings
-    return method(label, num_generations=num_generations, rollouts=rollouts, **DR_GRPO_LOSS)
+    return method(label, advantages, num_generations=num_generations, rollouts=rollouts, **DR_GRPO_LOSS)
 
 
 METHODS = {
@@ -60,11 +62,11 @@ METHODS = {
     "knapsack": allocated("knapsack, 2 to 64", "knapsack", max_generations=64),
     "variance_optimal": allocated("variance-optimal, 3 to 64", "variance_optimal", max_generations=64),
     # as its page has it: the gradient whose variance it lowers is a mean over prompts
-    "variance_optimal_mean": method(
+    "variance_optimal_mean": allocated(
         "variance-optimal, 3 to 64, prompts weigh the same",
-        "per_prompt_mean",
-        rollouts={"name": "variance_optimal", "max_generations": 64},
-        **DR_GRPO_LOSS,
+        "variance_optimal",
+        advantages="per_prompt_mean",
+        max_generations=64,
     ),
     "skip_solved": method("skip solved", **DR_GRPO_LOSS, selection={"name": "skip_solved", "threshold": 0.8}),
     "difficulty_pool": method("difficulty pool", **DR_GRPO_LOSS, selection="difficulty_pool"),

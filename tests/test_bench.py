@@ -36,6 +36,7 @@ from rlvr_trl.testbed.outcomes import CURVE
 from rlvr_trl.testbed.own_methods import changed_sources, digests_of_sources, own_methods
 
 
+DAPO = "DAPO without dynamic sampling"  # the label of a published row
 IDEAS = """
 import functools
 from dataclasses import dataclass
@@ -428,13 +429,7 @@ def test_differences_are_paired_and_at_equal_rates_and_rollouts():
     alone = report.difference("mine", BASE, "pass@1", "maze")
     assert alone.mean == pytest.approx(0.4, abs=0.05) and alone.interval()[0] > 0.3
     grid = report.differences("mine")
-    assert [row[0] for row in grid.rows] == [
-        "GRPO",
-        "DAPO without dynamic sampling",
-        "Pass@8",
-        "DARS-HW",
-        "base model",
-    ]
+    assert [row[0] for row in grid.rows] == ["GRPO", DAPO, "Pass@8", "DARS-HW", "base model"]
     assert grid.title.endswith(": mean of maze and sums") and {row[1] for row in grid.rows} == {"8"}
 
 
@@ -445,14 +440,9 @@ def test_a_pair_needs_both_cells():
     assert report.pairs("mine", "grpo", "maze") == 1 and report.pairs("mine", "dapo", "maze") == 4
     assert report.difference("mine", "grpo", "pass@1", "maze").runs == 1
     assert report.difference("mine", "pass_at_8", "pass@1") is None
-    assert [row[:2] for row in report.differences("mine", "maze").rows][:2] == [
-        ["GRPO", "1"],
-        ["DAPO without dynamic sampling", "4"],
-    ]
+    assert [row[:2] for row in report.differences("mine", "maze").rows][:2] == [["GRPO", "1"], [DAPO, "4"]]
     assert not any("Pass@8" in row[0] for row in report.differences("mine").rows)
-    assert {"GRPO", "Pass@8", "PSR"} <= set(
-        report.lacking("maze")
-    ) and "DAPO without dynamic sampling" not in report.lacking("maze")
+    assert {"GRPO", "Pass@8", "PSR"} <= set(report.lacking("maze")) and DAPO not in report.lacking("maze")
     named = re.search(r"On maze, (\d+) of (\d+) published methods lack some of these cells", " ".join(report.notes()))
     lack, published = map(int, named.groups())
     assert lack == len(report.lacking("maze")) == published - 3  # DAPO, DARS-HW and NSR have them all
@@ -464,15 +454,7 @@ def test_the_place_among_the_rows_that_have_the_same_cells():
     low, high = report.placements("maze")
     assert low.title == "maze, rate 5e-05, base models 0, 1: 7 rows" and len(low.rows) == 7
     assert high.title == "maze, rate 0.0001, base models 0, 1: 6 rows"  # without NSR
-    assert [row[1] for row in low.rows] == [
-        "Pass@8",
-        "DARS-HW",
-        "→ mine",
-        "DAPO without dynamic sampling",
-        "GRPO",
-        "NSR",
-        "base model",
-    ]
+    assert [row[1] for row in low.rows] == ["Pass@8", "DARS-HW", "→ mine", DAPO, "GRPO", "NSR", "base model"]
     assert high.rows[0][:2] == ["1", "→ mine"] and high.rows[-1][-1] == "" and high.rows[0][-1] == "51,200"
     assert high.header == ["place", "method", "pass@1", "pass@8", "pass@32", CURVE, "completions"]
     means = [
@@ -575,7 +557,7 @@ def test_from_an_idea_to_its_place(tiny, ideas):
     assert [cell.method for cell in Store(ideas / "out" / "cells").cells] in ([*own, "dapo"], [*own[::-1], "dapo"])
     page = (ideas / "out" / PAGE).read_text(encoding="utf-8")
     assert all(f"## {name} minus other methods" in page for name in own)
-    assert page.count("| DAPO | 1 |") == page.count("| base model | 1 |") == 2
+    assert page.count(f"| {DAPO} | 1 |") == page.count("| base model | 1 |") == 2
     lines = (ideas / "out" / "cells" / "sums.jsonl").read_text(encoding="utf-8")
     again = bench(ideas, spec, *options, "--bases", "0")
     assert again.returncode == 0 and "1 cell, 1 of them there." in again.stdout

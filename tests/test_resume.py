@@ -35,9 +35,8 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("step", range(1, 11))
 def test_resume_at_any_step_gives_the_same_weights(whole, tmp_path, step):
-    folder, expected, history = (
-        whole  # odd steps are in the middle of a batch, an epoch has 4; after 10 nothing is left to do
-    )
+    # odd steps are in the middle of a batch, an epoch has 4, and after step 10 nothing is left to do
+    folder, expected, history = whole
     resumed = make_trainer(str(tmp_path / "resumed"))
     resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
     assert resumed.state.global_step == 10

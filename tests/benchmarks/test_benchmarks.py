@@ -1,28 +1,15 @@
 """The benchmarks run and check what they compare. Their figures, in benchmarks/README.md, are never asserted."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-
-ROOT = Path(__file__).parents[2]
+from running import ROOT, run_benchmark
 
 
 def test_optimizer_phase_has_the_gradient_of_stock_trl(tmp_path):
     small = ["--rows", "16", "--hidden", "32", "--layers", "1", "--max-length", "32", "--repeats", "1", "--no-memory"]
-    done = subprocess.run(
-        [sys.executable, "benchmarks/optimizer_phase.py", *small, "--output", str(tmp_path / "figures.json")],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "ratio log-normal prompts_per_batch:" in done.stdout and "ratio equal trim_padding:" in done.stdout
-    assert "gradient check: passed" in done.stdout
+    printed = run_benchmark("optimizer_phase.py", *small, "--output", str(tmp_path / "figures.json"), timeout=120)
+    assert "ratio log-normal prompts_per_batch:" in printed and "ratio equal trim_padding:" in printed
+    assert "gradient check: passed" in printed
     log_normal = json.loads((tmp_path / "figures.json").read_text())["time"]["log-normal"]
     assert log_normal["max_length"] == 32 and abs(log_normal["mean_length"] - 8) < 0.5
     ours = [row for name, row in log_normal["variants"].items() if name != "stock"]
@@ -31,32 +18,16 @@ def test_optimizer_phase_has_the_gradient_of_stock_trl(tmp_path):
 
 
 def test_prompts_read_once_give_the_same_tokens(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/prefill.py", "--quick", "--output", str(tmp_path / "figures.json")],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "token check: passed" in done.stdout and "ratio evaluation, once:" in done.stdout
+    printed = run_benchmark("prefill.py", "--quick", "--output", str(tmp_path / "figures.json"), timeout=240)
+    assert "token check: passed" in printed and "ratio evaluation, once:" in printed
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert figures["maze"]["completions"] == 2560 and figures["evaluation"]["completions"] == 256
     assert figures["training"]["losses"]["RLVRTrainer"] == figures["training"]["losses"]["stock TRL"]
 
 
 def test_answers_of_a_base_model_are_followed():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/mass_dynamics.py", "--quick"],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if ", step " in line]
+    printed = run_benchmark("mass_dynamics.py", "--quick", timeout=240)
+    lines = [line for line in printed.splitlines() if ", step " in line]
     assert [line.partition(":")[0] for line in lines] == [
         f"{name}, step {step}" for name in ("GRPO", "GRPO-N") for step in (0, 32)
     ]
@@ -67,15 +38,7 @@ def test_answers_of_a_base_model_are_followed():
 
 def test_coverage_of_intervals_is_measured_and_on_the_page(tmp_path):
     def coverage(*arguments):
-        return subprocess.run(
-            [sys.executable, "benchmarks/interval_coverage.py", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        ).stdout
+        return run_benchmark("interval_coverage.py", *arguments, timeout=120)
 
     coverage("--benchmarks", "200", "--problems", "30", "--resamples", "200", "--output", str(tmp_path / "few.json"))
     few = json.loads((tmp_path / "few.json").read_text())["rows"]

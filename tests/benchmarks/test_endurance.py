@@ -2,28 +2,16 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from running import ROOT, run_benchmark
 
 
-ROOT = Path(__file__).resolve().parents[2]
 FIGURES = json.loads((ROOT / "benchmarks/results/endurance.json").read_text(encoding="utf-8"))
 
 
 def endure(*arguments, output):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/endurance.py", *arguments, "--output", str(output)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_benchmark("endurance.py", *arguments, "--output", str(output), timeout=300)
     return json.loads(output.read_text(encoding="utf-8"))
 
 
