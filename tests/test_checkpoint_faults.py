@@ -136,6 +136,13 @@ def test_checkpoints_of_earlier_versions_go_on_and_say_what_is_not_known(whole, 
         make_trainer(str(run), max_steps=4).train(resume_from_checkpoint=str(run / "checkpoint-2"))
 
 
+def test_a_checkpoint_that_does_not_say_what_its_run_was(run):
+    path = run / "checkpoint-2" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": {}}))  # as asynchronous runs once had it
+    with pytest.warns(UserWarning, match="does not say what its run was: .* these settings is not known"):
+        make_trainer(str(run), max_steps=3, seed=7).train(resume_from_checkpoint=str(run / "checkpoint-2"))
+
+
 def test_a_checkpoint_of_the_model_alone_is_no_place_to_go_on(tmp_path):
     make_trainer(str(tmp_path), max_steps=1, save_only_model=True).train()
     assert is_complete(tmp_path / "checkpoint-1")

@@ -255,6 +255,13 @@ class WholeCheckpoints(Trainer):
                 stacklevel=4,
             )
             return ()
+        if not manifest["run"]:
+            warnings.warn(
+                f"{checkpoint} does not say what its run was: it was saved by an earlier version. Whether that had "
+                f"these settings is not known.",
+                stacklevel=4,
+            )
+            return ()
         changes = changes_of_run(manifest["run"], self._run, self._compared_config)
         admitted = self.args.resume_with_changes or []
         unmeant = [name for name in changes if name not in admitted]
