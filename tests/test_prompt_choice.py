@@ -1,8 +1,10 @@
 """Which prompts come next and how many completions each gets: the source, selections, refill, prediction."""
 
+import json
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 from math import ceil
@@ -16,6 +18,8 @@ from trl.trainer.utils import RepeatSampler
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.advantages import AGRAE, GroupRelative, PassAtK, PositiveNegativeReinforce, RolloutGroups
+from rlvr_trl.async_trainer.refusals import check_allocator_per_prompt
+from rlvr_trl.evaluation.problems import Problem
 from rlvr_trl.rollouts import (
     DARS,
     Allocation,
@@ -189,6 +193,17 @@ def test_ids_are_of_the_prompt_and_of_the_row_where_there_are_images(mazes):
     assert len(set(ids_of_prompts(mazes.select([0, 0]).remove_columns("prompt").add_column("prompt", chats)))) == 1
 
 
+def test_an_evaluation_of_the_training_prompts_is_a_beginning(cpu_settings, mazes, tokenizer, tmp_path):
+    path, counts = tmp_path / "results.json", {"num_samples": 8, "num_correct": 4}
+    problems = [{"id": Problem.from_row(dict(row)).id} | counts for row in mazes]
+    path.write_text(json.dumps({"problems": problems}), encoding="utf-8")
+    settings = cpu_settings | {"prompt_history": {"start_from": str(path)}, "selection": "skip_solved"}
+    assert (build(RLVRTrainer, settings, mazes, tokenizer).history.samples == 8).all()
+    path.write_text(json.dumps({"problems": [{"id": "f" * 16} | counts]}), encoding="utf-8")
+    with pytest.raises(ValueError, match="holds none of the 24 prompts"):
+        build(RLVRTrainer, settings, mazes, tokenizer)
+
+
 # --- what has a signal ---
 
 
@@ -304,6 +319,34 @@ def test_a_refilled_run_resumes_to_the_same_weights(settings, numbered, tokenize
         assert np.array_equal(value, resumed.history.state_dict()[name]), name
 
 
+class InTurns:
+    """A user's selection that remembers how often it was asked: every second time it takes the last rows."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, choice):
+        self.asked += 1
+        chosen = np.arange(choice.num_prompts)
+        return (chosen, choice.num_prompts) if self.asked % 2 else (len(choice.upcoming) - 1 - chosen, 0)
+
+    def state_dict(self):
+        return {"asked": self.asked}
+
+    def load_state_dict(self, state):
+        self.asked = state["asked"]
+
+
+def test_what_a_selection_remembers_is_resumed(settings, numbered, tokenizer):
+    settings |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "rollouts": None}
+    first = InTurns()
+    whole = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number, selection=first)
+    resumed = build(RLVRTrainer, settings, numbered, tokenizer, right_by_number, selection=InTurns())
+    resumed.train(resume_from_checkpoint=f"{settings['output_dir']}/checkpoint-1")
+    assert resumed.selection.asked == first.asked
+    assert torch.equal(flat_weights(resumed.model), flat_weights(whole.model))
+
+
 @pytest.mark.parametrize(
     ("cap", "prompts"),
     [({"max_prompts": 6}, 6), ({"max_rollouts": 24}, 6), ({"max_tokens": 16 * 4 + 1}, 4), ({"max_prompts": 4}, 4)],
@@ -322,6 +365,30 @@ def test_the_budget_of_the_trainer_holds_for_new_prompts_too(settings, numbered,
     settings |= {"max_extra_rollouts": 7, "max_steps": 1}
     trainer = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
     assert trainer.state.log_history[0]["rollouts/prompts_sampled"] <= 5
+
+
+@pytest.mark.parametrize("budget", [0, 5, 12])
+def test_prompts_are_given_up_where_the_base_has_no_budget_left(settings, numbered, tokenizer, budget):
+    settings |= {"max_extra_rollouts": budget, "max_steps": 4}
+    settings |= {"rollouts": {"name": "dynamic_sampling", "base": {"name": "dars", "max_generations": 12}}}
+    trainer = trained(RLVRTrainer, settings, numbered, tokenizer, right_by_number)
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert any(log["rollouts/frac_dropped"] > 0 for log in logs)
+    assert all(log["rollouts/frac_mixed"] in (0, 1) for log in logs)  # 0 where none has a signal and all stay
+
+
+class DropsTheFirst(PredictedDARS):
+    def __call__(self, batch):
+        return Allocation(torch.zeros_like(batch.num_samples), torch.arange(len(batch)) == 0)
+
+
+def test_what_the_base_drops_is_dropped():
+    base = DropsTheFirst()
+    base.needs_history = False
+    signal = torch.ones(3).bool()
+    batch = replace(RolloutBatch.unsampled(3, 8, 3), stage=1, find_signal=lambda: signal)
+    asked = DynamicSampling(base=base)(batch)
+    assert asked.drop.tolist() == [True, False, False] and asked.new_prompts == 1
 
 
 # --- prediction ---
@@ -408,6 +475,19 @@ def test_after_the_first_epoch_a_batch_takes_one_round(cpu_settings, mazes, toke
 
 
 @pytest.mark.parametrize(
+    ("rollouts", "name"),
+    [
+        ("knapsack", "min_generations"),
+        ({"name": "predicted_dars", "easy_generations": 2}, "easy_generations"),
+        ({"name": "dynamic_sampling", "base": "variance_optimal"}, "min_generations"),
+    ],
+)
+def test_groups_that_an_estimator_cannot_take_are_refused(cpu_settings, rollouts, name):
+    with pytest.raises(ValueError, match=f"at least 4 completions, but .* `{name}`"):
+        RLVRConfig(**cpu_settings, rollouts=rollouts, advantages={"name": "pass_at_k", "k": 4})
+
+
+@pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"selection": "skip_solve"}, "Did you mean 'skip_solved'"),
@@ -463,6 +543,12 @@ def test_settings_are_checked_before_a_model_is_loaded(cpu_settings, changed, me
 def test_columns_that_are_not_there_are_named(cpu_settings, mazes, tokenizer, changed, message):
     with pytest.raises(ValueError, match=message):
         build(RLVRTrainer, cpu_settings | changed, mazes, tokenizer)
+
+
+def test_rows_without_an_id_are_refused(cpu_settings, mazes, tokenizer):
+    named = mazes.add_column("name", ["a", None] * 12)
+    with pytest.raises(ValueError, match="'name', which is empty in some rows"):
+        build(RLVRTrainer, cpu_settings | {"prompt_history": {"ids": "name"}}, named, tokenizer)
 
 
 def test_a_search_that_may_not_begin_is_refused(settings, numbered, tokenizer):
@@ -539,6 +625,56 @@ def test_a_first_stage_may_give_some_prompts_nothing(settings, numbered, tokeniz
     trainer = trained(RLVRTrainer, plain, numbered, tokenizer, rollouts=asks)
     assert sorted(Counter(trainer.logged_completions["prompt"]).values()) == [1, 5, 8]
     assert isinstance(DynamicSampling(base=DARS()).max_generations, int)
+
+
+def test_where_only_prompts_without_completions_are_left_all_stay(settings, numbered, tokenizer):
+    plain = {name: value for name, value in settings.items() if name != "rollouts"} | {"max_steps": 1}
+    asks = Asks(first=torch.tensor([4, 4, 0, 0]), then=Allocation(NONE, torch.tensor([True, True, False, False])))
+    trainer = trained(RLVRTrainer, plain, numbered, tokenizer, rollouts=asks)
+    assert sorted(Counter(trainer.logged_completions["prompt"]).values()) == [4, 4]
+
+
+class NoState:
+    max_generations = 8
+    start_batch = state_dict = print
+
+    def __call__(self, stage, num_samples, num_correct, num_judged):
+        return torch.zeros_like(num_samples)
+
+
+@pytest.mark.parametrize(
+    ("allocator", "missing"),
+    [
+        (NoState(), "has no load_state_dict, as a RolloutAllocator must"),
+        (lambda *counts: counts[1], "has no max_generations, start_batch, state_dict, load_state_dict"),
+    ],
+)
+def test_an_allocator_that_lacks_a_member_is_refused(settings, numbered, tokenizer, allocator, missing):
+    plain = {name: value for name, value in settings.items() if name != "rollouts"}
+    with pytest.raises(ValueError, match=missing):
+        build(RLVRTrainer, plain, numbered, tokenizer, rollouts=allocator)
+    with pytest.raises(ValueError, match=missing):
+        DynamicSampling(base=allocator)
+    with pytest.raises(ValueError, match=missing):
+        check_allocator_per_prompt(allocator, 4)
+
+
+def test_the_base_of_dynamic_sampling_is_no_name():
+    with pytest.raises(ValueError, match="The rollout allocator 'dars' has no max_generations"):
+        DynamicSampling(base="dars")
+
+
+@pytest.mark.parametrize(
+    ("start_from", "message"),
+    [
+        (3, "must be the path of a file, got 3"),
+        ("gone.json", "holds no results"),
+        ("gone.parquet", "holds no history"),
+    ],
+)
+def test_what_a_history_cannot_start_from(cpu_settings, mazes, tokenizer, start_from, message):
+    with pytest.raises(ValueError, match=message):
+        build(RLVRTrainer, cpu_settings | {"prompt_history": {"start_from": start_from}}, mazes, tokenizer)
 
 
 def test_the_estimator_is_asked_for_signals_only_if_they_are_read():

@@ -187,3 +187,34 @@ def test_what_cannot_be_added():
     with pytest.raises(ValueError, match="`step` must be an integer of at least 0"):
         history.update(history.find(["a"]), step=-1, samples=np.array([1]), correct=np.array([1]))
     assert history.samples.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("recent_correct", [np.nan, 1.0]),
+        ("recent_wrong", [-5.0, 1.0]),
+        ("samples", [None, 8]),
+        ("samples", [2**40, 8]),
+        ("correct", [9, 9]),
+        ("id", [None, None]),
+    ],
+)
+def test_a_file_whose_numbers_cannot_be_is_refused(tmp_path, name, values):
+    import pyarrow
+    import pyarrow.parquet
+
+    history = PromptHistory(["a", "b"])
+    history.update(history.find(["a", "b"]), step=0, samples=np.array([8, 8]), correct=np.array([1, 2]))
+    history.to_parquet(path := tmp_path / "history.parquet")
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(
+        table.set_column(table.schema.get_field_index(name), name, pyarrow.array(values)), path
+    )
+    with pytest.raises(ValueError, match="holds no history of prompts: "):
+        PromptHistory(["a", "b"]).read(path)
+
+
+def test_a_prior_of_infinite_strength_is_refused():
+    with pytest.raises(ValueError, match="`prior_strength` must be finite"):
+        PromptHistory(["a"], prior_strength=np.inf)

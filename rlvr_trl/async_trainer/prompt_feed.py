@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..rollouts import PromptHistory, PromptSelection, PromptSource
+from ..rollouts.source import restore_selection, state_of_selection
 from .prompt_worker import POLL, Exchange, PromptGroup, PromptOrder
 
 
@@ -228,6 +229,7 @@ class PromptFeed:
                 "open": [[order.ticket, order.row, order.attempt] for order in self._open.values()],
                 "dropped": list(self._dropped),
                 "allocator": self.allocator_state,
+                "selection": state_of_selection(self._choose["selection"]),
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,3 +240,4 @@ class PromptFeed:
         self._again, self._dropped = deque(self._open.values()), list(state["dropped"])
         self._num_trained = self._next_ticket - len(self._open) - len(self._dropped)
         self.allocator_state = state["allocator"]
+        restore_selection(self._choose["selection"], state.get("selection"))

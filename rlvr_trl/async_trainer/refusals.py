@@ -10,6 +10,7 @@ from ..advantages.nesting import shapes_tokens
 from ..checks import first_repeated
 from ..rewards.wrappers import function_name
 from ..rollouts import BatchAllocator, RolloutAllocator
+from ..rollouts.allocator import as_batch_allocator
 from ..trainer.validation import check_allocator
 from ..trl_compat import get_callable_name
 
@@ -66,6 +67,7 @@ def check_allocator_per_prompt(allocator: RolloutAllocator | BatchAllocator, num
             f"soon as its completions are there. Take an allocator that goes by the counts of each prompt, such as "
             f"DARS or ReinforceAda, or use RLVRTrainer."
         )
+    as_batch_allocator(allocator)  # which names a member that is missing
     check_allocator(allocator, num_generations, None)
 
 

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..registry import build_by_name
-from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatch, within_budget
+from .allocator import (
+    Allocation,
+    BatchAllocator,
+    RolloutAllocator,
+    RolloutBatch,
+    as_batch_allocator,
+    within_budget,
+)
 from .dars import DARS
 from .dynamic_sampling import DynamicSampling
 from .history import PromptHistory, ids_of_prompts
@@ -60,9 +67,6 @@ SELECTIONS: dict[str, Callable[..., PromptSelection]] = {
     "target_accuracy": TargetAccuracy,
 }
 
-_MEMBERS = ("max_generations", "start_batch", "state_dict", "load_state_dict")
-_OF_BATCHES = ("max_generations", "needs_history", "needs_new_prompts", "first_stage", "state_dict", "load_state_dict")
-
 
 def build_selection(spec: str | dict[str, Any]) -> PromptSelection:
     """
@@ -91,9 +95,5 @@ def build_allocator(spec: str | dict[str, Any]) -> RolloutAllocator | BatchAlloc
         What is at a dotted path lacks a member of [`RolloutAllocator`] or of [`BatchAllocator`].
     """
     allocator = build_by_name(spec, ALLOCATORS, "rollout allocator", nested={"base": build_allocator})
-    kind, members = "RolloutAllocator", _MEMBERS
-    if hasattr(allocator, "first_stage"):
-        kind, members = "BatchAllocator", _OF_BATCHES
-    if missing := [name for name in members if not hasattr(allocator, name)]:
-        raise ValueError(f"The rollout allocator {spec!r} has no {', '.join(missing)}, as a {kind} must.")
+    as_batch_allocator(allocator)  # which names what is missing
     return allocator

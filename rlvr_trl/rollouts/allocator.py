@@ -13,6 +13,10 @@ from ..checks import check_integer
 from .history import PromptHistory
 
 
+_MEMBERS = ("max_generations", "start_batch", "state_dict", "load_state_dict")
+_OF_BATCHES = ("max_generations", "needs_history", "needs_new_prompts", "first_stage", "state_dict", "load_state_dict")
+
+
 class RolloutAllocator(Protocol):
     """
     Says after every stage of sampling how many more completions each prompt of the batch gets.
@@ -82,6 +86,8 @@ class RolloutBatch:
             For random choices: the same on every process, another one for every stage.
         progress (`float`):
             Share of the training done, in [0, 1].
+        room (`int`, *optional*):
+            Further completions that `max_extra_rollouts` allows in this batch. None: any number.
         find_signal (`Callable`, *optional*):
             What `has_signal` is, once it is read. None: no prompt has a signal.
 
@@ -106,6 +112,7 @@ class RolloutBatch:
     history: PromptHistory | None = None
     seed: int = 0
     progress: float = 0.0
+    room: int | None = None
     find_signal: Callable[[], Tensor] | None = None
 
     @cached_property
@@ -240,10 +247,17 @@ class ByCounts:
 
 
 def as_batch_allocator(allocator: RolloutAllocator | BatchAllocator) -> BatchAllocator:
-    """The allocator itself if it reads whole batches, else wrapped so that it does."""
-    if hasattr(allocator, "first_stage"):
-        return cast(BatchAllocator, allocator)
-    return ByCounts(cast(RolloutAllocator, allocator))
+    """
+    The allocator itself if it reads whole batches, else wrapped so that it does.
+
+    Raises:
+        `ValueError`: It lacks a member of [`BatchAllocator`] or, without `first_stage`, of [`RolloutAllocator`].
+    """
+    reads_batches = hasattr(allocator, "first_stage")
+    kind, members = ("BatchAllocator", _OF_BATCHES) if reads_batches else ("RolloutAllocator", _MEMBERS)
+    if missing := [name for name in members if not hasattr(allocator, name)]:
+        raise ValueError(f"The rollout allocator {allocator!r} has no {', '.join(missing)}, as a {kind} must.")
+    return cast(BatchAllocator, allocator) if reads_batches else ByCounts(cast(RolloutAllocator, allocator))
 
 
 def check_counts_of(allocator: Any, counts: Any, batch: RolloutBatch) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer
-from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatch, as_batch_allocator
+from .allocator import Allocation, BatchAllocator, RolloutAllocator, RolloutBatch, as_batch_allocator, check_counts_of
 
 
 @dataclass
@@ -70,22 +70,31 @@ class DynamicSampling:
         return self._base.first_stage(batch)
 
     def __call__(self, batch: RolloutBatch) -> Allocation:
-        if self._base is not None and (extra := self._extra_of_base(batch)).any():
-            return Allocation(extra)
-        in_batch = batch.has_signal & ~batch.dropped
+        dropped = batch.dropped
+        if self._base is not None:
+            extra, dropped_now = self._asked_by_base(batch)
+            if extra.any() and batch.room != 0:
+                return Allocation(extra, dropped_now)
+            dropped = dropped | dropped_now
+        in_batch = batch.has_signal & ~dropped
         missing = batch.num_prompts - int(in_batch.sum())
         # of those with a signal the first ones stay
         keep = in_batch & (in_batch.cumsum(0) <= batch.num_prompts)
         return Allocation(torch.zeros_like(batch.num_samples), ~keep & ~batch.dropped, self._more(batch, missing))
 
-    def _extra_of_base(self, batch: RolloutBatch) -> Tensor:
-        """What `base` asks for, which is told of every prompt how many stages that one has had. `(P,)`."""
+    def _asked_by_base(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """
+        What `base` asks for and what it drops, `(P,)` each. It is told of every prompt how many stages that one has
+        had.
+        """
         assert self._base is not None
-        extra, left = torch.zeros_like(batch.num_samples), ~batch.dropped
+        extra, drop, left = torch.zeros_like(batch.num_samples), torch.zeros_like(batch.dropped), ~batch.dropped
         for stages in torch.unique(batch.num_stages[left]).tolist():
             prompts = (left & (batch.num_stages == stages)).nonzero().flatten()
-            extra[prompts] = self._base(batch.part(prompts, max(stages, 1))).extra
-        return extra
+            part = batch.part(prompts, max(stages, 1))
+            asked = self._base(part)
+            extra[prompts], drop[prompts] = check_counts_of(self.base, asked.extra, part), asked.drop
+        return extra, drop
 
     def _more(self, batch: RolloutBatch, missing: int) -> int:
         """Prompts to ask for when `missing` are."""

@@ -4,7 +4,6 @@ Arrays of numbers alone, 48 bytes a prompt: a million prompts take 48 MB, and a 
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ class PromptHistory:
         seen, samples, correct, last_step, max_length (`np.ndarray` of shape `(prompts,)`): batches that each prompt
             was in, its judged completions, those that were correct, the last step at which it was in a batch (−1:
             never), and the most tokens of a completion.
-        mean_reward, mean_length (`np.ndarray` of shape `(prompts,)`): over all its completions.
+        mean_reward, mean_length (`np.ndarray` of shape `(prompts,)`): over its judged completions.
 
     Raises:
         `ValueError`: There are no ids, not one pool for each, rows of one id have two pools, or a setting is out of
@@ -91,6 +90,8 @@ class PromptHistory:
         for name, value in (("discount", discount), ("pool_discount", pool_discount)):
             check_share(name, value)
         check_positive("prior_strength", prior_strength)
+        if not np.isfinite(prior_strength):
+            raise ValueError(f"`prior_strength` must be finite, got {prior_strength!r}.")
         if len(ids) == 0:
             raise ValueError("`ids` is empty, but a history needs at least 1 prompt.")
         if pools is not None and len(pools) != len(ids):
@@ -257,11 +258,13 @@ class PromptHistory:
 
         try:
             table = pyarrow.parquet.read_table(str(path), columns=["id", *_COLUMNS])
-            columns = {name: table.column(name).to_numpy().astype(kind) for name, kind in _COLUMNS.items()}
+            read = {name: table.column(name).to_numpy() for name in _COLUMNS}
+            _check_columns(read)
+            columns = {name: read[name].astype(kind) for name, kind in _COLUMNS.items()}
             ids = table.column("id").to_pylist()
+            here = self._has(ids)
         except (OSError, ValueError) as error:
             raise ValueError(f"'{path}' holds no history of prompts: {error}") from None
-        here = self._has(ids)
         places = self.find([one for one, is_here in zip(ids, here, strict=True) if is_here])
         for name, values in columns.items():
             getattr(self, name)[places] = values[here]
@@ -276,7 +279,7 @@ class PromptHistory:
 
         try:
             counts = SavedCounts.from_dict(read_json(path))
-        except (KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"'{path}' holds no results of a benchmark ({what}).") from None
         here = self._has(counts.problem_ids)
@@ -289,16 +292,30 @@ class PromptHistory:
         return np.isin(_keys_of(list(ids)), self._keys)
 
 
+def _check_columns(columns: dict[str, np.ndarray]) -> None:
+    """Raises a `ValueError` that names a column of a file unless its numbers can be those of a history."""
+    for name, values in columns.items():
+        if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+            raise ValueError(f"`{name}` must be a number for every prompt.")
+        least = {"last_step": -1, "mean_reward": -np.inf}.get(name, 0)
+        if (values < least).any() or (np.abs(values) >= 2**31).any():
+            raise ValueError(f"`{name}` has the value {values[(values < least) | (np.abs(values) >= 2**31)][0]}.")
+    if (columns["correct"] > columns["samples"]).any():
+        raise ValueError("`correct` is above `samples`.")
+
+
 def ids_of_prompts(dataset: Dataset) -> list[str]:
     """
-    An id for each row of a training set: the digest of its prompt, or the row's number where it also has images,
-    without which prompts of the same words cannot be told apart, and where there is no prompt.
+    An id for each row of a training set: the digest of its prompt, which an evaluation of it has too, or the row's
+    number where it also has images, without which prompts of the same words cannot be told apart, and where there is
+    no prompt.
     """
+    from ..evaluation.problems import Problem
+
     columns = set(dataset.column_names)
     if "prompt" not in columns or columns & {"image", "images"}:
         return [f"row {row}" for row in range(len(dataset))]
-    prompts = (json.dumps(prompt, sort_keys=True, ensure_ascii=False) for prompt in dataset["prompt"])
-    return [hashlib.sha256(prompt.encode()).hexdigest()[:16] for prompt in prompts]
+    return [Problem.from_row({"prompt": prompt}).id for prompt in dataset["prompt"]]
 
 
 def _keys_of(ids: Sequence[str]) -> np.ndarray:

@@ -35,7 +35,12 @@ class PromptChoice:
 
 
 class PromptSelection(Protocol):
-    """Says which prompts come next. A user's own class with this member works as well."""
+    """
+    Says which prompts come next. A user's own class with this member works as well.
+
+    The first process asks it, for all. One that remembers something has `state_dict()` and `load_state_dict(state)`
+    as well: then a checkpoint holds what it remembers.
+    """
 
     def __call__(self, choice: PromptChoice) -> tuple[np.ndarray, int]:
         """
@@ -46,13 +51,24 @@ class PromptSelection(Protocol):
         ...
 
 
+def state_of_selection(selection: Any) -> dict[str, Any] | None:
+    """What a checkpoint must hold of a selection; None of one that remembers nothing."""
+    return selection.state_dict() if hasattr(selection, "state_dict") else None
+
+
+def restore_selection(selection: Any, state: dict[str, Any] | None) -> None:
+    """Gives a selection back what [`state_of_selection`] returned."""
+    if state is not None and hasattr(selection, "load_state_dict"):
+        selection.load_state_dict(state)
+
+
 class PromptSource:
     """
     The rows of a training set in the order in which they are trained on. The same on every process.
 
     Without a selection the order is TRL's own: that of the set, or of one permutation for each epoch. Other than
-    there, a batch that the end of an epoch cuts short goes on with the next, so that no row is left out; and a row
-    that is in the batch already is passed over.
+    there, a batch that the end of an epoch cuts short goes on with the next one; a row of that one that is in the
+    batch already is passed over and so has one visit less.
 
     Args:
         num_rows (`int`): of the training set.
@@ -223,6 +239,8 @@ class TargetAccuracy:
     def __post_init__(self):
         check_share("target", self.target)
         check_positive("candidates", self.candidates)
+        if np.isinf(self.candidates):
+            raise ValueError(f"`candidates` must be finite, got {self.candidates!r}.")
         if self.candidates < 1:
             raise ValueError(f"`candidates` must be at least 1, got {self.candidates!r}.")
 

@@ -48,7 +48,8 @@ from ..manifest import (
     read_manifest,
     write_manifest,
 )
-from ..rollouts import BatchAllocator, PromptHistory, PromptSource, RolloutAllocator
+from ..rollouts import BatchAllocator, PromptHistory, PromptSelection, PromptSource, RolloutAllocator
+from ..rollouts.source import restore_selection, state_of_selection
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, borrow, rotate_checkpoints
 from .batch_watch import BatchWatch
 from .fingerprint import OF_A_BATCH, OF_THE_OPTIMIZER, SCHEDULE, changes_of_run, describe_run, in_lines
@@ -396,6 +397,7 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
     # needed, from RLVRTrainer and its other parts
     args: RLVRConfig
     rollouts: RolloutAllocator | BatchAllocator | None
+    selection: PromptSelection | None
     history: PromptHistory | None
     _source: PromptSource | None
     _batch_watch: BatchWatch
@@ -430,6 +432,7 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
             "mid_batch": position != 0,
             "rollouts": None if self.rollouts is None else self.rollouts.state_dict(),
             "source": None if self._source is None else self._source.state_dict(),
+            "selection": state_of_selection(self.selection),
             "batch_watch": self._batch_watch.state_dict(),
             # at the end of a batch the next step samples a new one
             "buffered_inputs": self._buffered_inputs if position else None,
@@ -499,6 +502,8 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
             self.rollouts.load_state_dict(state["rollouts"])
         if self._source is not None:
             self._load_source(state.get("source"), checkpoint)
+        if "selection" not in self._changed:
+            restore_selection(self.selection, state.get("selection"))
         if "batch_watch" in state:  # not in a checkpoint of an earlier version
             self._batch_watch.load_state_dict(state["batch_watch"])
         if state["batch"] is not None:

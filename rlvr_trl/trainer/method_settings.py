@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,16 @@ class MethodSettings:
                     f"`prompt_history` takes `{name}` from the column {column!r}, but `train_dataset` has the columns "
                     f"{dataset.column_names}."
                 )
-        names = ids_of_prompts(dataset) if ids is None else [str(each) for each in dataset[ids]]
+        if start_from is not None and not isinstance(start_from, str | Path):
+            raise ValueError(f"`start_from` of `prompt_history` must be the path of a file, got {start_from!r}.")
+        named = None if ids is None else dataset[ids][:]
+        if named is not None and any(each is None or each != each for each in named):
+            raise ValueError(f"`prompt_history` takes `ids` from the column {ids!r}, which is empty in some rows.")
+        names = ids_of_prompts(dataset) if named is None else [str(each) for each in named]
         history = PromptHistory(names, None if pools is None else list(dataset[pools]), **settings)
-        if start_from is not None:
-            history.read(start_from)
+        if start_from is not None and history.read(start_from) == 0:
+            raise ValueError(
+                f"`prompt_history` starts from '{start_from}', which holds none of the {len(history)} prompts of "
+                f"`train_dataset`: their ids differ. Set `ids` to the column that has them."
+            )
         return history, history.find(names)

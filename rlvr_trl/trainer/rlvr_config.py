@@ -152,8 +152,8 @@ class RLVRConfig(MethodSettings, GRPOConfig):
                     f"{getattr(self, name)!r}. Use RLVRConfig to choose another."
                 )
         advantages = self.build_advantages()
-        check_group_size(advantages, self._group_size)
         allocator = self.build_rollouts()
+        check_group_size(advantages, self._group_size, allocator)
         if allocator is not None:
             check_allocator(allocator, self._group_size, self.generation_kwargs)
         self.build_selection()

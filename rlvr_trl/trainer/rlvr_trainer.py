@@ -201,7 +201,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         self._in_passes = self._in_passes or needs_source
         # with filler, a batch is what is left of its one stage
         self._in_stages = self.rollouts is not None or needs_source or args._prompts_of_filler > 0
-        check_group_size(self.advantages, args._group_size)
+        check_group_size(self.advantages, args._group_size, self.rollouts)
         num_rewards = len(reward_funcs) if isinstance(reward_funcs, list | tuple) else 1
         check_mean_reward(self.advantages, args.reward_weights or [1.0] * num_rewards)
         if args.process_index == 0:

@@ -134,9 +134,9 @@ def without_prompts(stages: list[Stage], dropped: Tensor) -> tuple[list[Stage], 
     The stages without the completions of dropped prompts, `dropped` of shape `(P,)`, and the others numbered anew; and
     which prompts stay, boolean, `(P,)`.
 
-    If no prompt is left all stay: then none of them has a signal.
+    If no completion is left all stay: then none of the prompts has a signal.
     """
-    if dropped.all():
+    if all(dropped[stage.prompts.cpu()].all() for stage in stages):
         dropped = torch.zeros_like(dropped)
     number = (~dropped).cumsum(0) - 1  # (P,)
     kept = [only(stage, (~dropped)[stage.prompts.cpu()].nonzero().flatten()) for stage in stages]
@@ -322,6 +322,7 @@ def ask_next_stage(allocator: BatchAllocator, batch: RolloutBatch, room: int | N
         `ValueError`: The allocator returned anything but non-negative integers, drops what is not there or asks for
             prompts though it has said that it never does.
     """
+    batch = replace(batch, room=room)
     asked = allocator(batch)
     if not isinstance(asked, Allocation):
         raise ValueError(f"The rollout allocator {allocator!r} must return an Allocation, got {asked!r}.")

@@ -70,14 +70,25 @@ def check_server_address(args) -> None:
             )
 
 
-def check_group_size(estimator: AdvantageEstimator, num_generations: int) -> None:
+def check_group_size(
+    estimator: AdvantageEstimator, num_generations: int, allocator: RolloutAllocator | BatchAllocator | None = None
+) -> None:
     """
-    Refuses an estimator that cannot work on groups of `num_generations` completions.
+    Refuses an estimator that cannot work on groups of `num_generations` completions, or on the smaller ones of an
+    allocator.
 
     Raises:
         `ValueError`: The estimator's `min_group_size` is larger; names both numbers.
     """
     needed = getattr(estimator, "min_group_size", 1)
+    for part in () if allocator is None else (allocator, *getattr(allocator, "parts", ())):
+        for name in ("min_generations", "easy_generations"):
+            fewer = getattr(part, name, None)
+            if fewer is not None and fewer < needed <= num_generations:
+                raise ValueError(
+                    f"{estimator!r} needs groups of at least {needed} completions, but {part!r} may give a prompt "
+                    f"`{name}`={fewer}. Raise it to {needed} or more, or lower `k` or `size` of the estimator."
+                )
     if needed > num_generations:
         raise ValueError(
             f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
