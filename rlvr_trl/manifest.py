@@ -122,6 +122,8 @@ def read_manifest(checkpoint: str | os.PathLike) -> dict[str, Any] | None:
     path = Path(checkpoint, MANIFEST)
     if not path.exists():
         return None
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"its {MANIFEST} is no file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -180,11 +182,14 @@ def find_fault(checkpoint: str | os.PathLike, digests: bool = True) -> str | Non
 
 def _fault_of_state(root: Path) -> str | None:
     """Whether the state of the trainer can be read, and is of the step that the name of the folder says."""
+    path, unreadable = root / TRAINER_STATE, f"it has no readable {TRAINER_STATE}"
+    if not path.is_file():  # a pipe would be waited for
+        return unreadable
     try:
-        state = json.loads((root / TRAINER_STATE).read_text(encoding="utf-8"))
+        state = json.loads(path.read_text(encoding="utf-8"))
         step = state["global_step"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return f"it has no readable {TRAINER_STATE}"
+        return unreadable
     match = _CHECKPOINT.fullmatch(root.name)
     if match and int(match[1]) != step:
         return f"its {TRAINER_STATE} is of step {step}"

@@ -21,7 +21,7 @@ from rlvr_trl.manifest import find_fault
 from rlvr_trl.rewards import NoisyReward
 from rlvr_trl.rollouts import DARS
 from rlvr_trl.scripts import checkpoint_to_resume
-from rlvr_trl.testbed import build_tokenizer
+from rlvr_trl.testbed import build_model, build_tokenizer
 from rlvr_trl.trainer.checkpoint import is_complete, last_complete_checkpoint
 from rlvr_trl.trainer.fingerprint import changes_of_run, describe_value
 
@@ -112,6 +112,16 @@ def test_folders_that_are_no_checkpoints(run):
     (run / "checkpoint-8").write_text("a file")
     with pytest.warns(UserWarning, match="checkpoint-99999 is not whole and is skipped: it has no readable"):
         assert last_complete_checkpoint(run) == str(run / "checkpoint-3")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+@pytest.mark.parametrize("name", ["manifest.json", "trainer_state.json"])
+def test_a_pipe_is_no_file_and_is_not_waited_for(run, name):
+    (run / "checkpoint-2" / "manifest.json").unlink()
+    if name == "trainer_state.json":
+        (run / "checkpoint-2" / name).unlink()
+    os.mkfifo(run / "checkpoint-2" / name)
+    assert name in find_fault(run / "checkpoint-2")
 
 
 def test_a_copy_under_another_step_is_no_later_checkpoint(run):
@@ -409,3 +419,42 @@ def test_two_processes_agree_which_checkpoint_is_whole(tmp_path):
         assert "checkpoint-8 is not whole and is skipped: rlvr_state_1.pt does not have the content" in each.stderr
     again = torch.load(folder / "final.pt", weights_only=True)["weights"]
     assert all(torch.equal(again[name], weight) for name, weight in expected.items())
+
+
+def test_a_reference_that_follows_is_kept(tmp_path):
+    build_model(build_tokenizer(), seed=0).save_pretrained(tmp_path / "base")
+
+    def made(folder):
+        settings = {"per_device_train_batch_size": 4, "num_generations": 4, "prompts_per_batch": 2, "max_steps": 6}
+        settings |= {"output_dir": str(tmp_path / folder), "learning_rate": 1e-3, "save_steps": 1, "beta": 0.1}
+        settings |= {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.7}
+        settings |= ON_CPU | {"max_completion_length": 4}
+        mazes = make_maze_dataset(8, prompt_style="bare", seed=5)
+        return build(RLVRTrainer, settings, mazes, build_tokenizer(), short, str(tmp_path / "base"))
+
+    whole, resumed = made("whole"), made("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-4"))
+    assert torch.equal(flat_weights(whole.model), flat_weights(resumed.model))
+    assert torch.equal(flat_weights(whole.ref_model), flat_weights(resumed.ref_model))
+
+
+def test_the_best_checkpoint_of_a_run_that_was_moved(tmp_path):
+    class FirstIsBest(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            metrics["eval_loss"] = state.global_step
+
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
+    best |= {"eval_strategy": "steps", "eval_steps": 1, "evaluated": True}
+
+    def made(folder, **settings):
+        trainer = plain(tmp_path / folder, **best, **settings)
+        trainer.add_callback(FirstIsBest())
+        return trainer
+
+    made("old", max_steps=2).train()
+    os.rename(tmp_path / "old", tmp_path / "new")
+    trainer = made("new", max_steps=4, save_total_limit=2, resume_with_changes=["max_steps"])
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "new/checkpoint-1")
+    assert (tmp_path / "new/checkpoint-1").is_dir()

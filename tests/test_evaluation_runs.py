@@ -16,6 +16,7 @@ from PIL import Image
 
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.evaluation import Sample, compare, evaluate, evaluate_engine, load_results, rescore
+from rlvr_trl.evaluation.comparison import compare_runs
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.testbed import build_model, build_tokenizer
 
@@ -307,7 +308,12 @@ def without(name):
         (SAMPLE | {"text": 3}, "`text` of a sample must be a text, got 3"),
         (SAMPLE | {"truncated": "no"}, "`truncated` of a sample must be true or false, got 'no'"),
         (SAMPLE | {"refused": 0}, "`refused` of a sample must be true or false, got 0"),
-        (SAMPLE | {"entropy": "low"}, "`entropy` of a sample must be a number or None, got 'low'"),
+        (SAMPLE | {"refused": True}, "`refused` has neither a text nor a length"),
+        (SAMPLE | {"length": 7}, "its `length` of 7 is above `max_new_tokens`=6"),
+        (SAMPLE | {"entropy": "low"}, "`entropy` of a sample must be a number of at least 0 or None, got 'low'"),
+        (SAMPLE | {"entropy": float("nan")}, "`entropy` .* got nan"),
+        (SAMPLE | {"entropy": float("inf")}, "`entropy` .* got inf"),
+        (SAMPLE | {"entropy": -5.0}, "`entropy` .* got -5.0"),
         (SAMPLE | {"token_ids": "12"}, "`token_ids` of a sample must be integers or None, got '12'"),
         (SAMPLE | {"token_ids": [1, 2.5]}, "`token_ids` .* got \\[1, 2.5\\]"),
         (SAMPLE | {"problem": 5}, "is sample 0 of problem 5, but there are 4 samples of 5 problems"),
@@ -327,6 +333,49 @@ def test_a_line_that_is_no_sample_is_named(tmp_path, line, message):
         assert len(str(told.value)) < 600
     path.write_bytes(b"".join(lines[:2] + lines[3:]))  # as the message says
     assert run(tmp_path).num_samples.tolist() == [4] * 5
+
+
+def test_scoring_changes_no_samples(tmp_path):
+    """A last line without its end may be whole: sampling draws it again, scoring takes or names it."""
+    run(tmp_path)
+    path = tmp_path / "samples-0.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    whole = path.read_bytes()
+    assert rescore(tmp_path, below_220).num_samples.tolist() == [4] * 5 and path.read_bytes() == whole
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match="Line 20 of .* is not JSON"):
+        rescore(tmp_path, below_220)
+    assert path.read_bytes() == whole[:-9]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"by": {}}, "needs the name of a column for 'by', found {}"),
+        ({"max_new_tokens": -1}, "needs at least 1 for 'max_new_tokens', found -1"),
+        ({"correctness_threshold": float("nan")}, "needs a finite number for 'correctness_threshold', found nan"),
+    ],
+)
+def test_settings_that_were_edited(tmp_path, change, message):
+    run(tmp_path)
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        rescore(tmp_path, below_220)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"), [((0, 0), "no problem is scorable"), ((10**12, 0), "of num_samples=10")]
+)
+def test_results_that_cannot_be_compared(tmp_path, counts, message):
+    for name in ("a", "b"):
+        run(tmp_path / name)
+    results = json.loads((tmp_path / "b" / "results.json").read_text())
+    for problem in results["problems"]:
+        problem["num_samples"], problem["num_correct"] = counts
+    (tmp_path / "b" / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=message):
+        compare_runs(load_results(tmp_path / "a"), load_results(tmp_path / "b"))
 
 
 def test_samples_of_earlier_versions_are_read(tmp_path):

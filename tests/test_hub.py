@@ -17,6 +17,7 @@ from tiny_training import ON_CPU
 from transformers import AutoModelForCausalLM
 
 from rlvr_trl import RLVRConfig
+from rlvr_trl.hub.published import names_of_model
 from rlvr_trl.trainer.checkpoint import is_complete
 
 
@@ -105,6 +106,7 @@ def test_nothing_of_this_machine_is_published(tmp_path):
 
 
 STRAY = ("notes.txt", "optimizer.pt", "rlvr_state_0.pt", "data.jsonl", "old/adapter_config.json", "adapter_model.bin")
+STRAY += ("pytorch_model.bin", "model-00001-of-00003.safetensors")  # of another model
 
 
 @pytest.mark.parametrize("asked", [None, ["training_args.bin", "completions/*.parquet", "old/*"]])
@@ -123,6 +125,17 @@ def test_a_push_publishes_model_tokenizer_card_and_what_is_asked_for(tmp_path, a
     assert [summary for summary, _ in run.hub.commits][-1] == "End of training"
     assert run.told["listed"] == sorted(published)
     assert all(f"  {name} (" in run.told["printed"] for name in published)
+
+
+def test_of_a_model_in_parts_those_of_its_index_are_published(tmp_path):
+    part = "model-{}-of-00002.safetensors".format
+    index = {"metadata": {}, "weight_map": {"a": part("00001"), "b": part("00002")}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_text("{}")
+    for name in (part("00001"), part("00002"), "model-00003-of-00003.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).write_text("")
+    found = names_of_model(tmp_path, None, None, None)
+    assert found == ["config.json", part("00001"), part("00002"), "model.safetensors.index.json"]
 
 
 def test_what_may_be_asked_for(tmp_path):

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.rollouts import Allocation
+from rlvr_trl.testbed import build_model
 from rlvr_trl.trainer.reward_guard import _checked
 from rlvr_trl.trainer.rows import check_end_token, fault_of_prompt
 
@@ -152,6 +153,9 @@ class Allocates:
     def state_dict(self):
         return {}
 
+    def load_state_dict(self, state):
+        pass
+
 
 class AllocatesBatches(Allocates):
     needs_history = needs_new_prompts = False
@@ -253,3 +257,26 @@ def test_a_reward_that_does_not_come_back_ends_the_run(tmp_path, how, processes)
         assert said, other.stderr[-2000:]
         if how not in ("matches", "exits in a thread"):  # of which the others only see the end
             assert "The reward function 'strange'" in said[0]
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e39, float("-inf"), torch.tensor(1e39, dtype=torch.float64)])
+def test_a_reward_that_is_too_large_is_named(make, value):
+    def large(completions, **kwargs):
+        return [value, *[0.0] * (len(completions) - 1)]
+
+    with pytest.raises(ValueError, match="'large' returned something that is neither a number nor None"):
+        make(rewards=large, max_steps=1).train()
+
+
+def test_stop_strings_of_the_model_are_refused(cpu_settings, mazes, tokenizer):
+    model = build_model(tokenizer, seed=0)
+    model.generation_config.stop_strings = ["R"]
+    with pytest.raises(ValueError, match="generation_config.stop_strings"):
+        build(RLVRTrainer, cpu_settings, mazes, tokenizer, right_moves, model)
+
+
+@pytest.mark.parametrize(
+    "prompt", [["a"], [None], [{"content": "a"}], [{"role": "user", "content": [{"type": "text", "text": ""}]}]]
+)
+def test_lists_that_are_no_conversations(prompt):
+    assert fault_of_prompt(prompt)

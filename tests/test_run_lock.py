@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -184,3 +185,13 @@ def test_of_many_at_once_one_gets_it(tmp_path, is_stale):
             process.join()
         winners = [pid for pid in answers if pid is not None]
         assert len(winners) == 1 and json.loads((tmp_path / LOCK).read_text())["pid"] == winners[0]
+
+
+def test_a_process_that_had_this_number_before_does_not_hold_the_lock(tmp_path):
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time() - 20}
+    own |= {"since": "then", "machine": run_lock.machine_id()}
+    (tmp_path / LOCK).write_text(json.dumps(own))
+    with pytest.warns(UserWarning, match="has ended without giving it back"):
+        RunLock(tmp_path).take()
+    with pytest.raises(ValueError, match="Another trainer of this process"):
+        RunLock(tmp_path).take()

@@ -212,6 +212,8 @@ def test_an_answer_that_is_none(content, message):
 def test_refused_before_anything_is_asked():
     with pytest.raises(ValueError, match="base_url must start with http"):
         ServerEngine("localhost:8000", "tiny")
+    with pytest.raises(ValueError, match="got 'http://localhost:99999', whose port is above 65535"):
+        ServerEngine("http://localhost:99999", "m")
     with pytest.raises(ValueError, match="base_url must be an address, got 'http://localhost:port'"):
         ServerEngine("http://localhost:port", "tiny")
     with pytest.raises(ValueError, match="concurrency must be at least 1, got 0"):

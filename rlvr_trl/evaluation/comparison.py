@@ -38,6 +38,8 @@ def compare(
             f"{sum(x == y for x, y in zip(a.problem_ids, b.problem_ids, strict=False))} agree."
         )
     both = a.is_scorable & b.is_scorable  # (problems,)
+    if not both.any():
+        raise ValueError(f"None of {len(both)} problems is scorable in both evaluations: there is nothing to compare.")
     if one_sided := int((a.is_scorable != b.is_scorable).sum()):
         warnings.warn(
             f"{one_sided} of {len(both)} problems are scorable in only one of the two evaluations and are left out.",
@@ -106,6 +108,8 @@ def compare_runs(
         pairs[OVERALL] = (pooled(reference[name] for name in common), pooled(run[name] for name in common))
     rows = []
     for name, (a, b) in pairs.items():
+        if not (a.is_scorable.any() and b.is_scorable.any()):
+            raise ValueError(f"{name}: no problem is scorable in one of the two runs: there is nothing to compare.")
         references, values = a.pass_at_k, b.pass_at_k
         for k in sorted(references.keys() & values.keys()):
             try:

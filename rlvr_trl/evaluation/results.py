@@ -13,6 +13,7 @@ from .statistics import answer_entropy, mean_interval, pass_at_k, wrong_answer_d
 
 
 OVERALL = "overall"  # the name for the problems of all benchmarks together
+MOST_SAMPLES = 2**17  # of a problem, in a file: the binomials of many more take long
 MOST_SUBSETS = 100  # more parts than that are no parts, but problems
 INTERVALS = "95 %, Bayesian bootstrap over problems with half a problem more at the bound (see mean_interval)"
 
@@ -139,7 +140,7 @@ class SavedCounts(ProblemCounts):
         problems = saved["problems"]
         for index, problem in enumerate(problems):
             n, c = problem["num_samples"], problem["num_correct"]
-            if not (type(n) is type(c) is int and 0 <= c <= n < 2**63):
+            if not (type(n) is type(c) is int and 0 <= c <= n <= MOST_SAMPLES):
                 raise ValueError(f"problem {index} has num_correct={c!r:.50} of num_samples={n!r:.50}")
         return cls(
             problem_ids=[problem["id"] for problem in problems],

@@ -187,7 +187,7 @@ def _open(
         if processes.is_main:
             held.enter_context(folder.locked())
             folder.claim(settings, problems)
-            earlier = folder.read_samples(len(problems), settings["num_samples"])
+            earlier = folder.read_samples(len(problems), settings, repair=True)
     with processes.agreed("opening the folder of the run"):
         folder.check_visible(settings)
     return processes.broadcast(earlier)
@@ -217,7 +217,7 @@ def rescore(
     with folder.locked():
         problems, num_samples = folder.read_problems(settings), settings["num_samples"]
         completions = Completions.from_samples(
-            folder.read_samples(len(problems), num_samples), len(problems), num_samples
+            folder.read_samples(len(problems), settings), len(problems), num_samples
         )
         by = settings.get("by")
         if by is not None and by not in problems[0].row:

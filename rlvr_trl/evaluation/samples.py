@@ -10,6 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 
+ROUNDING = 1e-2  # by which an entropy may be below 0, in half precision too
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """
@@ -88,8 +91,13 @@ class Sample:
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise ValueError(f"`{name}` of a sample must be true or false, got {shorten(value)}.")
-        if self.entropy is not None and (not isinstance(self.entropy, Real) or isinstance(self.entropy, bool)):
-            raise ValueError(f"`entropy` of a sample must be a number or None, got {shorten(self.entropy)}.")
+        is_number = isinstance(self.entropy, Real) and not isinstance(self.entropy, bool)
+        if self.entropy is not None and not (is_number and -ROUNDING < self.entropy < math.inf):
+            raise ValueError(
+                f"`entropy` of a sample must be a number of at least 0 or None, got {shorten(self.entropy)}."
+            )
+        if self.refused and (self.text or self.length):
+            raise ValueError("A sample that was `refused` has neither a text nor a length.")
 
     def __repr__(self) -> str:  # texts and tokens of any length
         return f"Sample(problem={self.problem}, sample={self.sample}, length={self.length}, text={shorten(self.text)})"

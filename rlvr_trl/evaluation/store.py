@@ -14,6 +14,7 @@ All files but those of the samples are replaced as a whole, so that a kill leave
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -131,8 +132,13 @@ class RunFolder:
             value = settings.get(name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise ValueError(f"'{path}' needs {name!r} as {kind.__name__}, found {shorten(value)}.")
-        if settings["num_samples"] < 1:
-            raise ValueError(f"'{path}' needs at least 1 for 'num_samples', found {shorten(settings['num_samples'])}.")
+        for name in ("num_samples", "max_new_tokens"):
+            if settings[name] < 1:
+                raise ValueError(f"'{path}' needs at least 1 for {name!r}, found {shorten(settings[name])}.")
+        if not isinstance(settings.get("by"), str | None):
+            raise ValueError(f"'{path}' needs the name of a column for 'by', found {shorten(settings['by'])}.")
+        if not math.isfinite(threshold := settings["correctness_threshold"]):
+            raise ValueError(f"'{path}' needs a finite number for 'correctness_threshold', found {threshold}.")
         return settings
 
     def read_problems(self, settings: dict) -> list[Problem]:
@@ -161,19 +167,32 @@ class RunFolder:
                 )
         return problems
 
-    def read_samples(self, num_problems: int, num_samples: int) -> list[Sample]:
+    def read_samples(self, num_problems: int, settings: dict, repair: bool = False) -> list[Sample]:
         """
-        Every completion that was finished. A last line that was left incomplete by a kill is removed from its file.
+        Every completion that was finished.
+
+        Args:
+            num_problems (`int`): of the run.
+            settings (`dict`): of the run.
+            repair (`bool`, *optional*, defaults to `False`): remove a last line that a kill has left without its end.
 
         Raises:
-            ValueError: a process of an earlier run is still writing, or a complete line is not a sample, is there
-                twice, or is of a problem or number beyond these; the message names file and line.
+            ValueError: a process of an earlier run is still writing, or a line is not a sample, is there twice, is of
+                a problem or number beyond these, or is longer than a completion may be; the message names file and
+                line.
         """
+        num_samples, most_tokens = settings["num_samples"], settings["max_new_tokens"]
         samples = {}
         for path in sorted(self.path.glob("samples-*.jsonl")):
             with _locked(path) as file:
-                for place, line in _parse_lines(_whole_lines(file), path):
+                content = _whole_lines(file) if repair else _content(file)
+                for place, line in _parse_lines(content, path):
                     sample = _sample_of(line, place)
+                    if sample.length > most_tokens:
+                        raise ValueError(
+                            f"{place} is not a sample: its `length` of {sample.length} is above `max_new_tokens`="
+                            f"{most_tokens}. {SAMPLE_AGAIN}"
+                        )
                     if sample.problem >= num_problems or sample.sample >= num_samples:
                         raise ValueError(
                             f"{place} is sample {sample.sample} of problem {sample.problem}, but there are "
@@ -230,10 +249,14 @@ def _appendable(path: Path) -> FileIO:
         raise ValueError(f"'{path}' cannot be written: {error.strerror}.") from error
 
 
+def _content(file: FileIO) -> bytes:
+    file.seek(0)
+    return file.readall()
+
+
 def _whole_lines(file: FileIO) -> bytes:
     """The content of the file, after a last line without an end has been removed from it."""
-    file.seek(0)
-    content = file.readall()
+    content = _content(file)
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         file.truncate(whole)

@@ -34,9 +34,9 @@ _PRIVATE = re.compile(
     r"^(run_name|project|resume_from_checkpoint|deepspeed|fsdp_config|accelerator_config|report_to|push_to_hub)$|"
     r"^log_completions_hub_repo$"
 )
-_WEIGHTS = r"(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
-_OF_FULL_MODEL = re.compile(rf"(config|generation_config)\.json|(model|pytorch_model){_WEIGHTS}")
-_OF_ADAPTER = re.compile(rf"adapter_config\.json|adapter_model{_WEIGHTS}")
+# As `from_pretrained` looks for them: the first that is there is what the model is loaded from
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_OF_ADAPTER = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)")
 _OF_CARD = ("README.md", TRAINING_CURVE, RESULTS_CURVE)
 
 
@@ -126,8 +126,10 @@ def names_of_model(folder: str | os.PathLike, model: Any, processing_class: Any,
     """
     root = Path(folder)
     adapters = getattr(model, "peft_config", None)
-    of_model = _OF_FULL_MODEL if adapters is None else _OF_ADAPTER
-    wanted = {path.name for path in root.iterdir() if of_model.fullmatch(path.name)} | {*_OF_CARD}
+    if adapters is None:
+        wanted = {"config.json", "generation_config.json", *_names_of_weights(root), *_OF_CARD}
+    else:
+        wanted = {path.name for path in root.iterdir() if _OF_ADAPTER.fullmatch(path.name)} | {*_OF_CARD}
     for name in adapters or ():  # those with a name of their own have a folder each
         inner = root / name
         wanted |= {f"{name}/{path.name}" for path in inner.glob("adapter_*") if _OF_ADAPTER.fullmatch(path.name)}
@@ -166,6 +168,15 @@ def check_hub_files(patterns: Any) -> None:
                 f"`hub_files` must be a list of patterns of files in `output_dir`, such as 'training_args.bin' or "
                 f"'completions/*.parquet', got {pattern!r}."
             )
+
+
+def _names_of_weights(root: Path) -> set[str]:
+    """The files that a full model is loaded from, and none that another model has left beside them."""
+    first = next((name for name in _WEIGHTS if (root / name).is_file()), None)
+    if first is None or not first.endswith(".index.json"):
+        return {first} if first else set()
+    parts = json.loads((root / first).read_text(encoding="utf-8"))["weight_map"].values()
+    return {first, *parts}
 
 
 def _names_of_processor(processing_class: Any) -> set[str]:

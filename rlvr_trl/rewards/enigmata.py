@@ -63,7 +63,7 @@ class EnigmataReward:
         num_workers = default_num_workers() if num_workers is None else num_workers
         limits = (num_workers, time_limit, memory_limit_mb, start_method)
         self._settings = (checkout, threshold, time_limit, num_workers, *limits[2:], thinking_tags, starts_thinking)
-        self.threshold, self._thinking = threshold, (thinking_tags, starts_thinking)
+        self.threshold, self.thinking = threshold, (thinking_tags, starts_thinking)
         load = partial(load_verifiers, self.verifiers)
         self.workers = TaskWorkers(verify_text, load, *limits, arithmetic=True)
 
@@ -106,7 +106,7 @@ class EnigmataReward:
                     f"`task_name` {name!r:.100} has no verifier in the checkout.{hint} It has "
                     f"{', '.join(self.verifiers)}."
                 )
-        texts = [after_thinking(completion_text(one), *self._thinking) or "" for one in completions]
+        texts = [after_thinking(completion_text(one), *self.thinking) or "" for one in completions]
         jobs = list(zip(task_name, texts, answer, meta, strict=True))
         different = list(dict.fromkeys(jobs))
         outcomes = dict(zip(different, self.workers.run(set(task_name), different), strict=True))

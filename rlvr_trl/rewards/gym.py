@@ -86,7 +86,7 @@ class ReasoningGymReward:
         limits = (num_workers, time_limit, memory_limit_mb, start_method)
         self._settings = (threshold, run_text, time_limit, num_workers, *limits[2:], thinking_tags, starts_thinking)
         self.threshold, self.run_text = threshold, run_text
-        self._thinking = (thinking_tags, starts_thinking)
+        self.thinking = (thinking_tags, starts_thinking)
         self.workers = TaskWorkers(score_item, load_scorers, *limits, arithmetic=False)
         # Workers that may evaluate arithmetic are lent to the tasks that need it, and to no other
         self.arithmetic_workers = TaskWorkers(score_item, load_scorers, *limits, arithmetic=True)
@@ -131,7 +131,7 @@ class ReasoningGymReward:
         """
         check_installed("reasoning_gym_reward", *self.packages)
         check_lengths(completions, task=task, item=item)
-        tags, opened = self._thinking
+        tags, opened = self.thinking
         tags = tags if thinking_tags is None else thinking_tags
         opened = opened if starts_thinking is None else starts_thinking
         answers = [_answer(completion_text(completion), tags, opened) for completion in completions]

@@ -85,6 +85,7 @@ class MathReward:
         if num_workers is None:
             num_workers = default_num_workers()
         self._settings = (time_limit, num_workers, memory_limit_mb, start_method, thinking_tags, starts_thinking)
+        self.thinking_tags, self.starts_thinking = thinking_tags, starts_thinking  # of a resumed run they are compared
         limits = (time_limit, memory_limit_mb, start_method)
         self.pool = WorkerPool(judge_by_evaluation, num_workers, *limits, warm_up=warm_up_evaluation)
         # Workers that load SymPy take seconds to start and are seldom needed.

@@ -62,6 +62,7 @@ from .validation import prompts_per_batch
 
 SEEN_WITHIN = 10  # seconds, after which a file is on every machine that shares its file system
 PROMPT_HISTORY = "prompt_history.pt"
+REFERENCE = "reference.pt"  # weights of a reference model that follows the policy
 INCOMPLETE = "_incomplete"  # transformers uploads nothing that begins with an underscore
 
 
@@ -182,7 +183,7 @@ class WholeCheckpoints(Trainer):
             processes = Processes(PartialState())
             is_needed = resume_from_checkpoint or self.args.save_strategy != "no"
             with processes.agreed("describing the run"):
-                if processes.is_main and is_needed and self._run is None:
+                if processes.is_main and is_needed:
                     self._run = self._describe_run()
             checkpoint = self._find_checkpoint(resume_from_checkpoint)
             with processes.agreed("comparing the run with that of the checkpoint"):
@@ -328,9 +329,9 @@ class WholeCheckpoints(Trainer):
     def _write_checkpoint(self, model, trial, written: Path, final: Path) -> None:
         with borrow(self, _writing_to=written.parent):
             super()._save_checkpoint(model, trial)
-        best = self.state.best_model_checkpoint
-        if best is not None and Path(best) == written:
-            self.state.best_model_checkpoint = str(final)
+        best = final.with_name(f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
+        if self.state.best_global_step and (best == final or best.is_dir()):  # also where the run was moved
+            self.state.best_model_checkpoint = str(best)
         processes = Processes(PartialState())
         names = sorted({*processes.gather(files_of(written))})  # once all have written theirs
         if self.args.should_save:
@@ -411,7 +412,7 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
         return describe_run(
             self,
             self._compared_config,
-            reward_funcs=self.reward_funcs,
+            reward_funcs=[getattr(each, "unguarded", each) for each in self.reward_funcs],
             train_dataset=self.train_dataset,
             tools=[*(self.tools or ()), self.rollout_func],
             of_batches={
@@ -441,6 +442,13 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
         torch.save(state, state_file(output_dir, self.accelerator.process_index))
         if self.history is not None and self.accelerator.is_main_process:
             save_history(self.history, output_dir)
+        if self.args.sync_ref_model and self._keeps_reference and self.accelerator.is_main_process:
+            reference: Any = self.accelerator.unwrap_model(self.ref_model)
+            torch.save(reference.state_dict(), Path(output_dir) / REFERENCE)
+
+    @property
+    def _keeps_reference(self) -> bool:
+        return strategy_of(self.accelerator) == "one process or DDP"
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -504,10 +512,22 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
             self._load_source(state.get("source"), checkpoint)
         if "selection" not in self._changed:
             restore_selection(self.selection, state.get("selection"))
+        if self.args.sync_ref_model:
+            self._load_reference(checkpoint)
         if "batch_watch" in state:  # not in a checkpoint of an earlier version
             self._batch_watch.load_state_dict(state["batch_watch"])
         if state["batch"] is not None:
             self._plan_batch(dict(send_to_device(state["batch"], self.accelerator.device)))
+
+    def _load_reference(self, checkpoint: str) -> None:
+        path = Path(checkpoint, REFERENCE)
+        if not path.exists():
+            raise ValueError(
+                f"{checkpoint} has no {REFERENCE}: where the reference model has followed the policy "
+                f"(`sync_ref_model`), a run cannot go on without it. It is kept on one process and with DDP."
+            )
+        reference: Any = self.accelerator.unwrap_model(self.ref_model)
+        reference.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def _load_source(self, state: dict | None, checkpoint: str) -> None:
         if state is None or (self.history is not None and not (Path(checkpoint) / PROMPT_HISTORY).exists()):

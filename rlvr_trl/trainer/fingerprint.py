@@ -15,7 +15,8 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from numbers import Integral, Real
@@ -41,7 +42,7 @@ _NEUTRAL = re.compile(
     r"enable_jit_checkpoint|load_best_model_at_end|metric_for_best_model|greater_is_better|"
     r"restore_callback_states_from_checkpoint|use_cpu|skip_memory_metrics|do_train|do_eval|do_predict|debug|"
     r"local_rank|num_completions_to_print|num_generations_eval|torch_empty_cache_steps|trust_remote_code|"
-    r"model_init_kwargs|reward_timeout|remove_unused_columns|parallelism_config|ds3_gather_for_generation|full_determinism)$|"
+    r"model_init_kwargs|reward_timeout|parallelism_config|ds3_gather_for_generation|full_determinism)$|"
     r"^vllm_(mode|model_impl|enable_sleep_mode|group_port|gpu_memory_utilization|max_model_length|"
     r"tensor_parallel_size)$|^(use_transformers_paged|transformers_continuous_batching_config|use_cache)$|"
     # of asynchronous training; `dtype` is described by the model
@@ -50,6 +51,7 @@ _NEUTRAL = re.compile(
 )
 # What is described besides settings and the batch
 PARTS = ("advantages", "rollouts", "selection", "reward_funcs", "train_dataset", "model", "chat_template", "tools")
+PARTS += ("end_tokens",)
 OF_BATCHES = ("prompts_per_batch", "updates_per_batch", "batches_per_update")
 # What decides the shape of a batch, and so cannot change where one is half trained
 OF_A_BATCH = ("num_generations", "num_iterations", *OF_BATCHES)
@@ -62,6 +64,8 @@ OF_THE_OPTIMIZER = {
     "adam_beta2": "betas",
 }
 LIBRARIES = ("trl", "transformers", "torch", "datasets", "builtins", "functools")  # whose versions are another matter
+_FIRST_SEEN: dict[int, tuple[weakref.ref, dict[str, Any]]] = {}  # by the number of an object
+LONGEST = 50  # values of a collection that are described one by one
 ROWS_AT_ONCE = 1000  # of the training set, that are read for its digest
 
 
@@ -93,7 +97,18 @@ def _settings_compared(config: Any) -> dict[str, Any]:
 
 
 def _describe_setting(value: Any) -> Any:
-    return describe_value(without_places(value) if isinstance(value, dict) else value)
+    return describe_value(_names_for_places(value) if isinstance(value, dict) else value)
+
+
+def _names_for_places(value: Any) -> Any:
+    """A value whose places are replaced by what they name, since folders differ between machines."""
+    if isinstance(value, dict):
+        return {key: _names_for_places(inner) for key, inner in value.items() if not is_private(str(key))}
+    if isinstance(value, (list, tuple)):
+        return [_names_for_places(inner) for inner in value]
+    if not isinstance(value, str) or without_places(value) is not None:
+        return value
+    return _digest_of(value.encode()) if "://" in value else os.path.basename(value) or value
 
 
 def describe_run(
@@ -126,8 +141,9 @@ def describe_run(
         "selection": describe_value(trainer.selection),
         "reward_funcs": [describe_value(function) for function in reward_funcs],
         "train_dataset": _describe_dataset(train_dataset),
-        "model": _describe_model(trainer.model),
+        "model": _describe_model(trainer.model, getattr(trainer, "ref_model", None)),
         "chat_template": describe_value(getattr(tokenizer, "chat_template", None)),
+        "end_tokens": _describe_end_tokens(trainer.model, tokenizer),
         "tools": [describe_value(each) for each in tools],
         **of_batches,
     }
@@ -137,14 +153,16 @@ def changes_of_run(saved: dict[str, Any], now: dict[str, Any], config: type) -> 
     """
     Each name whose value differs between two descriptions, with the differences in words.
 
-    A setting that the version did not have which wrote the first one, counts as its default.
+    A setting that the version did not have which wrote the first one, counts as its default. Of a part that it did not
+    describe nothing is known.
     """
     defaults = _settings_compared(config)
     new = {name: _describe_setting(default) for name, default in defaults.items() if name not in saved}
     return {
         name: [f"{place}: {_short(before)} -> {_short(after)}" for place, before, after in found]
         for name in now | saved
-        if (found := list(_differences(name, (new | saved).get(name), now.get(name))))
+        if (name in saved or name in new)
+        and (found := list(_differences(name, (new | saved).get(name), now.get(name))))
     }
 
 
@@ -193,7 +211,9 @@ def describe_value(value: Any, within: tuple[int, ...] = ()) -> Any:
         number = float(value)
         return number if math.isfinite(number) else repr(number)
     if isinstance(value, dict):
-        return {str(key): inner(each) for key, each in value.items()}
+        if all(isinstance(key, str) for key in value):
+            return {key: inner(each) for key, each in value.items() if not is_private(key)}
+        return [[inner(key), inner(each)] for key, each in value.items()]  # such as weights of functions
     if isinstance(value, (list, tuple)):
         return [inner(each) for each in value]
     if isinstance(value, (set, frozenset)):
@@ -205,8 +225,11 @@ def describe_value(value: Any, within: tuple[int, ...] = ()) -> Any:
 
 
 def _describe_object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
-    value = inspect.unwrap(value)  # a reward function is behind its guard
-    inner = functools.partial(describe_value, within=(*within, id(value)))
+    within_this = (*within, id(value))
+
+    def inner(held: Any) -> Any:
+        return _bounded(describe_value(held, within_this))
+
     if isinstance(value, functools.partial):
         return {"class": "partial"} | {name: inner(getattr(value, name)) for name in ("func", "args", "keywords")}
     is_function = inspect.isroutine(value) or isinstance(value, type)
@@ -222,22 +245,77 @@ def _describe_object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     if id(value) in within:
         return described
     if is_function:
-        return described | ({"of": inner(value.__self__)} if inspect.ismethod(value) else {})
+        described |= _as_first_seen(getattr(value, "__func__", value), _held_by, inner)
+        return described | ({"of": _describe_owner(value, inner)} if inspect.ismethod(value) else {})
     if isinstance(value, nn.Module):
         path = getattr(getattr(value, "config", None), "_name_or_path", "")
         return described | {"name": hub_id(path) or os.path.basename(path)}
     if is_dataclass(value):
         return described | {field.name: inner(getattr(value, field.name)) for field in fields(value) if field.init}
-    if not callable(value) or not (is_of_user or is_own):
+    is_reward = is_of_user or is_own or module.startswith("trl.rewards.")
+    if not callable(value) or not is_reward:
         return described  # a tool of the functions above, such as a pool or a tokenizer
-    public = {name: each for name, each in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
-    return described | {name: inner(each) for name, each in public.items()}
+    return described | _as_first_seen(value, _attributes_of_own if is_own else _attributes, inner)
+
+
+def _as_first_seen(holder: Any, held_by: Callable[[Any], dict[str, Any]], inner: Callable) -> dict[str, Any]:
+    """
+    What an object or function of a user holds, without secrets and places, as it was when this process first described
+    it: what counts its calls, or keeps answers, is another one after a training.
+    """
+    known = _FIRST_SEEN.get(id(holder))
+    if known is not None and known[0]() is holder:
+        return known[1]
+    described = {name: inner(held) for name, held in held_by(holder).items() if not is_private(name)}
+    with contextlib.suppress(TypeError):  # not all can be referred to
+        _FIRST_SEEN[id(holder)] = weakref.ref(holder), described
+    return described
+
+
+def _bounded(described: Any) -> Any:
+    """A collection of many values by its digest, such as the answers that a reward function looks up."""
+    if not isinstance(described, (dict, list)) or "class" in described or len(described) <= LONGEST:
+        return described
+    return {"length": len(described), "digest": _digest_of(json.dumps(described).encode())}
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
+    held = {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    return {name: each for name, each in held.items() if not name.startswith("__")}
+
+
+def _attributes_of_own(value: Any) -> dict[str, Any]:
+    return {name: each for name, each in _attributes(value).items() if not name.startswith("_")}
+
+
+def _held_by(function: Any) -> dict[str, Any]:
+    """What a function has besides its source: the values that it was made with, which include what it wraps."""
+    held: dict[str, Any] = {}
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return held
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            held[name] = cell.cell_contents
+    defaults = function.__defaults__ or ()
+    held |= zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True)
+    return held | (function.__kwdefaults__ or {})
+
+
+def _describe_owner(method: Any, inner: Any) -> Any:
+    owner = method.__self__
+    described = inner(owner)
+    if isinstance(owner, type) or not isinstance(described, dict) or callable(owner):
+        return described
+    return described | _as_first_seen(owner, _attributes, inner)
 
 
 def _digest_of_source(function: Any) -> str | None:
     """Of a function or class, without comments and layout; None where there is none, as in C."""
     try:
-        source = textwrap.dedent(inspect.getsource(function))
+        # not that of what it wraps, which `inspect` would take
+        source = textwrap.dedent(inspect.getsource(getattr(function, "__code__", function)))
     except (OSError, TypeError):
         return None
     with contextlib.suppress(SyntaxError, RecursionError):  # a part of a statement, as a lambda among arguments
@@ -274,8 +352,20 @@ def _plain_content(value: Any) -> str:
     return _digest_of(bytes(value)) if isinstance(value, (bytes, bytearray)) else str(value)
 
 
-def _describe_model(model: Any) -> dict[str, Any]:
+def _describe_end_tokens(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """What ends a completion."""
+    of_model = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return {"tokenizer": getattr(tokenizer, "eos_token", None), "model": describe_value(of_model)}
+
+
+def _describe_model(model: Any, reference: Any) -> dict[str, Any]:
     described = {"name": type(model).__name__, "dtype": str(getattr(model, "dtype", None)).removeprefix("torch.")}
+    # weights that no checkpoint holds
+    fixed = {"base": model if getattr(model, "peft_config", None) else None, "reference": reference}
+    for what, each in fixed.items():
+        if each is not None:
+            path = getattr(getattr(each, "config", None), "_name_or_path", "") or ""
+            described[what] = os.path.basename(path.rstrip("/"))
     for name, config in getattr(model, "peft_config", {}).items():
         settings = {key: value for key, value in config.to_dict().items() if key not in _OF_NO_ADAPTER}
         described[f"adapter {name}"] = describe_value(settings)

@@ -28,6 +28,7 @@ from ..distributed import exit_for_all, raise_together
 from ..trl_compat import is_async_callable
 
 
+_running = 0  # reward functions, of which several may be awaited at once
 LATE = 30.0  # seconds beyond the limit, after which a function that lets no other thread run is ended as well
 
 
@@ -60,7 +61,7 @@ class RewardGuard:
                 expected = len(kwargs["completions"])
                 kwargs["log_extra"] = self._log_extra(reward_func, name, kwargs["log_extra"])
                 try:
-                    with self._time_limit(name):
+                    with self._time_limit(name), _ends_without_other_threads(self._limit + LATE):
                         return _checked(await reward_func(*args, **kwargs), name, expected)
                 except (Exception, SystemExit) as error:
                     return self._keep(error, name, expected)
@@ -76,6 +77,7 @@ class RewardGuard:
                 except (Exception, SystemExit) as error:
                     return self._keep(error, name, expected)
 
+        named.unguarded = reward_func  # pyrefly: ignore[missing-attribute]
         return named
 
     def _log_extra(self, reward_func: Callable, name: str, log_extra: Callable) -> Callable:
@@ -158,15 +160,19 @@ class _WrongOutputError(ValueError):
 @contextlib.contextmanager
 def _ends_without_other_threads(seconds: float) -> Iterator[None]:
     """Ends this process from a thread of C, where a function keeps those of Python waiting, as `re` may."""
+    global _running
     try:
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     except (AttributeError, OSError, ValueError, RuntimeError):  # no file to write to
         yield
         return
+    _running += 1
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        _running -= 1
+        if _running == 0:  # several that are awaited share the one timer that there is
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _checked(output, name: str, expected: int) -> list[float | None]:
@@ -181,20 +187,33 @@ def _checked(output, name: str, expected: int) -> list[float | None]:
             f"The reward function '{name}' returned {len(output)} rewards, but {expected} were expected, one per "
             f"completion."
         )
+    rewards = []
     for i, reward in enumerate(output):
-        if not _is_reward(reward):
+        try:
+            rewards.append(None if reward is None else _as_number(reward))
+        except (TypeError, ValueError, OverflowError):
             raise _WrongOutputError(
                 f"The reward function '{name}' returned something that is neither a number nor None for completion "
                 f"{i}: {type(reward).__name__} {reward!r:.80}."
-            )
-    return output
+            ) from None
+    return rewards
 
 
-def _is_reward(reward: Any) -> bool:
+def _as_number(reward: Any) -> float:
+    """
+    A reward as TRL takes it.
+
+    Raises:
+        `TypeError`, `ValueError` or `OverflowError`: It is none, or infinite in the precision that TRL has for it.
+    """
+    value = reward
     if isinstance(reward, (torch.Tensor, np.ndarray, np.generic)):
-        return (
-            reward.ndim == 0
-            and not isinstance(reward.item(), (complex, str, bytes))
-            and abs(reward.item()) != math.inf
-        )
-    return reward is None or (isinstance(reward, Real) and abs(reward) != math.inf)
+        if reward.ndim != 0:
+            raise TypeError
+        value = reward.item()
+    if not isinstance(value, Real | np.floating):
+        raise TypeError
+    number = float(value)
+    if not math.isnan(number) and abs(number) > torch.finfo(torch.float32).max:
+        raise ValueError
+    return number

@@ -68,6 +68,7 @@ from .validation import (
     check_prompts_can_be_chosen,
     check_shared_prefill,
     check_shared_scoring,
+    check_stop_strings_of_model,
     check_token_advantages,
     describe_batch,
     passes_per_batch,
@@ -254,6 +255,7 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
         check_end_token(self._tokenizer)
         if environment_factory is None:
             check_tokens_of_prompts(train_dataset, eval_dataset, self._tokenizer)
+        check_stop_strings_of_model(args, self.model)
         check_shared_prefill(args, self.model)
         check_shared_scoring(args, self.model)
 

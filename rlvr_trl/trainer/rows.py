@@ -107,10 +107,18 @@ def fault_of_prompt(prompt: Any) -> str | None:
         return f"is a {type(prompt).__name__}; a text or a list of messages is needed"
     if not prompt:
         return "is a conversation without messages"
-    messages = [message for message in prompt if isinstance(message, dict)]
-    if messages and not any(message.get("content") or message.get("tool_calls") for message in messages):
+    for message in prompt:
+        if not isinstance(message, dict) or "role" not in message:
+            return "is a list of something else than messages, which have a role and a content"
+    if not any(_says_something(message.get("content")) or message.get("tool_calls") for message in prompt):
         return "is a conversation whose messages are all empty"
     return None
+
+
+def _says_something(content: Any) -> bool:
+    if not isinstance(content, list):
+        return bool(content)
+    return any(not isinstance(part, dict) or part.get("type") != "text" or part.get("text") for part in content)
 
 
 def _numbered_prompts(dataset: Any) -> Iterator[tuple[int, Any]]:

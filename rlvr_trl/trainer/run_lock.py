@@ -36,6 +36,7 @@ BEAT = 10.0  # seconds between two renewals
 SILENT = 60.0  # seconds without one, after which a run on another machine is taken for ended
 SAME_START = 60.0  # seconds by which two readings of the start of one process may differ, as clocks are set
 POLL_LOCK = 1.0
+_HELD: set[tuple[int, float]] = set()  # process and start of the locks that this process has taken
 
 
 class RunLock:
@@ -90,6 +91,7 @@ class RunLock:
                 )
             time.sleep(POLL_LOCK)
         self._owner = own
+        _HELD.add((own["pid"], own["started"]))
         threading.Thread(target=self._renew, daemon=True).start()
 
     def check(self) -> None:
@@ -172,6 +174,8 @@ def still_runs(owner: dict[str, Any]) -> bool | None:
     """Whether the process of a lock runs; None if that cannot be seen from here."""
     if owner["machine"] != machine_id():
         return None
+    if owner["pid"] == os.getpid():  # or of one that had this number before, as in a container that was started again
+        return (owner["pid"], owner["started"]) in _HELD
     try:
         process = psutil.Process(owner["pid"])
         is_same = abs(process.create_time() - owner["started"]) < SAME_START

@@ -373,6 +373,21 @@ def check_generation(args) -> None:
             )
 
 
+def check_stop_strings_of_model(args, model) -> None:
+    """
+    Refuses a model whose generation config has strings that end a completion, as those of the trainer are refused.
+
+    Raises:
+        `ValueError`: It has.
+    """
+    found = getattr(getattr(model, "generation_config", None), "stop_strings", None)
+    if found and not args.use_vllm:
+        raise ValueError(
+            f"`model.generation_config.stop_strings` is {found!r}, and TRL gives transformers no tokenizer to look "
+            f"for them. Set it to None, and tokens in `model.generation_config.eos_token_id`."
+        )
+
+
 def check_shared_prefill(args, model) -> None:
     """
     Refuses to read the prompts of a model once for many completions where that cannot work.

@@ -70,6 +70,8 @@ class Address:
             raise ValueError(f"base_url must be an address, got {shown!r} ({why}).") from None
         if not url.host:
             raise ValueError(f"base_url must be an address, got {shown!r}, which has no host.")
+        if url.port is not None and not 0 < url.port < 2**16:
+            raise ValueError(f"base_url must be an address, got {shown!r}, whose port is above {2**16 - 1} or 0.")
         if "?" in base_url or "#" in base_url:
             raise ValueError(f"base_url must end with its path, but a query or fragment follows {shown!r}.")
         if api_key is not None and not (
