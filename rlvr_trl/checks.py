@@ -1,6 +1,7 @@
 """Checks of settings, so that every part of the toolkit refuses the same things in the same words."""
 
 import importlib.util
+import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -12,16 +13,23 @@ def check_integer(name: str, value: Any, at_least: int) -> None:
         raise ValueError(f"`{name}` must be an integer of at least {at_least}, got {value!r}.")
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raises a `ValueError` that names the setting unless `value` is a number above 0."""
-    if not isinstance(value, Real) or not value > 0:
+def check_positive(name: str, value: float, may_be_infinite: bool = False) -> None:
+    """Raises a `ValueError` that names the setting unless `value` is a number above 0, and finite if it must be."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not value > 0 or (value == math.inf and not may_be_infinite):
         raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
 def check_not_negative(name: str, value: float) -> None:
-    """Raises a `ValueError` that names the setting unless `value` is a number of at least 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not value >= 0:
+    """Raises a `ValueError` that names the setting unless `value` is a finite number of at least 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+
+
+def check_boolean(name: str, value: Any) -> None:
+    """Raises a `ValueError` that names the setting unless `value` is true or false: the word `no` is neither."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
 
 
 def check_share(name: str, value: float, above_zero: bool = False) -> None:

@@ -422,6 +422,32 @@ def test_families_are_where_the_sum_is_largest(tmp_path):
 def test_a_curve_of_nothing_is_of_no_family_that_weighs_anything():
     curves = advantage_curves(lambda groups: torch.zeros_like(groups.rewards), 4)
     assert curves.relative.tolist() == [0] * 5
+    assert curves.family == "all alike"
+
+
+def test_a_curve_has_the_whole_view_of_an_estimator():
+    def own(groups):  # `groups` always has these, and the history if it is asked for
+        history = groups.history
+        known = (history.alpha / (history.alpha + history.beta))[groups.index]
+        reward = groups.rewards_per_func[:, groups.reward_names.index(groups.reward_names[0])]
+        return torch.where(groups.truncated, 0.0, (reward - known) / groups.lengths)
+
+    own.needs_history = True
+    found, expected = advantage_curves(own, 8), advantage_curves(DR_GRPO, 8)
+    np.testing.assert_allclose(found.total, expected.total, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (lambda groups: groups.rewards / 0, "returned [0-9]+ advantages that are NaN or infinite"),
+        (lambda groups: groups.rewards.unsqueeze(1), r"must return a tensor of shape \([0-9]+,\).* got \([0-9]+, 1\)"),
+        (lambda groups: 3, "got int"),
+    ],
+)
+def test_a_curve_refuses_what_a_trainer_would(own, message):
+    with pytest.raises(ValueError, match=message):
+        advantage_curves(own, 4)
 
 
 def test_allocators_of_counts_and_of_batches_that_decide_alike_have_one_curve():

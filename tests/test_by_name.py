@@ -208,3 +208,27 @@ def test_did_you_mean():
     assert did_you_mean("lerning_rate", names) == " Did you mean 'learning_rate'?"
     assert did_you_mean("MAX_STEP", names) == " Did you mean 'max_steps'?"
     assert did_you_mean("temperature", names) == did_you_mean("", names) == did_you_mean("max_steps", []) == ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{name: repo, rescale: no}",
+        "{name: reinforce_plus_plus, group_baseline: off}",
+        "{name: a_grae, suppression: no}",
+        "{name: difficulty_focused, zero_uniform: n}",
+    ],
+)
+def test_a_word_is_no_switch(spec):
+    """In a file that TRL reads, `no` is false; in a text it is a word, which must not switch on what it turns off."""
+    with pytest.raises(ValueError, match="must be true or false, got '(no|off|n)'"):
+        build_estimator(spec)
+
+
+@pytest.mark.parametrize("name", ["group_relative", "pass_at_k", "max_at_k", "reinforce_plus_plus"])
+def test_eps_must_be_a_number(name):
+    """TRL's parser reads 1e-6 in a file as text; with NaN every advantage would be 0."""
+    fields = {"k": 2} if name.endswith("at_k") else {}
+    for eps in ("1e-6", None, float("nan"), -1.0):
+        with pytest.raises(ValueError, match="`eps` must be a number of at least 0"):
+            build_estimator({"name": name, **fields, "eps": eps})

@@ -802,6 +802,9 @@ def test_groups_below_the_size_with_a_signal_have_none_and_others_do(estimator):
 def test_only_negative_advantages_of_what_has_none_are_refused():
     with pytest.raises(ValueError, match=r"PositiveNegativeReinforce\(positive=1.0, negative=0.0\) gives none"):
         NegativeOnly(PositiveNegativeReinforce.psr())
+    with pytest.raises(ValueError, match=r"PKPO\(k=2\) gives none"):
+        NegativeOnly(PKPO(2))
+    NegativeOnly(PKPO(1))  # RLOO
 
 
 def test_a_plain_function_is_as_good_as_an_estimator():

@@ -216,5 +216,5 @@ def test_a_file_whose_numbers_cannot_be_is_refused(tmp_path, name, values):
 
 
 def test_a_prior_of_infinite_strength_is_refused():
-    with pytest.raises(ValueError, match="`prior_strength` must be finite"):
+    with pytest.raises(ValueError, match="`prior_strength` must be a positive number, got inf"):
         PromptHistory(["a"], prior_strength=np.inf)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_positive
+from ..checks import check_boolean, check_choice, check_positive
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
 from .nesting import NestedEstimator, scale_groups
@@ -72,6 +72,8 @@ class AGRAE(NestedEstimator):
         super().__post_init__()
         check_positive("alpha", self.alpha)
         check_choice("omega", self.omega, OMEGAS)
+        for name in ("difficulty_shift", "suppression", "released_code", "zero_uniform"):
+            check_boolean(name, getattr(self, name))
         if self.released_code and not self.difficulty_shift:
             raise ValueError("`released_code` changes Eq. 12 only, but `difficulty_shift` is False. Set it to True.")
 
@@ -165,6 +167,7 @@ class DifficultyFocused(NestedEstimator):
         super().__post_init__()
         check_choice("focus", self.focus, ("hard", "easy"))
         check_positive("gamma", self.gamma)
+        check_boolean("zero_uniform", self.zero_uniform)
 
     @property
     def min_group_size_with_signal(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_choice
+from ..checks import check_choice, check_not_negative
 from .groups import RolloutGroups
 
 
@@ -21,7 +21,7 @@ def _nanstd(values: Tensor, dim: int | None = None) -> Tensor:
     # The operations of trl.trainer.utils.nanstd in its order: another order would differ in the last bit.
     mean = torch.nanmean(values, dim=dim, keepdim=True)
     variance = torch.nanmean((values - mean) ** 2, dim=dim, keepdim=True)
-    count = torch.sum(~torch.isnan(values), dim=dim, keepdim=True)
+    count = torch.sum(~torch.isnan(values), dim=dim, keepdim=True).to(values.dtype)
     correction = torch.where(count > 1, count / (count - 1), torch.nan)
     return torch.sqrt(variance * correction)
 
@@ -49,8 +49,7 @@ class GroupRelative:
 
     def __post_init__(self):
         check_choice("scale", self.scale, _SCALES)
-        if self.eps < 0:
-            raise ValueError(f"`eps` must not be negative, got {self.eps}.")
+        check_not_negative("eps", self.eps)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         dtype = torch.promote_types(groups.rewards.dtype, torch.float32)  # half precision is too coarse for a mean

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_boolean, check_not_negative
 from .groups import RolloutGroups
 
 
@@ -63,15 +64,15 @@ class ReinforcePlusPlus:
             Added to the standard deviation.
 
     Raises:
-        `ValueError`: `eps` is negative.
+        `ValueError`: `eps` is negative, or `group_baseline` neither true nor false.
     """
 
     group_baseline: bool = False
     eps: float = 1e-8
 
     def __post_init__(self):
-        if self.eps < 0:
-            raise ValueError(f"`eps` must not be negative, got {self.eps}.")
+        check_boolean("group_baseline", self.group_baseline)
+        check_not_negative("eps", self.eps)
 
     @property
     def min_group_size_with_signal(self) -> int:

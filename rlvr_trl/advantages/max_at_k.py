@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_integer
+from ..checks import check_integer, check_not_negative
 from .groups import RolloutGroups
 from .leave_one_out import LeaveOneOut
 from .pass_at_k import centred_expectations, check_holds_subsets, subset_weights
@@ -102,8 +102,7 @@ class MaxAtK:
 
     def __post_init__(self):
         check_integer("k", self.k, at_least=1)
-        if self.eps < 0:
-            raise ValueError(f"`eps` must not be negative, got {self.eps}.")
+        check_not_negative("eps", self.eps)
 
     @property
     def min_group_size(self) -> int:

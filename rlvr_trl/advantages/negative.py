@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks import check_not_negative
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
+from .max_at_k import PKPO
 from .nesting import NestedEstimator
 
 
@@ -30,7 +31,8 @@ class NegativeOnly(NestedEstimator):
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.base, PositiveNegativeReinforce) and not self.base.negative:
+        rewards_only = isinstance(self.base, PositiveNegativeReinforce) and not self.base.negative
+        if rewards_only or (isinstance(self.base, PKPO) and self.base.k > 1):
             raise ValueError(
                 f"NegativeOnly keeps negative advantages, but {self.base!r} gives none: nothing would be trained."
             )

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_not_negative
 from .groups import RolloutGroups
 from .pass_at_k_sampled import bootstrap, full_sampling, in_a_subset
 
@@ -62,8 +62,7 @@ class PassAtK:
     def __post_init__(self):
         check_integer("k", self.k, at_least=1)
         check_choice("method", self.method, _METHODS)
-        if self.eps < 0:
-            raise ValueError(f"`eps` must not be negative, got {self.eps}.")
+        check_not_negative("eps", self.eps)
 
     @property
     def min_group_size(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import check_positive
+from ..checks import check_boolean, check_positive
 from .groups import AdvantageEstimator, CompletionTokens, RolloutGroups
 from .grpo import GroupRelative
 from .nesting import NestedEstimator, shape_tokens
@@ -89,7 +89,7 @@ class REPO(NestedEstimator):
             Whether the penalty is in proportion to |A|.
 
     Raises:
-        `ValueError`: `beta` is not positive.
+        `ValueError`: `beta` is not positive, or `rescale` neither true nor false.
     """
 
     beta: float = 0.01
@@ -100,6 +100,7 @@ class REPO(NestedEstimator):
     def __post_init__(self):
         super().__post_init__()
         check_positive("beta", self.beta)
+        check_boolean("rescale", self.rescale)
 
     def __call__(self, groups: RolloutGroups) -> Tensor:
         return self.base(groups)

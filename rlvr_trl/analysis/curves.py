@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..advantages import AdvantageEstimator, RolloutGroups
+from ..advantages import AdvantageEstimator, PromptRecord, RolloutGroups
 from ..checks import check_integer
 from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator, RolloutBatch
 from ..rollouts.allocator import ByCounts, as_batch_allocator, check_counts_of
@@ -20,7 +20,7 @@ from ..rollouts.allocator import ByCounts, as_batch_allocator, check_counts_of
 
 _TOLERANCE = 1e-3  # of the accuracy of the batch
 _ROUNDING = 1e-9  # what two sums of |A| may differ by and still be one
-_SEEN_BEFORE = 2**10  # times the group size: completions of each prompt in the history of an allocator
+_SEEN_BEFORE = 2**10  # times the group size: completions of each prompt in the history
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AdvantageCurves:
         Which prompts get most: `"hard"` or `"easy"` if `total` is largest at an accuracy below 0.4 or above 0.6,
         `"middle"` if between them, and `"all alike"` if its smallest value is at least 9/10 of the largest.
         """
-        if self.relative.min() >= 0.9:
+        if self.total.min() >= 0.9 * self.total.max():  # or all are 0
             return "all alike"
         largest = self.accuracy[self.relative > 1 - _ROUNDING].mean()  # of several, what lies between them
         return "hard" if largest < 0.4 else "easy" if largest > 0.6 else "middle"
@@ -84,7 +84,8 @@ def advantage_curves(
     prompts of high entropy, so the curve shows its Pass@k side. Lengths are 1, seed and progress 0. The order within a
     group is random but always the same; an estimator that samples is shown with one draw. Log-probabilities are random
     and have nothing to do with what is right. The right completions of a group have one answer, and each wrong one has
-    one of its own. Advantages are those of completions, before any token is shaped.
+    one of its own. None is cut off, and correctness is the only reward function. The history of a prompt has seen it
+    1024 n times with its accuracy. Advantages are those of completions, before any token is shaped.
 
     With `rollouts`, a group is the expected one after the first extra stage (an allocator's further rounds are left
     out): n + Δ(c) completions of the same accuracy, hence (n + Δ)·c/n correct ones. Where that is not an integer, each
@@ -92,8 +93,8 @@ def advantage_curves(
     `(n + Δ)·2a(1 − a)` by at most `1 / 2(n + Δ)`.
 
     An allocator of whole batches decides for a batch of one prompt of each accuracy, which are also those that share
-    what it has to give. Its history, if it reads one, has seen each of them 1024 n times with this accuracy. A prompt
-    that it gives up has no sum of |A|; the prompts that it asks for instead are left out.
+    what it has to give. A prompt that it gives up has no sum of |A|; the prompts that it asks for instead are left
+    out.
 
     Args:
         estimator (`AdvantageEstimator`):
@@ -106,8 +107,8 @@ def advantage_curves(
             Accuracy of the batch, reached to within 0.001.
 
     Raises:
-        `ValueError`: `num_samples < 1`, `batch_accuracy` outside [0.001, 0.999], the estimator refuses such groups, or
-        the allocator has no completion for one of them.
+        `ValueError`: `num_samples < 1`, `batch_accuracy` outside [0.001, 0.999], the estimator refuses such groups or
+        returns anything but one finite number per completion, or the allocator has no completion for one of them.
     """
     check_integer("num_samples", num_samples, at_least=1)
     if not _TOLERANCE <= batch_accuracy <= 1 - _TOLERANCE:
@@ -126,7 +127,7 @@ def advantage_curves(
     share = (sizes * correct % n).double() / n  # (n+1,), weight of low + 1
     high = low + (share > 0).long()
     groups = _batch(torch.cat([sizes, sizes]), torch.cat([low, high]), n, batch_accuracy)
-    advantages, right = estimator(groups).double().cpu(), groups.correct.double()  # (T,) each
+    advantages, right = _checked_advantages(estimator, groups), groups.correct.double()  # (T,) each
     gone = torch.zeros(groups.num_groups, dtype=torch.bool)
     gone[: 2 * (n + 1)] = dropped.repeat(2)
     advantages = advantages.masked_fill(gone[groups.index], 0.0)
@@ -174,7 +175,7 @@ def _after_one_allocation(
 
     def find_signal() -> Tensor:  # (n+1,)
         groups = _batch(first, num_correct, n, batch_accuracy)
-        return groups.sum((estimator(groups).cpu() != 0).long())[: n + 1] > 0
+        return groups.sum((_checked_advantages(estimator, groups) != 0).long())[: n + 1] > 0
 
     batch = replace(
         batch,
@@ -190,6 +191,24 @@ def _after_one_allocation(
     )
     allocation = allocator(batch)
     return first + check_counts_of(allocator, allocation.extra, batch), allocation.drop.cpu()
+
+
+def _checked_advantages(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
+    """In float64, `(T,)`; what a trainer would refuse is refused here."""
+    advantages = estimator(groups)
+    if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
+        found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        raise ValueError(
+            f"The advantage estimator {estimator!r} must return a tensor of shape {tuple(groups.rewards.shape)}, one "
+            f"advantage per completion, got {found}."
+        )
+    advantages = advantages.detach().double().cpu()
+    if not advantages.isfinite().all():
+        raise ValueError(
+            f"The advantage estimator {estimator!r} returned {int((~advantages.isfinite()).sum())} advantages that "
+            f"are NaN or infinite."
+        )
+    return advantages
 
 
 def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> RolloutGroups:
@@ -214,6 +233,8 @@ def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> 
     rank = rank - (sizes.cumsum(0) - sizes)[group_ids]
     is_filler = torch.arange(len(sizes)) >= len(sizes) - fillers
     right = rank < counts[group_ids]
+    seen, known = torch.full_like(sizes, _SEEN_BEFORE), _SEEN_BEFORE * filler_size
+    solved = (known * counts / sizes).round()  # (P,)
     return RolloutGroups(
         rewards=right.double(),
         group_ids=group_ids,
@@ -221,4 +242,15 @@ def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> 
         lengths=torch.ones_like(group_ids),
         log_probs=-torch.rand(len(rank), generator=torch.Generator().manual_seed(1), dtype=torch.float64),
         answer_ids=torch.where(right, 0, 1 + rank),
+        truncated=torch.zeros_like(right),
+        rewards_per_func=right.double().unsqueeze(1),
+        reward_names=("correctness",),
+        history=PromptRecord(
+            prompt_ids=torch.arange(len(sizes)),
+            seen=seen,
+            samples=torch.full_like(sizes, known),
+            correct=solved.long(),
+            alpha=1.0 + solved.double(),
+            beta=1.0 + known - solved.double(),
+        ),
     )

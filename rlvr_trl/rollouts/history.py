@@ -90,8 +90,6 @@ class PromptHistory:
         for name, value in (("discount", discount), ("pool_discount", pool_discount)):
             check_share(name, value)
         check_positive("prior_strength", prior_strength)
-        if not np.isfinite(prior_strength):
-            raise ValueError(f"`prior_strength` must be finite, got {prior_strength!r}.")
         if len(ids) == 0:
             raise ValueError("`ids` is empty, but a history needs at least 1 prompt.")
         if pools is not None and len(pools) != len(ids):

@@ -239,8 +239,6 @@ class TargetAccuracy:
     def __post_init__(self):
         check_share("target", self.target)
         check_positive("candidates", self.candidates)
-        if np.isinf(self.candidates):
-            raise ValueError(f"`candidates` must be finite, got {self.candidates!r}.")
         if self.candidates < 1:
             raise ValueError(f"`candidates` must be at least 1, got {self.candidates!r}.")
 

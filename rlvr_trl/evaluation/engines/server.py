@@ -80,8 +80,8 @@ class ServerEngine:
         self.base_url, self.api_key = self._address.base_url, api_key
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {concurrency}.")
-        check_positive("timeout", timeout)
-        check_positive("patience", patience)
+        check_positive("timeout", timeout, may_be_infinite=True)
+        check_positive("patience", patience, may_be_infinite=True)
         self.model, self.concurrency, self.chat_template_kwargs = model, concurrency, chat_template_kwargs
         self.timeout, self.patience = timeout, patience
         self._has_answered = self._has_warned = False
