@@ -5,6 +5,7 @@
       step      optimizer steps done
       files     name -> size in bytes, and digest (SHA-256 of the SHA-256s of its parts of 64 MiB)
       run       what decides the run, see `trainer/fingerprint.py`
+      digest    SHA-256 of all this, as JSON with sorted keys
 
 Parts are digested on several threads, so a save takes longer by one reading of its files, most of which are still in
 memory then: about 1 GB a second and thread.
@@ -104,11 +105,17 @@ def write_manifest(checkpoint: str | os.PathLike, step: int, run: dict[str, Any]
     sizes = {name: (root / name).stat().st_size for name in files_of(root)}
     digests = file_digests(root, sizes)
     files = {name: {"size": size, "digest": digests[name]} for name, size in sizes.items()}
-    content = {"format": FORMAT, "step": step, "files": files, "run": run}
+    content = sealed({"format": FORMAT, "step": step, "files": files, "run": run})
     with (root / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a manifest with its own digest, in place of one that it has."""
+    content = {name: value for name, value in content.items() if name != "digest"}
+    return content | {"digest": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def read_manifest(checkpoint: str | os.PathLike) -> dict[str, Any] | None:
@@ -130,9 +137,13 @@ def read_manifest(checkpoint: str | os.PathLike) -> dict[str, Any] | None:
         raise ValueError(f"its {MANIFEST} cannot be read ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("run"), dict):
         raise ValueError(f"its {MANIFEST} is not of format {FORMAT}, the one that this version of rlvr_trl reads")
+    if "digest" in content and content != sealed(content):
+        raise ValueError(f"its {MANIFEST} does not have the content that it was written with")
     files = content.get("files")
     if not isinstance(files, dict) or not files or not all(_is_entry(name, entry) for name, entry in files.items()):
         raise ValueError(f"its {MANIFEST} names a file that cannot be one of the checkpoint")
+    if content.keys() - {"digest"} != {"format", "step", "files", "run"}:  # manifests once had no digest
+        raise ValueError(f"its {MANIFEST} has other fields than are written")
     return content
 
 

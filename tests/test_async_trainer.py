@@ -198,8 +198,9 @@ def stages_expected(rollouts, right) -> list[int]:
 def test_rewards_see_a_stage_of_a_prompt_at_once(cpu, mazes):
     seen = []
 
-    async def reward(completions, prompts, maze, path_length, completion_ids, log_extra, **kwargs):
+    async def reward(completions, prompts, maze, path_length, completion_ids, log_extra, log_metric, **kwargs):
         log_extra("extracted_answer", completions)
+        log_metric("tries", 1.0)
         assert len(set(prompts)) == len(set(maze)) == 1 and len(completion_ids) == len(path_length) == len(prompts)
         assert kwargs.keys() <= {"size", "shortest_path"}
         seen.append(len(completions))
@@ -616,6 +617,28 @@ def test_epochs_are_visits_that_were_trained_on(cpu, tmp_path, model, mazes):
     assert trainer.state.log_history[-2]["batch/groups_per_step"] == 1
 
 
+@pytest.mark.parametrize("save_steps", [1, 100])
+def test_a_run_that_gives_prompts_up_saves_its_last_step(cpu, tmp_path, model, mazes, save_steps):
+    class Ahead(ThreadTrainer):
+        """All that waits is stale after the first steps, and given up, so that there are fewer steps than planned."""
+
+        def _sync_weight(self):
+            super()._sync_weight()
+            if self.state.global_step in (1, 2):
+                self.model_version += 9
+                self.rollout_worker.update_model_version(self.model_version)
+
+    trainer = build_async(
+        *(model, right_by_chance, mazes, tmp_path, Ahead),
+        **{"max_steps": -1, "num_train_epochs": 1, "max_staleness": 3, "max_attempts": 1},
+        **{"save_strategy": "steps", "save_steps": save_steps},
+    )
+    trainer.train()
+    steps = trainer.state.global_step
+    assert 0 < steps < trainer.state.max_steps == 8 and trainer._feed.num_left == 0
+    assert Path(last_complete_checkpoint(tmp_path)).name == f"checkpoint-{steps}"
+
+
 def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes):
     trained = []
 
@@ -940,8 +963,17 @@ def refuse(folder, model, mazes, match, rewards=right_by_chance, error=ValueErro
         ({"max_attempts": 0}, "`max_attempts`"),
         ({"max_staleness": -1}, "`max_staleness`"),
         ({"queue_maxsize": 2}, "`queue_maxsize`=2 whole prompts may wait.* to 3 or more"),
+        ({"vllm_server_base_url": "http://me:secret@host:8000"}, "`vllm_server_base_url` must be an address without"),
         ({"reward_timeout": 0}, "`reward_timeout` must be a positive number, got 0"),
-        ({"max_inflight_tasks": 0}, "`max_inflight_tasks` must be at least 1"),
+        ({"max_inflight_tasks": 0}, "`max_inflight_tasks` must be an integer of at least 1"),
+        ({"max_inflight_tasks": 2.5}, "`max_inflight_tasks` must be an integer of at least 1, got 2.5"),
+        ({"weight_sync_steps": 0}, "`weight_sync_steps` must be an integer of at least 1"),
+        ({"max_completion_length": -4}, "`max_completion_length` must be an integer of at least 1"),
+        ({"temperature": 0}, "`temperature` must be a positive number, got 0"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "`num_train_epochs` must be a positive number, got 0"),
+        ({"save_strategy": "epoch"}, "`save_strategy` is 'epoch'.* how many to `save_steps`"),
+        ({"logging_strategy": "epoch"}, "`logging_strategy` is 'epoch'.* how many to `logging_steps`"),
+        ({"auto_find_batch_size": True}, "`auto_find_batch_size` begins a training again"),
         ({"token_budget": 16}, "`token_budget`=16 must be above `max_completion_length`=16"),
         ({"advantages": {"name": "pass_at_k", "k": 8}}, "needs groups of at least 8 completions"),
         ({"rollouts": {"name": "dars", "max_generations": 3}}, "`num_generations`=4"),

@@ -89,6 +89,17 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_taken(whole, run, ho
     assert torch.equal(flat_weights(trainer.model), whole[1])  # from checkpoint-2, which is whole
 
 
+def test_any_flipped_bit_of_a_manifest_is_found(run):
+    path = run / "checkpoint-3" / "manifest.json"
+    content = path.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 200)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        changed = path.read_bytes()
+        assert changed.split() == content.split() or "manifest.json" in (find_fault(path.parent, digests=False) or "")
+    path.write_bytes(content)
+    assert find_fault(path.parent) is None
+
+
 def test_all_broken_is_an_error_that_names_each(run):
     for step in (1, 2, 3):
         (run / f"checkpoint-{step}" / "optimizer.pt").unlink()
@@ -148,7 +159,9 @@ def test_checkpoints_of_earlier_versions_go_on_and_say_what_is_not_known(whole, 
 
 def test_a_checkpoint_that_does_not_say_what_its_run_was(run):
     path = run / "checkpoint-2" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": {}}))  # as asynchronous runs once had it
+    content = json.loads(path.read_text()) | {"run": {}}  # as asynchronous runs once had it
+    del content["digest"]
+    path.write_text(json.dumps(content))
     with pytest.warns(UserWarning, match="does not say what its run was: .* these settings is not known"):
         make_trainer(str(run), max_steps=3, seed=7).train(resume_from_checkpoint=str(run / "checkpoint-2"))
 

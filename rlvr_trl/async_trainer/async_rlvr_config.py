@@ -7,7 +7,7 @@ from trl.experimental.async_grpo import AsyncGRPOConfig
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..checks import check_integer, check_positive
 from ..trainer.method_settings import MethodSettings
-from ..trainer.validation import check_group_size, check_prompt_history
+from ..trainer.validation import check_group_size, check_prompt_history, check_server_address
 from .refusals import check_allocator_per_prompt, check_estimator_of_samples
 
 
@@ -38,8 +38,8 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         shuffle_dataset (`bool`, *optional*, defaults to `True`):
             Whether each epoch has an order of its own.
         max_staleness (`int`, *optional*, defaults to `4`):
-            Weight updates since the oldest completion of a group was begun, at most. A group that is older is dropped
-            as a whole, and its prompt sampled again.
+            Transfers of weights since the oldest completion of a group was begun, at most: updates, unless
+            `weight_sync_steps` is above 1. A group that is older is dropped as a whole, and its prompt sampled again.
         max_attempts (`int`, *optional*, defaults to `2`):
             How often a prompt is sampled before it is given up because all its groups were stale. It is counted, and
             does not count as trained on.
@@ -88,8 +88,24 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
     def __post_init__(self):
         self._read_dict_fields()
         super().__post_init__()
-        for name in ("prompts_per_update", "num_generations", "max_attempts"):
+        check_server_address(self)
+        least_one = ("prompts_per_update", "num_generations", "max_attempts", "weight_sync_steps")
+        for name in (*least_one, "max_completion_length"):
             check_integer(name, getattr(self, name), at_least=1)
+        check_positive("temperature", self.temperature)
+        if self.max_steps <= 0:
+            check_positive("num_train_epochs", self.num_train_epochs)
+        for name in ("save_strategy", "logging_strategy"):
+            if getattr(self, name) == "epoch":
+                raise ValueError(
+                    f"`{name}` is 'epoch', but to transformers an asynchronous run is one epoch without an end. Set "
+                    f"it to 'steps', and how many to `{name.removesuffix('_strategy')}_steps`."
+                )
+        if self.auto_find_batch_size:
+            raise ValueError(
+                "`auto_find_batch_size` begins a training again, for which an asynchronous run has no sampler left. "
+                "Remove it, and lower `token_budget` if memory runs out."
+            )
         check_integer("max_staleness", self.max_staleness, at_least=0)
         if self.reward_timeout is not None:
             check_positive("reward_timeout", self.reward_timeout)
@@ -108,8 +124,7 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
             )
         if self.max_inflight_tasks < 0:
             self.max_inflight_tasks = max(1, self.max_staleness - 1) * self.prompts_per_update * self.num_generations
-        if self.max_inflight_tasks < 1:
-            raise ValueError(f"`max_inflight_tasks` must be at least 1, got {self.max_inflight_tasks}.")
+        check_integer("max_inflight_tasks", self.max_inflight_tasks, at_least=1)
         if self.token_budget is not None and 0 < self.token_budget <= self.max_completion_length:
             raise ValueError(
                 f"`token_budget`={self.token_budget} must be above `max_completion_length`="

@@ -1,5 +1,6 @@
 """TRL's AsyncGRPOTrainer with a replaceable advantage and a replaceable number of completions, whole groups a step."""
 
+import copy
 import functools
 import math
 import sys
@@ -17,6 +18,7 @@ from accelerate.utils import send_to_device, slice_tensors
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
@@ -178,6 +180,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         num_visits = None
         if args.max_steps <= 0:  # steps hold a known number of prompts, so that TRL need not count
             num_visits = math.ceil(args.num_train_epochs * num_rows)
+            args = copy.copy(args)  # which may be those of another run, too
             args.max_steps = math.ceil(num_visits / args.prompts_per_update)
         sampling = Sampling(
             num_generations=args.num_generations,
@@ -208,6 +211,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
         self._has_trained = False
+        self._saved_step = 0
         self._given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset, "tools": tools or []}
         self._num_rows = num_rows
         self._batch_watch = BatchWatch(
@@ -284,6 +288,9 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         passes = processes.broadcast(passes)
         if passes is None:
             self.control.should_training_stop = True
+            # before `max_steps` where prompts were given up, so that transformers does not save the last step
+            is_saved = self._saved_step == self.state.global_step
+            self.control.should_save = self.args.save_strategy == SaveStrategy.STEPS and not is_saved
             return None
         own = [slice_tensors(one, slice(processes.index, processes.index + 1)) for one in passes]
         own = send_to_device(own, self.accelerator.device)
@@ -503,6 +510,9 @@ class _CountsEpochs(TrainerCallback):
 
     def __init__(self, trainer: AsyncRLVRTrainer):
         self.trainer = trainer
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer._saved_step = state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer._feed is not None:

@@ -312,7 +312,7 @@ class PromptLoop(_AsyncRolloutLoop):
             stage[0],
             prompts=[prompt.row["prompt"]] * len(stage),
             completions=[self._as_seen(one.completions[0]) for one in stage],
-            reward_kwargs=columns | {"log_extra": _log_nothing},
+            reward_kwargs=columns | {"log_extra": _log_nothing, "log_metric": _log_nothing},
             completions_ids=[one.completions_ids[0] for one in stage],
             # TRL makes one sample for each row of a completion, of which there may be none
             completions_sequences=[[TrainingSequence([], [], [], "")] for _ in stage],
@@ -390,8 +390,8 @@ class PromptLoop(_AsyncRolloutLoop):
         )
 
 
-def _log_nothing(column: str, values: list) -> None:
-    """`log_extra` of reward functions, whose columns TRL's asynchronous trainer has no table for."""
+def _log_nothing(*args, **kwargs) -> None:
+    """`log_extra` and `log_metric` of reward functions, for which TRL's asynchronous trainer has no place."""
 
 
 # --- in the process of the trainer ---

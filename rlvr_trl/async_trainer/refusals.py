@@ -1,6 +1,7 @@
 """What cannot work when prompts are sampled one by one in another process is refused before a model is loaded."""
 
 import pickle
+import sys
 from typing import Any
 
 from datasets import Dataset
@@ -117,6 +118,12 @@ def check_picklable(**given: Any) -> None:
                     f"`functools.partial` of one, or an object of a class at the top of a module; no lambda and no "
                     f"function inside another one."
                 ) from error
+            kind = one if hasattr(one, "__qualname__") else type(one)
+            if kind.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+                raise ValueError(
+                    f"`{name}` cannot be sent to the process that samples: {kind.__qualname__} is of a notebook "
+                    f"or a shell, which that process cannot import. Put it into a module."
+                )
 
 
 def check_is_dataset(train_dataset: Any) -> Dataset:

@@ -23,7 +23,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..manifest import MANIFEST, entry_of, files_of, read_manifest
+from ..manifest import MANIFEST, entry_of, files_of, read_manifest, sealed
 from .card_results import RESULTS_CURVE, TRAINING_CURVE
 
 
@@ -109,7 +109,7 @@ def operations_for(folder: str | os.PathLike, names: list[str], path_in_repo: st
     contents = {name: _public_content(Path(folder, name)) for name in names}
     if MANIFEST in contents and (changed := {n: entry_of(c) for n, c in contents.items() if isinstance(c, bytes)}):
         manifest = json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8"))
-        contents[MANIFEST] = json.dumps(manifest | {"files": manifest["files"] | changed}, indent=1).encode()
+        contents[MANIFEST] = json.dumps(sealed(manifest | {"files": manifest["files"] | changed}), indent=1).encode()
     prefix = f"{path_in_repo}/" if path_in_repo else ""
     return [CommitOperationAdd(f"{prefix}{name}", content) for name, content in contents.items()]
 

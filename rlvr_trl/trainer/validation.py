@@ -63,7 +63,7 @@ def check_server_address(args) -> None:
         `ValueError`: There is one; it is not repeated.
     """
     for name in ("vllm_server_base_url", "vllm_server_host"):
-        if set("@?#") & set(getattr(args, name) or ""):
+        if set("@?#") & set(getattr(args, name, None) or ""):
             raise ValueError(
                 f"`{name}` must be an address without user, password and query, which would get into checkpoints and "
                 f"trackers. TRL's requests take user and password from `~/.netrc`."

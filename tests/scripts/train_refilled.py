@@ -26,8 +26,10 @@ from rlvr_trl.testbed import build_tokenizer
 class Events:
     """What has happened, in order."""
 
-    def __init__(self, kill_at: int | None = None):
-        self.kill_at, self.happened, self.step = kill_at, [], 0
+    kill_at: int | None = None  # of the class: what an object holds is compared when a run is resumed
+
+    def __init__(self):
+        self.happened, self.step = [], 0
 
     def __call__(self, name: str) -> None:
         if len(self.happened) == self.kill_at:
@@ -103,7 +105,7 @@ def main():
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--kill-at", type=int)
     args = parser.parse_args()
-    event = Events(args.kill_at)
+    Events.kill_at, event = args.kill_at, Events()
     trainer = make_trainer(str(args.output_dir), event)
     trainer.train(resume_from_checkpoint=True if args.resume else None)
     state = trainer.history.state_dict()
