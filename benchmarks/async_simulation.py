@@ -17,7 +17,9 @@ python benchmarks/async_simulation.py --prompts 128
 import argparse
 import heapq
 import json
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,6 +209,8 @@ def asynchronous(args, generating: int, seed: int) -> tuple[float, float, float]
 
 def simulate(args) -> dict:
     """All ways, with the ratio of the seconds of a synchronous step to theirs."""
+    if args.gpus < 2:
+        raise SystemExit("--gpus must be at least 2: with one, nothing is left to train while it generates.")
     results = {}
     for kind in ("synchronous", "per prompt", "one round"):
         seconds, use = synchronous(args, kind, args.seed)
@@ -229,23 +233,52 @@ def show(results: dict) -> None:
     Console().print(table)
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Reads an integer of at least `least`."""
+
+    def read(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return read
+
+
+def positive(text: str) -> float:
+    """Reads a finite number above 0."""
+    if (value := not_negative(text)) == 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Reads a finite number of at least 0."""
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, got {text}")
+    return value
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", type=int, default=8)
-    parser.add_argument("--prompts", type=int, default=128, help="of an optimizer step")
-    parser.add_argument("--generations", type=int, default=8, help="of a prompt in the first stage")
-    parser.add_argument("--cap", type=int, default=32, help="of DARS; equal to --generations for plain GRPO")
-    parser.add_argument("--accuracy", type=float, nargs=2, default=(0.7, 1.0), help="Beta distribution of the prompts")
-    parser.add_argument("--mean-length", type=float, default=900, help="tokens of a completion, before the cut")
-    parser.add_argument("--max-length", type=int, default=3072)
-    parser.add_argument("--sigma", type=float, default=0.6, help="of the logarithm of a length")
-    parser.add_argument("--slots", type=int, default=128, help="sequences that a GPU generates at once")
-    parser.add_argument("--step-ms", type=float, default=8.0, help="of a step of generation: reading the weights")
-    parser.add_argument("--step-us", type=float, default=60.0, help="of a step for each active sequence")
-    parser.add_argument("--train-tokens", type=float, default=9000, help="tokens that a GPU trains on in a second")
-    parser.add_argument("--sync-s", type=float, default=1.0, help="seconds of a transfer of weights, asynchronous")
-    parser.add_argument("--staleness", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=12, help="that are averaged")
+    parser.add_argument("--gpus", type=whole(1), default=8)
+    parser.add_argument("--prompts", type=whole(1), default=128, help="of an optimizer step")
+    parser.add_argument("--generations", type=whole(1), default=8, help="of a prompt in the first stage")
+    parser.add_argument("--cap", type=whole(1), default=32, help="of DARS; equal to --generations for plain GRPO")
+    parser.add_argument(
+        "--accuracy", type=positive, nargs=2, default=(0.7, 1.0), help="Beta distribution of the prompts"
+    )
+    parser.add_argument("--mean-length", type=positive, default=900, help="tokens of a completion, before the cut")
+    parser.add_argument("--max-length", type=whole(1), default=3072)
+    parser.add_argument("--sigma", type=not_negative, default=0.6, help="of the logarithm of a length")
+    parser.add_argument("--slots", type=whole(1), default=128, help="sequences that a GPU generates at once")
+    parser.add_argument("--step-ms", type=positive, default=8.0, help="of a step of generation: reading the weights")
+    parser.add_argument("--step-us", type=not_negative, default=60.0, help="of a step for each active sequence")
+    parser.add_argument("--train-tokens", type=positive, default=9000, help="tokens that a GPU trains on in a second")
+    parser.add_argument(
+        "--sync-s", type=not_negative, default=1.0, help="seconds of a transfer of weights, asynchronous"
+    )
+    parser.add_argument("--staleness", type=whole(0), default=2)
+    parser.add_argument("--steps", type=whole(1), default=12, help="that are averaged")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="file for the numbers, as JSON")
     return parser.parse_args(argv)

@@ -53,3 +53,19 @@ def test_asynchronous_pays_with_small_steps_more_than_with_large_ones():
         assert results["synchronous"]["ratio"] == 1 and results["one round"]["ratio"] > 1
         best.append(max(row["ratio"] for name, row in results.items() if name.startswith("asynchronous")))
     assert best[0] > best[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gpus", "0"), ("slots", "0"), ("steps", "0"), ("prompts", "0"), ("staleness", "-1"), ("train-tokens", "-9000")]
+    + [("step-ms", "0"), ("step-us", "-8"), ("sync-s", "inf"), ("sigma", "nan")],
+)
+def test_assumptions_that_cannot_be_are_refused(capsys, name, value):
+    with pytest.raises(SystemExit):
+        parse_args([f"--{name}", value])
+    assert f"argument --{name}: must be " in capsys.readouterr().err
+
+
+def test_one_gpu_cannot_be_split():
+    with pytest.raises(SystemExit, match="--gpus must be at least 2"):
+        simulate(args_of("--gpus", "1"))
