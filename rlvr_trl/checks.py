@@ -13,16 +13,20 @@ def check_integer(name: str, value: Any, at_least: int) -> None:
         raise ValueError(f"`{name}` must be an integer of at least {at_least}, got {value!r}.")
 
 
+def is_real(value: Any) -> bool:
+    """Whether `value` is a real number; true and false are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_positive(name: str, value: float, may_be_infinite: bool = False) -> None:
     """Raises a `ValueError` that names the setting unless `value` is a number above 0, and finite if it must be."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not value > 0 or (value == math.inf and not may_be_infinite):
+    if not is_real(value) or not value > 0 or (value == math.inf and not may_be_infinite):
         raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
 
 
 def check_not_negative(name: str, value: float) -> None:
     """Raises a `ValueError` that names the setting unless `value` is a finite number of at least 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not is_real(value) or not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
 
 
@@ -36,8 +40,7 @@ def check_share(name: str, value: float, above_zero: bool = False) -> None:
     """
     Raises a `ValueError` that names the setting unless `value` is a number from 0 to 1, or above 0 and at most 1.
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1 or (above_zero and value == 0):
+    if not is_real(value) or not 0 <= value <= 1 or (above_zero and value == 0):
         wanted = "above 0 and at most 1" if above_zero else "from 0 to 1"
         raise ValueError(f"`{name}` must be a number {wanted}, got {value!r}.")
 

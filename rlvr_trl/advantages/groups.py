@@ -378,3 +378,27 @@ class AdvantageEstimator(Protocol):
     """
 
     def __call__(self, groups: RolloutGroups, /) -> Tensor: ...  # (T,)
+
+
+def estimate_advantages(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
+    """
+    What each completion is worth, 0 without a reward. Shape `(T,)`.
+
+    Raises:
+        `ValueError`: The estimator returned anything other than one finite number per completion.
+    """
+    advantages = estimator(groups)
+    if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
+        found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
+        raise ValueError(
+            f"The advantage estimator {estimator!r} must return a tensor of shape {tuple(groups.rewards.shape)}, one "
+            f"advantage per completion, got {found}."
+        )
+    advantages = advantages.detach().to(groups.rewards.device)
+    advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
+    if not advantages.isfinite().all():
+        raise ValueError(
+            f"The advantage estimator {estimator!r} returned {int((~advantages.isfinite()).sum())} advantages that "
+            f"are NaN or infinite, for completions that have a reward."
+        )
+    return advantages

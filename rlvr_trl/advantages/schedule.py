@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from torch import Tensor
 
+from ..checks import is_real
 from .groups import AdvantageEstimator, CompletionTokens, RolloutGroups
 from .nesting import NestedEstimator, rows_in_loss, shape_tokens
 
@@ -39,8 +39,7 @@ class Scheduled(NestedEstimator):
             ) from None
         object.__setattr__(self, "stages", stages)
         starts = [start for start, _ in stages]
-        numbers = all(isinstance(start, Real) and not isinstance(start, bool) for start in starts)
-        if not numbers or starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
+        if not all(map(is_real, starts)) or starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
             raise ValueError(f"The shares in `stages` must begin at 0, increase and stay below 1, got {starts}.")
         super().__post_init__()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..advantages import AdvantageEstimator, PromptRecord, RolloutGroups
+from ..advantages.groups import estimate_advantages
 from ..checks import check_integer
 from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator, RolloutBatch
 from ..rollouts.allocator import ByCounts, as_batch_allocator, check_counts_of
@@ -127,7 +128,7 @@ def advantage_curves(
     share = (sizes * correct % n).double() / n  # (n+1,), weight of low + 1
     high = low + (share > 0).long()
     groups = _batch(torch.cat([sizes, sizes]), torch.cat([low, high]), n, batch_accuracy)
-    advantages, right = _checked_advantages(estimator, groups), groups.correct.double()  # (T,) each
+    advantages, right = estimate_advantages(estimator, groups), groups.correct.double()  # (T,) each
     gone = torch.zeros(groups.num_groups, dtype=torch.bool)
     gone[: 2 * (n + 1)] = dropped.repeat(2)
     advantages = advantages.masked_fill(gone[groups.index], 0.0)
@@ -175,7 +176,7 @@ def _after_one_allocation(
 
     def find_signal() -> Tensor:  # (n+1,)
         groups = _batch(first, num_correct, n, batch_accuracy)
-        return groups.sum((_checked_advantages(estimator, groups) != 0).long())[: n + 1] > 0
+        return groups.sum((estimate_advantages(estimator, groups) != 0).long())[: n + 1] > 0
 
     batch = replace(
         batch,
@@ -191,24 +192,6 @@ def _after_one_allocation(
     )
     allocation = allocator(batch)
     return first + check_counts_of(allocator, allocation.extra, batch), allocation.drop.cpu()
-
-
-def _checked_advantages(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
-    """In float64, `(T,)`; what a trainer would refuse is refused here."""
-    advantages = estimator(groups)
-    if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
-        found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
-        raise ValueError(
-            f"The advantage estimator {estimator!r} must return a tensor of shape {tuple(groups.rewards.shape)}, one "
-            f"advantage per completion, got {found}."
-        )
-    advantages = advantages.detach().double().cpu()
-    if not advantages.isfinite().all():
-        raise ValueError(
-            f"The advantage estimator {estimator!r} returned {int((~advantages.isfinite()).sum())} advantages that "
-            f"are NaN or infinite."
-        )
-    return advantages
 
 
 def _batch(sizes: Tensor, counts: Tensor, filler_size: int, accuracy: float) -> RolloutGroups:

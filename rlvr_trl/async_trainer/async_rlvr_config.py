@@ -89,8 +89,13 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         self._read_dict_fields()
         super().__post_init__()
         check_server_address(self)
-        least_one = ("prompts_per_update", "num_generations", "max_attempts", "weight_sync_steps")
-        for name in (*least_one, "max_completion_length"):
+        for name in (
+            "prompts_per_update",
+            "num_generations",
+            "max_attempts",
+            "weight_sync_steps",
+            "max_completion_length",
+        ):
             check_integer(name, getattr(self, name), at_least=1)
         check_positive("temperature", self.temperature)
         if self.max_steps <= 0:

@@ -23,6 +23,7 @@ from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
 from ..advantages.combine import correctness_column
+from ..advantages.groups import estimate_advantages
 from ..advantages.nesting import rows_in_loss
 from ..distributed import Processes
 from ..rewards.wrappers import check_reward_packages
@@ -34,7 +35,7 @@ from ..trainer.checkpoint import WholeCheckpoints, load_history, save_history, s
 from ..trainer.fingerprint import check_names_of_changes, describe_run
 from ..trainer.nonfinite import ChecksGradients, check_loss
 from ..trainer.optimizer_step import TrainsInPasses
-from ..trainer.rlvr_trainer import estimate_advantages, remember_batch
+from ..trainer.rlvr_trainer import remember_batch
 from ..trainer.rows import check_end_token, check_rows, check_tokens_of_prompts
 from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal

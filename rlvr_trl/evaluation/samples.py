@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from reprlib import repr as shorten
 from typing import Any, Protocol
 
 import numpy as np
+
+from ..checks import is_real
 
 
 ROUNDING = 1e-2  # by which an entropy may be below 0, in half precision too
@@ -91,8 +93,7 @@ class Sample:
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise ValueError(f"`{name}` of a sample must be true or false, got {shorten(value)}.")
-        is_number = isinstance(self.entropy, Real) and not isinstance(self.entropy, bool)
-        if self.entropy is not None and not (is_number and -ROUNDING < self.entropy < math.inf):
+        if self.entropy is not None and not (is_real(self.entropy) and -ROUNDING < self.entropy < math.inf):
             raise ValueError(
                 f"`entropy` of a sample must be a number of at least 0 or None, got {shorten(self.entropy)}."
             )

@@ -296,8 +296,8 @@ def _check_columns(columns: dict[str, np.ndarray]) -> None:
         if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
             raise ValueError(f"`{name}` must be a number for every prompt.")
         least = {"last_step": -1, "mean_reward": -np.inf}.get(name, 0)
-        if (values < least).any() or (np.abs(values) >= 2**31).any():
-            raise ValueError(f"`{name}` has the value {values[(values < least) | (np.abs(values) >= 2**31)][0]}.")
+        if (impossible := (values < least) | (np.abs(values) >= 2**31)).any():
+            raise ValueError(f"`{name}` has the value {values[impossible][0]}.")
     if (columns["correct"] > columns["samples"]).any():
         raise ValueError("`correct` is above `samples`.")
 

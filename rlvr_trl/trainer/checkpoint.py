@@ -442,13 +442,10 @@ class ResumableState(WholeCheckpoints, GRPOTrainer):
         torch.save(state, state_file(output_dir, self.accelerator.process_index))
         if self.history is not None and self.accelerator.is_main_process:
             save_history(self.history, output_dir)
-        if self.args.sync_ref_model and self._keeps_reference and self.accelerator.is_main_process:
+        is_whole_here = strategy_of(self.accelerator) == "one process or DDP"  # otherwise in parts
+        if self.args.sync_ref_model and is_whole_here and self.accelerator.is_main_process:
             reference: Any = self.accelerator.unwrap_model(self.ref_model)
             torch.save(reference.state_dict(), Path(output_dir) / REFERENCE)
-
-    @property
-    def _keeps_reference(self) -> bool:
-        return strategy_of(self.accelerator) == "one process or DDP"
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -50,8 +50,8 @@ _NEUTRAL = re.compile(
     r"fork_threshold_tokens|dtype)$"
 )
 # What is described besides settings and the batch
-PARTS = ("advantages", "rollouts", "selection", "reward_funcs", "train_dataset", "model", "chat_template", "tools")
-PARTS += ("end_tokens",)
+PARTS = ("advantages", "rollouts", "selection", "reward_funcs", "train_dataset", "model", "chat_template")
+PARTS += ("end_tokens", "tools")
 OF_BATCHES = ("prompts_per_batch", "updates_per_batch", "batches_per_update")
 # What decides the shape of a batch, and so cannot change where one is half trained
 OF_A_BATCH = ("num_generations", "num_iterations", *OF_BATCHES)

@@ -22,6 +22,7 @@ from ..advantages import (
     shape_tokens,
 )
 from ..advantages.combine import correctness_column
+from ..advantages.groups import estimate_advantages
 from ..advantages.nesting import drops_rows
 from ..checks import check_installed
 from ..distributed import end_together, raise_together, warn_of_lone_process
@@ -606,30 +607,6 @@ class RLVRTrainer(ResumableState, PushesToHub, TrainsInPasses, RecordsGeneration
     def _log_metrics(self, values: dict[str, float], mode: str = "train") -> None:
         for name, value in values.items():
             self._metrics[mode][name].append(value)
-
-
-def estimate_advantages(estimator: AdvantageEstimator, groups: RolloutGroups) -> Tensor:
-    """
-    What each completion is worth, 0 without a reward. Shape `(T,)`.
-
-    Raises:
-        `ValueError`: The estimator returned anything other than one finite number per completion.
-    """
-    advantages = estimator(groups)
-    if not isinstance(advantages, Tensor) or advantages.shape != groups.rewards.shape:
-        found = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
-        raise ValueError(
-            f"The advantage estimator {estimator!r} must return a tensor of shape {tuple(groups.rewards.shape)}, one "
-            f"advantage per completion, got {found}."
-        )
-    advantages = advantages.detach().to(groups.rewards.device)
-    advantages = torch.where(groups.scored, advantages, 0.0).to(groups.rewards.dtype)
-    if not advantages.isfinite().all():
-        raise ValueError(
-            f"The advantage estimator {estimator!r} returned {int((~advantages.isfinite()).sum())} advantages that "
-            f"are NaN or infinite, for completions that have a reward."
-        )
-    return advantages
 
 
 def remember_batch(history: PromptHistory, batch: RolloutBatch, groups: RolloutGroups, step: int) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """Settings that cannot work are refused at construction, before a model is loaded."""
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 from datasets import Dataset
 from torch import nn
@@ -81,19 +83,25 @@ def check_group_size(
         `ValueError`: The estimator's `min_group_size` is larger; names both numbers.
     """
     needed = getattr(estimator, "min_group_size", 1)
-    for part in () if allocator is None else (allocator, *getattr(allocator, "parts", ())):
-        for name in ("min_generations", "easy_generations"):
-            fewer = getattr(part, name, None)
-            if fewer is not None and fewer < needed <= num_generations:
-                raise ValueError(
-                    f"{estimator!r} needs groups of at least {needed} completions, but {part!r} may give a prompt "
-                    f"`{name}`={fewer}. Raise it to {needed} or more, or lower `k` or `size` of the estimator."
-                )
+    for part, name, fewer in () if allocator is None else _smaller_groups(allocator):
+        if fewer < needed <= num_generations:
+            raise ValueError(
+                f"{estimator!r} needs groups of at least {needed} completions, but {part!r} may give a prompt "
+                f"`{name}`={fewer}. Raise it to {needed} or more, or lower `k` or `size` of the estimator."
+            )
     if needed > num_generations:
         raise ValueError(
             f"{estimator!r} needs groups of at least {needed} completions, but `num_generations` is "
             f"{num_generations}. Raise `num_generations` to {needed} or more, or lower its `k` or `size`."
         )
+
+
+def _smaller_groups(allocator: RolloutAllocator | BatchAllocator) -> Iterator[tuple[Any, str, int]]:
+    """What an allocator or a part of it may give a prompt in place of `num_generations`: part, setting and count."""
+    for part in (allocator, *getattr(allocator, "parts", ())):
+        for name in ("min_generations", "easy_generations"):
+            if (fewer := getattr(part, name, None)) is not None:
+                yield part, name, fewer
 
 
 def check_mean_reward(estimator: AdvantageEstimator, weights: list[float]) -> None:
@@ -189,14 +197,12 @@ def check_allocator(
             f"{allocator!r} allows {allocator.max_generations} completions a prompt, but the first stage samples "
             f"`num_generations`={num_generations}. Raise `max_generations` to {num_generations} or more."
         )
-    for part in (allocator, *getattr(allocator, "parts", ())):
-        for name in ("min_generations", "easy_generations"):
-            fewer = getattr(part, name, None)
-            if fewer is not None and fewer > num_generations:
-                raise ValueError(
-                    f"`{name}`={fewer} of {part!r} is more than a prompt usually gets, `num_generations`="
-                    f"{num_generations}. Lower it to {num_generations} or less."
-                )
+    for part, name, fewer in _smaller_groups(allocator):
+        if fewer > num_generations:
+            raise ValueError(
+                f"`{name}`={fewer} of {part!r} is more than a prompt usually gets, `num_generations`="
+                f"{num_generations}. Lower it to {num_generations} or less."
+            )
     if isinstance(generation_kwargs, dict) and "seed" in generation_kwargs:
         raise ValueError(
             f"`generation_kwargs` sets seed={generation_kwargs['seed']!r}. Extra completions are sampled one request "

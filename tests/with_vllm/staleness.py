@@ -35,18 +35,6 @@ BEGIN, END = "<!-- staleness: begin -->", "<!-- staleness: end -->"
 WAYS = {"synchronous": None, "staleness up to 2": 2, "staleness up to 8": 8}
 RATE, SEEDS, STEPS = 3e-4, (0, 1, 2, 3, 4, 5), 100
 PROMPTS, GENERATIONS = 16, 16
-TEST, SAMPLES = 200, 64
-
-
-def problems(seed: int):
-    """Mazes to warm up with, to validate on, to test on, and to train on with a seed: no maze is in two of them."""
-    from rlvr_trl.testbed.tasks import MAZE
-
-    test = MAZE.draw(TEST, seed=90_001)
-    validation = MAZE.draw(100, seed=90_002, exclude=test)
-    warm_up = MAZE.draw(4000, seed=1000, exclude=[*test["maze"], *validation["maze"]])
-    known = [*test["maze"], *validation["maze"], *warm_up["maze"]]
-    return warm_up, validation, test, MAZE.draw(STEPS * PROMPTS, seed=100 + seed, exclude=known)
 
 
 def make_base_model(folder: Path) -> None:
@@ -54,25 +42,34 @@ def make_base_model(folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from rlvr_trl.testbed import build_tokenizer
+    from rlvr_trl.testbed.cells import FULL_SIZE, problems_of
     from rlvr_trl.testbed.tasks import MAZE
     from rlvr_trl.testbed.warmup import warm_up_to
 
     save_model(str(folder))  # of a shape that vLLM runs on a CPU; its weights are to be others
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-    warm_up, validation, *_ = problems(0)
-    options = {"task": MAZE, "target": 0.15, "validation": validation, "steps": 2000, "disable_tqdm": True}
-    done = warm_up_to(model, build_tokenizer(), warm_up["maze"], output_dir=folder, **options)
+    problems = problems_of("maze", 0, FULL_SIZE)
+    options = {"task": MAZE, "target": 0.15, "validation": problems.validation, "steps": 2000, "disable_tqdm": True}
+    done = warm_up_to(model, build_tokenizer(), problems.warmup["maze"], output_dir=folder, **options)
     print(f"base model: pass@1 {done.pass_at_1:.3f} after {done.steps} steps", flush=True)
 
 
 def tested(model, tokenizer) -> list[int]:
     """Right answers of each problem of the test."""
     from rlvr_trl.evaluation import evaluate
+    from rlvr_trl.testbed.cells import FULL_SIZE, problems_of
     from rlvr_trl.testbed.tasks import MAZE
 
-    options = {"num_samples": SAMPLES, "max_new_tokens": MAZE.max_completion_length, "seed": 0, "progress": False}
-    return evaluate(model, tokenizer, problems(0)[2], MAZE.reward, **options).num_correct.tolist()
+    options = {
+        "num_samples": FULL_SIZE.samples,
+        "max_new_tokens": MAZE.max_completion_length,
+        "seed": 0,
+        "progress": False,
+    }
+    return evaluate(
+        model, tokenizer, problems_of("maze", 0, FULL_SIZE).test, MAZE.reward, **options
+    ).num_correct.tolist()
 
 
 def train(folder: str, base: str, url: str, way: str, seed: int) -> None:
@@ -84,6 +81,7 @@ def train(folder: str, base: str, url: str, way: str, seed: int) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rlvr_trl import AsyncRLVRConfig, AsyncRLVRTrainer, RLVRConfig, RLVRTrainer
+    from rlvr_trl.testbed.cells import FULL_SIZE, Cell, log_columns, training_problems
     from rlvr_trl.testbed.tasks import MAZE
 
     tokenizer, begin = AutoTokenizer.from_pretrained(base), time.monotonic()
@@ -101,7 +99,8 @@ def train(folder: str, base: str, url: str, way: str, seed: int) -> None:
             ages.update(self.model_version - group.model_version for group in groups)
             return super()._estimate_step(groups)
 
-    examples, staleness = problems(seed)[3], WAYS[way]
+    staleness = WAYS[way]
+    examples = training_problems(Cell("maze", way, RATE, base=0, seed=seed), STEPS * PROMPTS, FULL_SIZE)
     if staleness is None:
         settings |= {"prompts_per_batch": PROMPTS, "per_device_train_batch_size": PROMPTS * GENERATIONS}
         settings |= {"loss_type": "dapo", "share_prompt_prefill": True, "share_prompt_scoring": True}
@@ -127,16 +126,12 @@ def train(folder: str, base: str, url: str, way: str, seed: int) -> None:
     assert len(log) == STEPS
     saved = {
         **{"way": way, "seed": seed, "seconds": round(seconds)},
-        "rewards": [round(float(np.mean([log[i]["reward"] for i in part])), 4) for part in parts_of(STEPS)],
+        "rewards": log_columns(log, ("reward",), points=10)["reward"],
         "groups_by_staleness": {str(age): ages[age] for age in sorted(ages)},
         "groups_dropped": round(sum(entry.get("stale/groups_total", 0) for entry in log)),
         "num_correct": tested(model, tokenizer),
     }
     Path(folder, "saved.json").write_text(json.dumps(saved), encoding="utf-8")
-
-
-def parts_of(steps: int) -> list[list[int]]:
-    return [part.tolist() for part in np.array_split(np.arange(steps), 10)]
 
 
 def run_all(results: Path, ways: list[str]) -> None:
@@ -175,6 +170,7 @@ def append(results: Path, one: dict) -> None:
 def report(results: Path, page: Path) -> None:
     """Writes the table into the page."""
     from rlvr_trl.evaluation import pass_at_k
+    from rlvr_trl.testbed.cells import FULL_SIZE
     from rlvr_trl.testbed.intervals import estimate, shown
 
     runs = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
@@ -183,7 +179,7 @@ def report(results: Path, page: Path) -> None:
         """pass@k of each run and problem, `(seeds, problems)`; of the seeds that another way has too."""
         of = {name: {one["seed"]: one["num_correct"] for one in runs if one["way"] == name} for name in (way, like)}
         seeds = [seed for seed in sorted(of[way]) if like is None or seed in of[like]]
-        return pass_at_k(SAMPLES, np.array([of[way][seed] for seed in seeds]), k)
+        return pass_at_k(FULL_SIZE.samples, np.array([of[way][seed] for seed in seeds]), k)
 
     lines = [
         "| | groups trained on, sampled again | mean staleness | pass@1 | − synchronous | pass@32 | − synchronous |",
