@@ -18,7 +18,6 @@ from accelerate.utils import send_to_device, slice_tensors
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import SaveStrategy
 from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
@@ -291,7 +290,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             self.control.should_training_stop = True
             # before `max_steps` where prompts were given up, so that transformers does not save the last step
             is_saved = self._saved_step == self.state.global_step
-            self.control.should_save = self.args.save_strategy == SaveStrategy.STEPS and not is_saved
+            self.control.should_save = self.args.save_strategy == "steps" and not is_saved
             return None
         own = [slice_tensors(one, slice(processes.index, processes.index + 1)) for one in passes]
         own = send_to_device(own, self.accelerator.device)
