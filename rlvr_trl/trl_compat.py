@@ -906,6 +906,24 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         why="overridden: says what a free slot does next, further completions before new prompts",
         until=PER_PROMPT,
     ),
+    *(
+        Function(
+            owner=f"{WORKER}:_AsyncRolloutLoop",
+            name=name,
+            named=("stop_event",),
+            reads=("_groups_to_score", *reads),
+            why="overridden: goes on when there is something to do again",
+            until="TRL's loop of generation waits where its iterator has nothing",
+        )
+        for name, reads in (("_generate_loop", ("max_inflight_tasks", "_repeat_iterator")), ("_score_loop", ()))
+    ),
+    Function(
+        owner=f"{WORKER}:_AsyncRolloutLoop",
+        name="_post",
+        leading=("path", "payload"),
+        why="overridden: says which request the server refuses",
+        until="TRL does not repeat a request that was refused",
+    ),
     Function(
         owner=f"{WORKER}:_AsyncRolloutLoop",
         name="_score_group",

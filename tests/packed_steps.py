@@ -42,6 +42,7 @@ def random_row(rng: random.Random, prompt: list[int]) -> TrainingSequence:
 def put_into(trainer, groups) -> None:
     """As if they had been sampled."""
     feed = trainer._feed
+    feed._allowance = len(groups)
     while feed._next_ticket < len(groups):
         with feed.lock:
             feed._next_order()

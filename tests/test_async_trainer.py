@@ -1,5 +1,6 @@
 """The asynchronous trainer: its loop in a thread with made-up turns, its accounts, its gradient, and how it fails."""
 
+import asyncio
 import functools
 import math
 import multiprocessing
@@ -112,9 +113,20 @@ class InVirtualTime(TurnsWithoutServer):
         self._loop = VirtualTime()
 
 
-def sample_prompts(mazes, count, *, rollouts=None, reward=right_in_time, num_generations=4, slots=16, seed=0):
+def sample_prompts(
+    mazes,
+    count,
+    *,
+    rollouts=None,
+    reward=right_in_time,
+    num_generations=4,
+    slots=16,
+    seed=0,
+    prepare=lambda exchange: None,
+    arrived=lambda group, now: None,
+):
     """`count` groups from the loop alone, without a trainer, and the loop."""
-    sampling = Sampling(num_generations, rollouts, 0, 0.5, reward_timeout=60.0, queue_maxsize=0, orders_ahead=0)
+    sampling = Sampling(num_generations, rollouts, 0, 0.5, reward_timeout=60.0, orders_ahead=0)
     exchange = Exchange(None, sampling)
     orders = PromptSource(len(mazes), shuffle=True, seed=seed).take(len(mazes)).tolist()
     for ticket in range(count + 2 * slots):
@@ -140,12 +152,14 @@ def sample_prompts(mazes, count, *, rollouts=None, reward=right_in_time, num_gen
 
     def put(group):
         groups.append(group)
+        arrived(group, loop._loop.time())
         if len(groups) == count:
             loop._count(0)
             loop.at_end = loop.busy, loop._loop.time()  # slots × seconds, seconds
             loop._stop_event.set()
 
     exchange.put_nowait, exchange.qsize = put, lambda: 0
+    prepare(exchange)
     loop.run()
     return groups, loop
 
@@ -193,6 +207,34 @@ def stages_expected(rollouts, right) -> list[int]:
             break
         stages += [stages[-1] + 1] * extra
     return stages
+
+
+def test_slots_stay_free_while_no_prompt_is_ordered(cpu, mazes):
+    """The second half of the prompts is ordered long after the first half is done."""
+    exchanges, times = [], {}
+
+    def ordered_later(exchange):
+        exchanges.append(exchange)
+        later = [exchange.orders.get_nowait() for _ in range(exchange.orders.qsize())]
+        usual = exchange.next_order
+
+        def next_order():
+            now = asyncio.get_running_loop().time()
+            while later and (later[0].ticket < 5 or now > 100):
+                exchange.orders.put(later.pop(0))
+            return usual()
+
+        exchange.next_order = next_order
+
+    def arrived(group, now):
+        times[group.order.ticket] = now
+
+    groups, loop = sample_prompts(
+        mazes, 10, rollouts=DARS("hardness_weighted", 12), prepare=ordered_later, arrived=arrived
+    )
+    assert sorted(times) == sorted(group.order.ticket for group in groups) and len(groups) == 10
+    early, late = ([time for ticket, time in times.items() if (ticket < 5) == is_early] for is_early in (True, False))
+    assert len(early) == 5 and max(early) < 60 and min(late) > 100
 
 
 def test_rewards_see_a_stage_of_a_prompt_at_once(cpu, mazes):
@@ -313,15 +355,15 @@ def group_of(order: PromptOrder, version: int, size: int = 2) -> PromptGroup:
     )
 
 
-def make_feed(rows=10, *, shuffle=True, prompts=3, waiting=6, attempts=2, visits=None, seed=0, **kwargs):
-    sampling = Sampling(2, None, 0, 0.5, reward_timeout=60.0, queue_maxsize=4, orders_ahead=5)
+def make_feed(rows=10, *, shuffle=True, prompts=3, most=9, attempts=2, visits=None, seed=0, **kwargs):
+    sampling = Sampling(2, None, 0, 0.5, reward_timeout=60.0, orders_ahead=5)
     source = PromptSource(rows, shuffle=shuffle, seed=seed)
     return PromptFeed(
         Exchange(None, sampling),
         source,
         num_prompts=prompts,
         seed=seed,
-        max_waiting=waiting,
+        max_open=most,
         max_attempts=attempts,
         num_visits=visits,
         **kwargs,
@@ -383,7 +425,7 @@ def test_each_visit_is_trained_on_once_or_counted_as_dropped(seed, staleness):
     draw = random.Random(seed)
     rows, prompts = draw.randint(5, 12), draw.randint(1, 4)
     visits = math.ceil(draw.uniform(0.5, 3) * rows)
-    feed = make_feed(rows, prompts=prompts, waiting=prompts + draw.randint(0, 3), visits=visits, seed=seed)
+    feed = make_feed(rows, prompts=prompts, most=prompts + draw.randint(0, 3), visits=visits, seed=seed)
     taken, _ = run_steps(feed, seed, 200, staleness)
     trained = [group.order for groups in taken for group in groups]
     tickets = [order.ticket for order in trained]
@@ -400,6 +442,7 @@ def test_each_visit_is_trained_on_once_or_counted_as_dropped(seed, staleness):
 
 def test_stale_prompts_are_sampled_again_and_then_dropped():
     feed = make_feed(4, prompts=2, attempts=3, shuffle=False)
+    feed._allowance = 3
     for attempt in range(3):
         orders = [feed._next_order() for _ in range(2)]
         assert [(order.ticket, order.row, order.attempt) for order in orders] == [(0, 0, attempt), (1, 1, attempt)]
@@ -414,8 +457,45 @@ def test_stale_prompts_are_sampled_again_and_then_dropped():
     assert feed._next_order().ticket == 2
 
 
+class Eager(threading.Thread):
+    """Samples whatever is ordered at once, however long a step takes."""
+
+    def __init__(self, feed):
+        super().__init__(daemon=True)
+        self.feed, self.version, self.ended = feed, 0, threading.Event()
+
+    def run(self):
+        while not self.ended.wait(0.0005):
+            self.sample()
+
+    def sample(self):
+        with self.feed.lock:
+            while (order := self.feed._next_order()) is not None:
+                self.feed._waiting.append(group_of(order, self.version))
+            self.feed.lock.notify_all()
+
+
+@pytest.mark.parametrize(("staleness", "sync_steps"), [(0, 1), (1, 1), (3, 1), (0, 3), (2, 3)])
+def test_no_more_is_sampled_ahead_than_can_be_trained_on_in_time(staleness, sync_steps):
+    feed, ages = make_feed(prompts=4, most=(staleness * sync_steps + 1) * 4, attempts=1), []
+    sampler = Eager(feed)
+    sampler.start()
+    for step in range(1, 40):
+        groups = feed.take(sampler.version, staleness, lambda: None)
+        ages += [sampler.version - group.model_version for group in groups]
+        sampler.sample()
+        feed.settle([group.order.ticket for group in groups])
+        sampler.sample()  # the weights are still the old ones
+        sampler.version = step // sync_steps
+    sampler.ended.set()
+    sampler.join()
+    assert set(feed.count_stale().values()) == {0.0} and feed._dropped == []
+    assert max(ages) == staleness and len(ages) == 39 * 4
+
+
 def test_the_oldest_groups_come_first_and_seeds_are_all_different():
-    feed = make_feed(20, prompts=3, waiting=9, shuffle=False)
+    feed = make_feed(20, prompts=3, shuffle=False)
+    feed._allowance = 9
     orders = [feed._next_order() for _ in range(9)]
     versions = [2, 0, 1, 1, 0, 2, 2, 1, 0]
     feed._waiting = [group_of(order, version) for order, version in zip(orders, versions, strict=True)]
@@ -499,7 +579,7 @@ def test_the_gradient_of_a_step_is_that_of_its_rows(cpu, tmp_path, model, mazes,
     groups = random_groups(len(sizes), sizes)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     expected = gradient_row_by_row(plain, groups, estimator, low=0.2, high=0.28, temperature=0.8)
-    settings = {"prompts_per_update": len(sizes), "queue_maxsize": 8, "temperature": 0.8, "epsilon_high": 0.28}
+    settings = {"prompts_per_update": len(sizes), "temperature": 0.8, "epsilon_high": 0.28}
     by_budget = [({"token_budget": 30}, groups), ({"token_budget": 512}, groups[::-1])]  # the order must not matter
     for passes, some in [*by_budget, ({"token_budget": 0, "per_device_train_batch_size": 3}, groups)]:
         arguments = {"advantages": estimator}
@@ -650,7 +730,7 @@ def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes):
     def build(steps):
         return build_async(
             *(model, right_by_chance, mazes, tmp_path, Recording),
-            **{"max_steps": steps, "save_strategy": "steps", "save_steps": 2},
+            **{"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "max_staleness": 2},
             **{"prompt_history": {}, "rollouts": {"name": "dars", "max_generations": 8}},
             resume_with_changes=["max_steps"],
         )
@@ -671,6 +751,47 @@ def test_a_resumed_run_trains_on_what_is_left(cpu, tmp_path, model, mazes):
     assert later.history.seen.sum() == 24 and later.rollouts.progress > 0.4
     with pytest.raises(RuntimeError, match="has trained before"):
         later.train()
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"num_train_epochs": 2}, 16),  # 48 visits, of which 9 are done in 3 steps
+        ({"num_train_epochs": 0.5}, 4),
+        ({"num_train_epochs": 0.25}, 3),
+        ({"prompts_per_update": 5}, 6),
+        ({"prompts_per_update": 2}, 3 + 8),
+        ({"num_train_epochs": 1.5, "prompts_per_update": 9}, 6),
+    ],
+)
+def test_a_run_is_resumed_with_other_epochs_or_steps(cpu, tmp_path, model, mazes, changes, steps):
+    trained, total = [], math.ceil(24 * changes.get("num_train_epochs", 1))
+
+    class Recording(ThreadTrainer):
+        def _estimate_step(self, groups):
+            trained.extend(group.order.ticket for group in groups)
+            return super()._estimate_step(groups)
+
+    def build(**changes):
+        epochs = {"max_steps": -1, "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 3}
+        names = [*changes] or None
+        return build_async(
+            model, right_by_chance, mazes, tmp_path, Recording, **epochs | changes, resume_with_changes=names
+        )
+
+    build().train()
+    del trained[9:]
+    again = build(**changes)
+    checkpoint = str(tmp_path / "checkpoint-3")
+    with pytest.raises(ValueError, match=rf"(?s)other settings.*{next(iter(changes))}") as error:
+        again.args.resume_with_changes = None
+        again.train(checkpoint)
+    assert "max_steps" not in str(error.value)
+    later = build(**changes)
+    later.train(checkpoint)
+    assert later.state.global_step == later.state.max_steps == steps and later._feed.num_left == 0
+    assert sorted(trained) == sorted({*trained}) and {*range(total)} <= {*trained}
+    assert len(trained) == max(9, total)
 
 
 def test_a_checkpoint_of_another_trainer_is_refused(cpu, tmp_path, model, mazes):
@@ -707,6 +828,14 @@ def test_a_run_is_resumed_with_other_settings_only_where_it_says_so(cpu, tmp_pat
     assert rates == {1: 1e-3, 2: 1e-3, 3: 1e-4, 4: 1e-4}
 
 
+def test_completions_are_printed_as_often_as_metrics(cpu, tmp_path, model, mazes, monkeypatch):
+    printed, place = [], "rlvr_trl.async_trainer.async_rlvr_trainer.print_prompt_completions_sample"
+    monkeypatch.setattr(place, lambda prompts, completions, rewards, advantages, step, count: printed.append(step))
+    settings = {"log_completions": True, "logging_steps": 3, "max_steps": 7}
+    build_async(model, right_by_chance, mazes, tmp_path, **settings).train()
+    assert printed == [3, 6, 7]  # and after the training
+
+
 def test_stale_groups_are_sampled_again_while_training(cpu, tmp_path, model, mazes):
     """The weights are far ahead of what was sampled, whatever the machine."""
 
@@ -724,6 +853,23 @@ def test_stale_groups_are_sampled_again_while_training(cpu, tmp_path, model, maz
     assert len(logged) == 4 and all(entry["sample/staleness_max"] <= 1 for entry in logged)
     assert sum(entry["stale/groups_total"] for entry in logged) > 0
     assert sum(entry["stale/completions_total"] for entry in logged) % 4 == 0
+
+
+def test_nothing_is_stale_by_default_where_sampling_outruns_training(cpu, tmp_path, model, mazes):
+    class Slow(ThreadTrainer):
+        def _sync_weight(self):
+            time.sleep(0.3)
+            super()._sync_weight()
+
+    trainer = build_async(
+        *(model, right_by_chance, mazes, tmp_path, Slow),
+        **{"max_steps": 8, "max_staleness": 2, "max_inflight_tasks": -1, "max_attempts": 1},
+    )
+    assert trainer.args.max_inflight_tasks == 2 * 3 * 4
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert 0 < max(entry["sample/staleness_max"] for entry in logged) <= 2
+    assert all(entry["stale/groups_total"] == 0 for entry in logged) and trainer._feed._dropped == []
 
 
 @pytest.mark.parametrize(
@@ -962,7 +1108,7 @@ def refuse(folder, model, mazes, match, rewards=right_by_chance, error=ValueErro
         ({"num_generations": 0}, "`num_generations`"),
         ({"max_attempts": 0}, "`max_attempts`"),
         ({"max_staleness": -1}, "`max_staleness`"),
-        ({"queue_maxsize": 2}, "`queue_maxsize`=2 whole prompts may wait.* to 3 or more"),
+        ({"queue_maxsize": 2}, "`queue_maxsize`=2 has no effect here.*Remove it"),
         ({"vllm_server_base_url": "http://me:secret@host:8000"}, "`vllm_server_base_url` must be an address without"),
         ({"reward_timeout": 0}, "`reward_timeout` must be a positive number, got 0"),
         ({"max_inflight_tasks": 0}, "`max_inflight_tasks` must be an integer of at least 1"),
@@ -970,6 +1116,9 @@ def refuse(folder, model, mazes, match, rewards=right_by_chance, error=ValueErro
         ({"weight_sync_steps": 0}, "`weight_sync_steps` must be an integer of at least 1"),
         ({"max_completion_length": -4}, "`max_completion_length` must be an integer of at least 1"),
         ({"temperature": 0}, "`temperature` must be a positive number, got 0"),
+        ({"top_p": 3}, "`top_p` must be a number above 0 and at most 1, got 3"),
+        ({"epsilon": -1}, "`epsilon` must be a number of at least 0, got -1"),
+        ({"reward_weights": [math.nan, 1]}, "`reward_weights` must be finite numbers.*got nan"),
         ({"max_steps": -1, "num_train_epochs": 0}, "`num_train_epochs` must be a positive number, got 0"),
         ({"save_strategy": "epoch"}, "`save_strategy` is 'epoch'.* how many to `save_steps`"),
         ({"logging_strategy": "epoch"}, "`logging_strategy` is 'epoch'.* how many to `logging_steps`"),

@@ -1,6 +1,7 @@
 """RLVRTrainer against stock GRPOTrainer, and everything that GRPOTrainer does with another advantage."""
 
 import json
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -287,6 +288,13 @@ def test_configuration_errors_come_before_the_model_loads(cpu_settings, mazes, t
         (PassAtKConfig, {"k": 5}, "at least 5 completions.*is 4"),
         (PassAtKConfig, {"k": 0}, "at least 1, got 0"),
         (PassAtKConfig, {"advantages": "group_relative"}, "makes its advantages from `k`"),
+        (RLVRConfig, {"temperature": 0.0}, "`temperature` must be a positive number, got 0.0"),
+        (RLVRConfig, {"top_p": 3}, "`top_p` must be a number above 0 and at most 1, got 3"),
+        (RLVRConfig, {"min_p": -0.1}, "`min_p` must be a number from 0 to 1, got -0.1"),
+        (RLVRConfig, {"repetition_penalty": math.inf}, "`repetition_penalty` must be a positive number, got inf"),
+        (RLVRConfig, {"epsilon": -1}, "`epsilon` must be a number of at least 0, got -1"),
+        (RLVRConfig, {"epsilon_high": math.nan}, "`epsilon_high` must be a number of at least 0, got nan"),
+        (RLVRConfig, {"reward_weights": ["a", 1]}, "`reward_weights` must be finite numbers.*got 'a'"),
     ],
 )
 def test_configs_refuse_what_cannot_work(cpu_settings, config_class, settings, message):

@@ -7,7 +7,7 @@ from trl.experimental.async_grpo import AsyncGRPOConfig
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
 from ..checks import check_integer, check_positive
 from ..trainer.method_settings import MethodSettings
-from ..trainer.validation import check_group_size, check_prompt_history, check_server_address
+from ..trainer.validation import check_group_size, check_numbers, check_prompt_history, check_server_address
 from .refusals import check_allocator_per_prompt, check_estimator_of_samples
 
 
@@ -44,11 +44,9 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
             How often a prompt is sampled before it is given up because all its groups were stale. It is counted, and
             does not count as trained on.
         max_inflight_tasks (`int`, *optional*, defaults to `-1`):
-            Completions that are sampled at once. By default as many as `max_staleness − 1` steps have (at least one
-            step), `num_generations` for each prompt.
-        queue_maxsize (`int`, *optional*, defaults to `-1`):
-            Whole prompts, and not completions, that wait for the training, at most. By default `prompts_per_update`,
-            which is also the least.
+            Completions that are sampled at once, at most. By default as many as `max_staleness` steps have (at least
+            one step), `num_generations` for each prompt. The prompts that are in work or wait are in any case no more
+            than those of `max_staleness` transfers of weights and one step, so `queue_maxsize` cannot be set.
         reward_timeout (`float`, *optional*):
             Seconds after which a reward function that has not returned ends the run. By default `ddp_timeout`.
         resume_with_changes (`list[str]`, *optional*):
@@ -72,10 +70,6 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         default=2,
         metadata={"help": "How often a prompt is sampled before it is given up because its groups were stale."},
     )
-    queue_maxsize: int = field(
-        default=-1,
-        metadata={"help": "Whole prompts that wait for the training, at most. `prompts_per_update` by default."},
-    )
     reward_timeout: float | None = field(
         default=None,
         metadata={"help": "Seconds after which a reward function that has not returned ends the run."},
@@ -97,7 +91,7 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
             "max_completion_length",
         ):
             check_integer(name, getattr(self, name), at_least=1)
-        check_positive("temperature", self.temperature)
+        check_numbers(self)
         if self.max_steps <= 0:
             check_positive("num_train_epochs", self.num_train_epochs)
         for name in ("save_strategy", "logging_strategy"):
@@ -120,15 +114,14 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
                 f"{self.prompts_per_update} says how many prompts an optimizer step has, and it takes as many passes "
                 f"as they fill."
             )
-        if self.queue_maxsize < 0:
-            self.queue_maxsize = self.prompts_per_update
-        if self.queue_maxsize < self.prompts_per_update:
+        if self.queue_maxsize != AsyncGRPOConfig.queue_maxsize:
             raise ValueError(
-                f"`queue_maxsize`={self.queue_maxsize} whole prompts may wait, but a step needs `prompts_per_update`="
-                f"{self.prompts_per_update}. Raise it to {self.prompts_per_update} or more."
+                f"`queue_maxsize`={self.queue_maxsize} has no effect here: as many prompts are in work or wait as "
+                f"`max_staleness`={self.max_staleness} and `prompts_per_update`={self.prompts_per_update} allow. "
+                f"Remove it."
             )
         if self.max_inflight_tasks < 0:
-            self.max_inflight_tasks = max(1, self.max_staleness - 1) * self.prompts_per_update * self.num_generations
+            self.max_inflight_tasks = max(1, self.max_staleness) * self.prompts_per_update * self.num_generations
         check_integer("max_inflight_tasks", self.max_inflight_tasks, at_least=1)
         if self.token_budget is not None and 0 < self.token_budget <= self.max_completion_length:
             raise ValueError(

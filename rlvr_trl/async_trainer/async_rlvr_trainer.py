@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import send_to_device, slice_tensors
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from trl.experimental.async_grpo import AsyncGRPOTrainer
 
 from ..advantages import AdvantageEstimator, RolloutGroups, combine_rewards
@@ -25,6 +25,7 @@ from ..advantages.combine import correctness_column
 from ..advantages.groups import estimate_advantages
 from ..advantages.nesting import rows_in_loss
 from ..distributed import Processes
+from ..manifest import TRAINER_STATE
 from ..rewards.wrappers import check_reward_packages
 from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllocator
 from ..rollouts.allocator import RolloutBatch
@@ -177,18 +178,17 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if PartialState().is_main_process:
             warn_of_no_signal(self.advantages, args.num_generations, self.rollouts)
 
-        num_visits = None
+        self._num_visits: int | None = None  # of all epochs
         if args.max_steps <= 0:  # steps hold a known number of prompts, so that TRL need not count
-            num_visits = math.ceil(args.num_train_epochs * num_rows)
+            self._num_visits = math.ceil(args.num_train_epochs * num_rows)
             args = copy.copy(args)  # which may be those of another run, too
-            args.max_steps = math.ceil(num_visits / args.prompts_per_update)
+            args.max_steps = math.ceil(self._num_visits / args.prompts_per_update)
         sampling = Sampling(
             num_generations=args.num_generations,
             rollouts=self.rollouts,
             correctness_column=self._correctness_column,
             correctness_threshold=args.correctness_threshold,
             reward_timeout=args.reward_timeout or args.ddp_timeout,
-            queue_maxsize=math.ceil(args.queue_maxsize / 2),
             orders_ahead=math.ceil(args.max_inflight_tasks / args.num_generations),
         )
         worker = functools.partial(self._worker_class, sampling=sampling)
@@ -210,6 +210,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         check_tokens_of_prompts(train_dataset, None, self.processing_class)
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
+        self._latest: tuple[list[PromptGroup], Tensor, Tensor] | None = None  # groups, rewards, advantages
         self._has_trained = False
         self._saved_step = 0
         self._given = {"reward_funcs": reward_funcs, "train_dataset": train_dataset, "tools": tools or []}
@@ -226,17 +227,17 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if self.accelerator.is_main_process:
             if self.selection is not None or args.prompt_history is not None:
                 self.history, self._places = args.build_prompt_history(train_dataset)
-            self._feed = self._make_feed(num_visits)
+            self._feed = self._make_feed()
 
-    def _make_feed(self, num_visits: int | None) -> PromptFeed:
+    def _make_feed(self) -> PromptFeed:
         return PromptFeed(
             self.rollout_worker.rollout_buffer,
             PromptSource(self._num_rows, shuffle=self.args.shuffle_dataset, seed=self.args.seed),
             num_prompts=self.args.prompts_per_update,
             seed=self.args.seed,
-            max_waiting=self.args.queue_maxsize,
+            max_open=(self.args.max_staleness * self.args.weight_sync_steps + 1) * self.args.prompts_per_update,
             max_attempts=self.args.max_attempts,
-            num_visits=num_visits,
+            num_visits=self._num_visits,
             selection=self.selection,
             history=self.history,
             places=self._places,
@@ -375,8 +376,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
         if self.history is not None:
             self._remember_step(groups, merged)
-        if self.args.log_completions:
-            self._print_completions(groups, rewards, advantages)
+        self._latest = groups, rewards, advantages
         return advantages, in_loss
 
     def _staleness_of(self, groups: list[PromptGroup]) -> dict[str, float]:
@@ -397,7 +397,14 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         with self._feed.lock:  # the next prompts are chosen in another thread
             self._log_metrics(remember_batch(self.history, view, merged, self.state.global_step))
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if self.args.log_completions and self._latest is not None:
+            self._print_completions(*self._latest)
+        self._latest = None
+
     def _print_completions(self, groups: list[PromptGroup], rewards: Tensor, advantages: Tensor) -> None:
+        """Those of the last step."""
         print_prompt_completions_sample(
             [group.prompt for group in groups for _ in range(len(group))],
             [completion for group in groups for completion in group.completions],
@@ -442,7 +449,9 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
     def _describe_run(self) -> dict[str, Any]:
         of_batches = {"prompts_per_update": self.args.prompts_per_update}
-        return describe_run(self, self._compared_config, **self._given, of_batches=of_batches)
+        steps = self.args.max_steps if self._num_visits is None else -1  # of an epoch run they follow from the rest
+        with borrow(self.args, max_steps=steps):
+            return describe_run(self, self._compared_config, **self._given, of_batches=of_batches)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
@@ -457,10 +466,15 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         if self.history is not None:
             save_history(self.history, output_dir)
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._feed is not None:
-            self._load_accounts(Path(checkpoint))
+    def _prepare_resuming(self, checkpoint: str) -> None:
+        processes, max_steps = Processes(PartialState()), self.args.max_steps
+        with processes.agreed("reading which prompts the checkpoint was trained on"):
+            if self._feed is not None:
+                self._load_accounts(Path(checkpoint))
+                if self._changed and self._feed.num_left is not None:
+                    done = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE)).global_step
+                    max_steps = done + math.ceil(self._feed.num_left / self.args.prompts_per_update)
+        self.args.max_steps = processes.broadcast(max_steps)
 
     def _load_accounts(self, checkpoint: Path) -> None:
         path = state_file(checkpoint, 0)

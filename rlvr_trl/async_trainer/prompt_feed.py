@@ -7,7 +7,8 @@ Each visit of a prompt has a ticket, 0, 1, 2, …, and is at any time in one pla
        +---------- sampled again <--- stale ----+--> dropped, and counted
 
 What is neither trained nor dropped is *open*. A checkpoint holds the open tickets, and a run that is resumed orders
-them first: no prompt is lost and none is trained on twice.
+them first: no prompt is lost and none is trained on twice. So many are open at once as can be trained on in their turn
+before they are stale, and no more: where sampling outruns the training, it waits.
 """
 
 import queue
@@ -33,7 +34,7 @@ class PromptFeed:
         source ([`~rlvr_trl.rollouts.PromptSource`]): which rows come next.
         num_prompts (`int`): prompts of a step, which are also chosen at once.
         seed (`int`): of the training.
-        max_waiting (`int`): whole groups that wait, at most; then the process that samples has to wait as well.
+        max_open (`int`): visits that are open at once, at most.
         max_attempts (`int`): how often a prompt is sampled before a group of it that is stale is given up.
         num_visits (`int`, *optional*): visits of the whole training; without it there is no end.
         selection, history, places (*optional*): as in [`~rlvr_trl.rollouts.PromptSource.take`].
@@ -50,7 +51,7 @@ class PromptFeed:
         *,
         num_prompts: int,
         seed: int,
-        max_waiting: int,
+        max_open: int,
         max_attempts: int,
         num_visits: int | None = None,
         selection: PromptSelection | None = None,
@@ -58,11 +59,12 @@ class PromptFeed:
         places: np.ndarray | None = None,
     ):
         self.exchange, self.source, self.num_prompts, self.seed = exchange, source, num_prompts, seed
-        self.max_waiting, self.max_attempts, self.num_visits = max_waiting, max_attempts, num_visits
+        self.max_open, self.max_attempts, self.num_visits = max_open, max_attempts, num_visits
         self._choose = {"selection": selection, "history": history, "places": places}
         self.progress, self.lock = 0.0, threading.Condition()
         self.allocator_state: dict[str, Any] | None = None  # after the group that came last
         self._next_ticket, self._num_trained = 0, 0
+        self._allowance = 0  # visits that may be opened with the present weights
         self._chosen: deque[int] = deque()  # rows that are to be ordered
         self._again: deque[PromptOrder] = deque()
         self._open: dict[int, PromptOrder] = {}
@@ -105,15 +107,21 @@ class PromptFeed:
             if order is None:
                 with self.lock:
                     order = self._next_order()
+                    if order is None:
+                        self.lock.wait(POLL)
+                        continue
             try:
                 self.exchange.orders.put(order, timeout=POLL)
                 order = None
             except queue.Full:
                 continue
 
-    def _next_order(self) -> PromptOrder:
+    def _next_order(self) -> PromptOrder | None:
+        """The next order, if one may be given now."""
         if self._again:
             order = self._again.popleft()
+        elif self._allowance <= 0 or (self.num_visits is not None and self._next_ticket >= self.num_visits):
+            return None
         else:
             if not self._chosen:
                 # not beyond the end of an epoch: a row that is in both would be passed over in the next one
@@ -121,24 +129,20 @@ class PromptFeed:
                 self._chosen.extend(self.source.take(count, progress=self.progress, **self._choose).tolist())
             order = PromptOrder(self._next_ticket, self._chosen.popleft())
             self._next_ticket += 1
+            self._allowance -= 1
         seed = self.seed * 2**32 + order.ticket * 16 + order.attempt % 16
         order = self._open[order.ticket] = replace(order, seed=seed, progress=self.progress)
         return order
 
     def _collect_groups(self) -> None:
         while not self._closed.is_set():
-            with self.lock:
-                if len(self._waiting) >= self.max_waiting:
-                    self.lock.wait(POLL)
-                    continue
             try:
                 group = self.exchange.groups.get(timeout=POLL)
             except queue.Empty:
                 continue
             with self.lock:
                 self.allocator_state = group.allocator_state
-                if self.num_visits is None or group.order.ticket < self.num_visits:  # others fill slots at the end
-                    self._waiting.append(group)
+                self._waiting.append(group)
                 self.lock.notify_all()
 
     # --- what the training asks for ---
@@ -146,7 +150,7 @@ class PromptFeed:
     @property
     def num_left(self) -> int | None:
         """Visits that are neither trained on nor dropped; None without an end."""
-        return None if self.num_visits is None else self.num_visits - self._num_trained - len(self._dropped)
+        return None if self.num_visits is None else len(self._open) + max(0, self.num_visits - self._next_ticket)
 
     def take(self, version: int, max_staleness: int, check: Callable[[], None]) -> list[PromptGroup]:
         """
@@ -165,11 +169,13 @@ class PromptFeed:
                 if self._error is not None:
                     raise self._error
                 self._return_stale(version - max_staleness)
+                # not when a step is settled, since the next weights are not there yet
+                self._allowance = self.max_open - len(self._open)
+                self.lock.notify_all()
                 count = self.num_prompts if self.num_left is None else min(self.num_prompts, self.num_left)
                 if len(self._waiting) >= count:
                     self._waiting.sort(key=lambda group: (group.model_version, group.order.ticket))
                     taken, self._waiting = self._waiting[:count], self._waiting[count:]
-                    self.lock.notify_all()
                     return taken
                 self.lock.wait(POLL)
             check()
@@ -179,7 +185,6 @@ class PromptFeed:
         stale = [group for group in self._waiting if group.model_version < oldest]
         if stale:
             self._waiting = [group for group in self._waiting if group.model_version >= oldest]
-            self.lock.notify_all()
         for group in stale:
             order = replace(group.order, attempt=group.order.attempt + 1)
             self._stale["prompts"] += 1
@@ -237,7 +242,11 @@ class PromptFeed:
         self.source.load_state_dict(state["source"])
         self._next_ticket, self._chosen = state["next_ticket"], deque(state["chosen"])
         self._open = {ticket: PromptOrder(ticket, row, attempt) for ticket, row, attempt in sorted(state["open"])}
-        self._again, self._dropped = deque(self._open.values()), list(state["dropped"])
+        self._dropped = list(state["dropped"])
+        if self.num_visits is not None:  # which may be fewer than those of the saved run
+            for ticket in [ticket for ticket in self._open if ticket >= self.num_visits]:
+                self._drop(ticket)
+        self._again = deque(self._open.values())
         self._num_trained = self._next_ticket - len(self._open) - len(self._dropped)
         self.allocator_state = state["allocator"]
         restore_selection(self._choose["selection"], state.get("selection"))

@@ -1,24 +1,25 @@
 """The process that samples: TRL's worker, which here samples and scores prompt by prompt.
 
 TRL's loop keeps its slots full with completions and scores a group of `num_generations` of them when all are there.
-Here it runs with groups of one, so that every completion comes back alone, and two of its methods are overridden:
+Here it runs with groups of one, so that every completion comes back alone, and its methods are overridden:
 
     _repeat_iterator   what a free slot does next: a further completion of a prompt in work, else the next prompt
     _score_group       gets a completion. With the last one of a stage it scores the stage and asks the allocator:
                        more completions of this prompt, or the prompt is finished and goes to the trainer
+    _generate_loop     fills no slot while there is nothing to do, for which TRL has no word
 
 No prompt waits for another one, and no completion for those of other prompts. Orders say which prompts come next; they
-come from the trainer's process, where `prompt_feed.py` keeps the accounts.
+come from the trainer's process, where `prompt_feed.py` keeps the accounts. While it gives none, slots stay free.
 """
 
+import asyncio
 import contextlib
 import math
-import multiprocessing
 import queue
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -39,6 +40,8 @@ from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _As
 
 _ALONE = SimpleNamespace(num_processes=1, process_index=0)  # the process that samples belongs to no group of processes
 POLL = 0.5  # seconds between two looks at whether the other process is still there
+REFUSED = (400, 413, 422)  # answers of a server that the same request gets again
+IDLE = 0.01  # seconds between two looks at whether there is something to do, as in TRL
 RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
 
 
@@ -112,7 +115,6 @@ class Sampling:
         correctness_column (`int`): index of the reward function that says what is correct.
         correctness_threshold (`float`): a completion is correct above it.
         reward_timeout (`float`): seconds after which a reward function that has not returned ends the process.
-        queue_maxsize (`int`): whole prompts between the two processes, at most.
         orders_ahead (`int`): prompts that are ordered before a slot is free for them.
     """
 
@@ -121,11 +123,16 @@ class Sampling:
     correctness_column: int
     correctness_threshold: float
     reward_timeout: float
-    queue_maxsize: int
     orders_ahead: int
 
 
 # --- between the two processes ---
+
+
+def leave_what_is_unsent(line: Any) -> None:
+    """A process that ends would otherwise wait until another one, which may not read any more, has read everything."""
+    if hasattr(line, "cancel_join_thread"):
+        line.cancel_join_thread()
 
 
 class Exchange:
@@ -134,23 +141,17 @@ class Exchange:
 
     Args:
         context: of `multiprocessing`, or None for a loop in a thread of this process.
-        sampling ([`Sampling`]): how much each way holds.
+        sampling ([`Sampling`]): how many orders it holds. Groups are as few as those that give orders see to.
     """
 
     def __init__(self, context: Any, sampling: Sampling):
         make = queue.Queue if context is None else context.Queue
-        self.groups, self.orders = make(sampling.queue_maxsize), make(sampling.orders_ahead)
-        self._leave_what_is_unsent(self.orders)
+        self.groups, self.orders = make(), make(sampling.orders_ahead)
+        leave_what_is_unsent(self.orders)
 
     def __setstate__(self, state: dict) -> None:  # in the process that samples
         self.__dict__.update(state)
-        self._leave_what_is_unsent(self.groups)
-
-    @staticmethod
-    def _leave_what_is_unsent(line: Any) -> None:
-        """A process that ends would otherwise wait until the other one, which may be dead, has read everything."""
-        if hasattr(line, "cancel_join_thread"):
-            line.cancel_join_thread()
+        leave_what_is_unsent(self.groups)
 
     def put_nowait(self, group: PromptGroup) -> None:
         self.groups.put_nowait(group)
@@ -158,20 +159,12 @@ class Exchange:
     def qsize(self) -> int:
         return self.groups.qsize()
 
-    def next_order(self) -> PromptOrder:
-        """
-        The next order. There is one nearly always: the trainer orders ahead.
-
-        Raises:
-            `RuntimeError`: The trainer's process has ended.
-        """
-        while True:
-            try:
-                return self.orders.get(timeout=POLL)
-            except queue.Empty:
-                trainer = multiprocessing.parent_process()
-                if trainer is not None and not trainer.is_alive():
-                    raise RuntimeError("The process of the trainer has ended.") from None
+    def next_order(self) -> PromptOrder | None:
+        """The next order, None if there is none now."""
+        try:
+            return self.orders.get_nowait()
+        except queue.Empty:
+            return None
 
 
 class StopSignal:
@@ -247,6 +240,19 @@ class _PromptInWork:
     metrics: list[dict[str, float]] = field(default_factory=list)
 
 
+class _StopOrPause:
+    """
+    What TRL's loop of generation takes for the event that stops it. While that is set it fills no slot, lets what is
+    in flight end, and then returns: so it does while there is nothing to do.
+    """
+
+    def __init__(self, stop: asyncio.Event, has_work: Callable[[], bool]):
+        self._stop, self._has_work = stop, has_work
+
+    def is_set(self) -> bool:
+        return self._stop.is_set() or not self._has_work()
+
+
 class PromptLoop(_AsyncRolloutLoop):
     """TRL's loop of generation and scoring, by prompt."""
 
@@ -260,23 +266,55 @@ class PromptLoop(_AsyncRolloutLoop):
             dataset=dataset,
             processing_class=processing_class,
             tools=tools,
-            score_queue_maxsize=kwargs["max_inflight_tasks"],  # scoring waits, sampling goes on
+            score_queue_maxsize=0,  # without a limit: there are no more than what was ordered
             **kwargs,
         )
+        leave_what_is_unsent(kwargs["metrics_queue"])
         self._sampling = sampling
         self._allocator = None if sampling.rollouts is None else as_batch_allocator(sampling.rollouts)
         self._guard = RewardGuard(_ALONE, sampling.reward_timeout)
         named = zip(self.reward_funcs, self.reward_func_names, strict=True)
         self.reward_funcs = [self._guard.wrap(func, name) for func, name in named]
+        self._ahead: PromptOrder | None = None  # which no slot has taken
+        self._number = 0  # of the next completion
         self._in_work: dict[int, _PromptInWork] = {}  # by ticket
         self._further: deque[_PromptInWork] = deque()  # one entry for each further completion that no slot has taken
         self._prompt_of: dict[int, _PromptInWork] = {}  # by the number of a completion, which is TRL's group id
 
+    async def _generate_loop(self, stop_event: Any) -> None:
+        pausing: Any = _StopOrPause(stop_event, self._has_work)
+        while not stop_event.is_set():
+            if self._has_work():
+                await super()._generate_loop(stop_event=pausing)
+            await asyncio.sleep(IDLE)
+
+    async def _score_loop(self, stop_event: asyncio.Event) -> None:
+        while not stop_event.is_set():
+            await super()._score_loop(stop_event=stop_event)  # TRL ends it with the loop above
+
+    async def _post(self, path: str, payload: dict, *args, **kwargs) -> dict:
+        try:
+            return await super()._post(path, payload, *args, **kwargs)
+        except Exception as error:
+            if getattr(error, "status", None) not in REFUSED:
+                raise
+            raise ValueError(  # which TRL does not repeat for minutes, as it does with what `aiohttp` raises
+                f"The vLLM server refuses a request: {error}. The prompt has {len(payload['prompt'])} tokens, and "
+                f"{payload['max_tokens']} may follow; the server's own output says why, for instance its "
+                f"`--max-model-len`."
+            ) from error
+
+    def _has_work(self) -> bool:
+        if not self._further and self._ahead is None:
+            self._ahead = self.rollout_buffer.next_order()
+        return bool(self._further) or self._ahead is not None
+
     def _repeat_iterator(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        number = 0
-        while True:
+        while True:  # TRL asks only while there is work
+            number = self._number
             if not self._further:
-                order = self.rollout_buffer.next_order()
+                order, self._ahead = self._ahead, None
+                assert order is not None
                 if number == 0:  # TRL draws the seeds of its requests from it
                     random.seed(order.seed)
                 prompt = _PromptInWork(order, self.dataset[order.row], self._first_stage(order))
@@ -285,8 +323,8 @@ class PromptLoop(_AsyncRolloutLoop):
             prompt = self._further.popleft()
             self._prompt_of[number] = prompt
             said = prompt.row["prompt"]
+            self._number += 1
             yield number, prompt.row | {"prompt": [{"role": "user", "content": said}] if self._is_text else said}
-            number += 1
 
     async def _score_group(self, group: RolloutGroup) -> list[Any]:
         """The finished group of a prompt with the last of its completions, else nothing."""
@@ -412,7 +450,7 @@ class PromptWorker(AsyncRolloutWorker):
 
     def __init__(self, *, sampling: Sampling, **kwargs):
         # completions are logged where their advantages are known
-        own = {"num_generations": 1, "queue_maxsize": sampling.queue_maxsize, "log_completions": False}
+        own = {"num_generations": 1, "queue_maxsize": 0, "log_completions": False}
         super().__init__(**kwargs | own, sampling=sampling)
         self.rollout_buffer = Exchange(self._mp_ctx, sampling)
         self._stop_event_mp = StopSignal(self._mp_ctx)

@@ -189,11 +189,16 @@ class WholeCheckpoints(Trainer):
             with processes.agreed("comparing the run with that of the checkpoint"):
                 self._changed = self._check_checkpoint(str(checkpoint)) if checkpoint else ()
             self._changed = processes.broadcast(self._changed)
+            if checkpoint:
+                self._prepare_resuming(str(checkpoint))
             return super().train(checkpoint, *args, **kwargs)
 
     def _describe_run(self) -> dict[str, Any]:
         """What decides the run, to be compared with that of a checkpoint."""
         raise NotImplementedError
+
+    def _prepare_resuming(self, checkpoint: str) -> None:
+        """What is to be done with a checkpoint that was found to be fit, before transformers loads it. On all."""
 
     @contextlib.contextmanager
     def alone_in_output_dir(self) -> Iterator[None]:

@@ -28,7 +28,8 @@ from ..distributed import exit_for_all, raise_together
 from ..trl_compat import is_async_callable
 
 
-_running = 0  # reward functions, of which several may be awaited at once
+_running = 0  # reward functions, of which several may be awaited at once, or run in threads
+_counting = threading.Lock()
 LATE = 30.0  # seconds beyond the limit, after which a function that lets no other thread run is ended as well
 
 
@@ -161,18 +162,20 @@ class _WrongOutputError(ValueError):
 def _ends_without_other_threads(seconds: float) -> Iterator[None]:
     """Ends this process from a thread of C, where a function keeps those of Python waiting, as `re` may."""
     global _running
-    try:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
-    except (AttributeError, OSError, ValueError, RuntimeError):  # no file to write to
-        yield
-        return
-    _running += 1
+    with _counting:
+        try:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+            _running += 1
+            has_timer = True
+        except (AttributeError, OSError, ValueError, RuntimeError):  # no file to write to
+            has_timer = False
     try:
         yield
     finally:
-        _running -= 1
-        if _running == 0:  # several that are awaited share the one timer that there is
-            faulthandler.cancel_dump_traceback_later()
+        with _counting:
+            _running -= has_timer
+            if has_timer and _running == 0:  # several share the one timer that there is
+                faulthandler.cancel_dump_traceback_later()
 
 
 def _checked(output, name: str, expected: int) -> list[float | None]:

@@ -15,6 +15,7 @@ from .validation import (
     check_breadth,
     check_generation,
     check_group_size,
+    check_numbers,
     check_passes,
     check_prompt_history,
     check_server_address,
@@ -163,6 +164,7 @@ class RLVRConfig(MethodSettings, GRPOConfig):
         if self.trains_in_passes:
             check_passes(self)
         check_generation(self)
+        check_numbers(self)
         if self.reward_timeout is not None:
             check_positive("reward_timeout", self.reward_timeout)
         check_hub_files(self.hub_files)

@@ -1,5 +1,6 @@
 """Settings that cannot work are refused at construction, before a model is loaded."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from torch import nn
 
 from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
+from ..checks import check_not_negative, check_positive, check_share, is_real
 from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator
 from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
 from .passes import LOSS_TYPES
@@ -70,6 +72,25 @@ def check_server_address(args) -> None:
                 f"`{name}` must be an address without user, password and query, which would get into checkpoints and "
                 f"trackers. TRL's requests take user and password from `~/.netrc`."
             )
+
+
+def check_numbers(args) -> None:
+    """
+    Refuses numbers that neither sampling nor the loss can have, of which TRL and a server notice some amid training.
+
+    Raises:
+        `ValueError`: Names the setting, and what it may be.
+    """
+    check_positive("temperature", args.temperature)
+    check_share("top_p", args.top_p, above_zero=True)
+    check_positive("repetition_penalty", args.repetition_penalty)
+    for name, check in (("min_p", check_share), ("epsilon_high", check_not_negative)):
+        if getattr(args, name) is not None:
+            check(name, getattr(args, name))
+    check_not_negative("epsilon", args.epsilon)
+    for weight in args.reward_weights or ():
+        if not is_real(weight) or not math.isfinite(weight):
+            raise ValueError(f"`reward_weights` must be finite numbers, one for each reward function, got {weight!r}.")
 
 
 def check_group_size(

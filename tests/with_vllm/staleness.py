@@ -110,7 +110,7 @@ def train(folder: str, base: str, url: str, way: str, seed: int) -> None:
         use_cpu_engine()
         without_gpu()
         settings |= {"prompts_per_update": PROMPTS, "max_staleness": staleness, "token_budget": 8192}
-        settings |= {"queue_maxsize": staleness * PROMPTS, "max_attempts": 100, "max_inflight_tasks": 128}
+        settings |= {"max_attempts": 100, "max_inflight_tasks": 128}
         settings |= {"vllm_server_base_url": url}
         trainer = Recording(
             *(base, MAZE.reward, AsyncRLVRConfig(**settings), examples),

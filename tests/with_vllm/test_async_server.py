@@ -65,6 +65,19 @@ def test_rewards_rise_and_groups_are_whole(server, tmp_path, method):
             assert len(group) == 8 + extra
 
 
+def test_a_prompt_that_the_server_refuses_ends_the_run(server, tmp_path):
+    server.start()
+    begin = time.monotonic()
+    with pytest.raises(AssertionError, match="train_async.py failed with 1"):
+        arguments = (str(server.folder), server.url, "dars", "--long-prompt")
+        run("train_async.py", tmp_path, *arguments, processes=1, timeout=300)
+    output = (tmp_path / "train_async.log").read_text()
+    assert re.search(r"vLLM server refuses a request: 400.*The prompt has 5\d\d tokens, and 14 may follow", output), (
+        output
+    )
+    assert time.monotonic() - begin < 120  # of which most are for the begin
+
+
 @pytest.mark.parametrize(
     ("strike", "cause", "most"),
     [

@@ -121,11 +121,17 @@ def main():
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--pid", type=int, help="process of the server")
+    parser.add_argument("--long-prompt", action="store_true", help="one that the server refuses, among the others")
     parser.add_argument("--strike", choices=["child", "server", "server hangs"])
     arguments = parser.parse_args()
     answer_with_stacks(arguments.folder)
     use_cpu_engine()
     without_gpu()
+    dataset = make_maze_dataset(400, prompt_style="bare", seed=5)
+    if arguments.long_prompt:
+        dataset = dataset.select(range(20)).map(
+            lambda row, place: {"prompt": row["prompt"] + "." * 500 * (place == 7)}, with_indices=True
+        )
     trainer = Recording(
         arguments.model,
         maze_reward,
@@ -137,7 +143,7 @@ def main():
             **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"},
             **{"disable_tqdm": True, "logging_steps": 1, "save_strategy": "steps", "save_steps": 5},
         ),
-        make_maze_dataset(400, prompt_style="bare", seed=5),
+        dataset,
         processing_class=AutoTokenizer.from_pretrained(arguments.model),
         weight_transfer=CheckpointTransfer(arguments.server),
         **METHODS[arguments.method],
