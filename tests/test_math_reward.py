@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -448,6 +449,16 @@ def test_weighted_reward(reward):
     for broken in ({}, {"x": 1.0}, {reward: None}):
         with pytest.raises(ValueError):
             WeightedReward(broken)
+    logged = defaultdict(list)
+    both = WeightedReward({reward: 0.5, choice_reward: 0.5})
+    for _ in range(2):  # as TRL has it, which appends
+        both(
+            completions=["(B)", "(C)"],
+            answer=["B", "A"],
+            log_extra=lambda column, values: logged[column].extend(values),
+        )
+    assert len(logged["extracted_answer"]) == 4
+    assert logged["extracted_answer (choice_reward)"] == ["B", "C"] * 2
 
 
 @pytest.mark.skipif(not MATH_TRAIN.exists(), reason="needs ../shared/data/math_train.parquet")

@@ -176,7 +176,8 @@ class WeightedReward:
     The weighted sum of several reward functions as one function, such as 0.9 of accuracy and 0.1 of format.
 
     TRL logs and weights several functions one by one; some methods need a single number instead. Where any of the
-    functions returns None, the sum is None. All get everything that the trainer passes.
+    functions returns None, the sum is None. All get everything that the trainer passes. Of several that log a column,
+    such as `extracted_answer`, the first keeps its name, and the others' have the name of the function added.
 
     Args:
         weights (mapping of `callable` to `float`):
@@ -205,13 +206,39 @@ class WeightedReward:
         self.packages = tuple(package for function in weights for package in packages_of(function))
         self.needs_whole_groups = any(map(needs_whole_groups, weights))
         self.__name__ = name or "_and_".join(map(function_name, weights))
+        self._owners: dict[str, Callable] = {}  # column of the log of completions -> the function that logged it first
 
     def __call__(self, **kwargs) -> list[float | None]:
-        columns = [function(**kwargs) for function in self.weights]
+        columns = []
+        for function in self.weights:
+            if "log_extra" in kwargs:
+                own = log_apart(kwargs["log_extra"], function, function_name(function), self._owners)
+                columns.append(function(**kwargs | {"log_extra": own}))
+            else:
+                columns.append(function(**kwargs))
         return [
             None if None in rewards else sum(w * r for w, r in zip(self.weights.values(), rewards, strict=True))
             for rewards in zip(*columns, strict=True)
         ]
+
+
+def log_apart(log_extra: Callable, function: Any, name: str, owners: dict[str, Any]) -> Callable:
+    """
+    TRL's `log_extra` for one of several functions. TRL appends all values that come under one name to one column,
+    which would be too long; so a column that another function logged first has the name of this one added.
+
+    Args:
+        log_extra (`Callable`): TRL's.
+        function: whose it is to be.
+        name (`str`): of the function.
+        owners (`dict`): the function that logged a column first, by column; shared by all of them.
+    """
+
+    def log(column: str, values: list) -> None:
+        is_first = owners.setdefault(column, function) is function
+        log_extra(column if is_first else f"{column} ({name})", values)
+
+    return log
 
 
 def _unwrapped(function: Callable) -> Callable:

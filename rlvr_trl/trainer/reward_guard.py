@@ -4,8 +4,7 @@ A reward function that raises on one process would leave the others waiting for 
 there, TRL gathers them, and then all processes raise the error that was caught. One that has not returned within the
 time limit cannot be ended by itself: its process is, and all others with it, with the stacks of its threads.
 
-If several functions log under one name, such as `extracted_answer`, TRL appends all their values to one column, which
-is then too long for the table of completions. Here every function after the first has its name added to the column's.
+If several functions log under one name, such as `extracted_answer`, every one after the first has its own name added.
 """
 
 import contextlib
@@ -25,6 +24,7 @@ from torch import nn
 
 from ..digests import answer_id
 from ..distributed import exit_for_all, raise_together
+from ..rewards.wrappers import log_apart
 from ..trl_compat import is_async_callable
 
 
@@ -82,11 +82,12 @@ class RewardGuard:
         return named
 
     def _log_extra(self, reward_func: Callable, name: str, log_extra: Callable) -> Callable:
+        apart = log_apart(log_extra, reward_func, name, self._owners)
+
         def log(column: str, values: list) -> None:
             if reward_func is self._answers_of and column == "extracted_answer":
                 self._answers += values
-            is_first = self._owners.setdefault(column, reward_func) is reward_func
-            log_extra(column if is_first else f"{column} ({name})", values)
+            apart(column, values)
 
         return log
 
