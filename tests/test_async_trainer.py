@@ -580,6 +580,7 @@ def test_the_gradient_of_a_step_is_that_of_its_rows(cpu, tmp_path, model, mazes,
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     expected = gradient_row_by_row(plain, groups, estimator, low=0.2, high=0.28, temperature=0.8)
     settings = {"prompts_per_update": len(sizes), "temperature": 0.8, "epsilon_high": 0.28}
+    settings |= {"max_completion_length": 1}  # of what is not sampled here
     by_budget = [({"token_budget": 30}, groups), ({"token_budget": 512}, groups[::-1])]  # the order must not matter
     for passes, some in [*by_budget, ({"token_budget": 0, "per_device_train_batch_size": 3}, groups)]:
         arguments = {"advantages": estimator}
@@ -1134,6 +1135,20 @@ def refuse(folder, model, mazes, match, rewards=right_by_chance, error=ValueErro
 def test_settings_that_cannot_work_are_refused(tmp_path, changes, match):
     with pytest.raises(ValueError, match=match):
         AsyncRLVRConfig(**settings_of_async(tmp_path, **changes))
+
+
+def test_a_budget_that_a_prompt_exceeds_is_refused(cpu, tmp_path, model, mazes):
+    longest = max(range(len(mazes)), key=lambda row: len(mazes[row]["prompt"]))
+    tokens = len(build_tokenizer()(mazes[longest]["prompt"])["input_ids"])
+    build_async(model, graded, mazes, tmp_path, token_budget=tokens + 16)
+    match = rf"has a prompt of {tokens} tokens.*`token_budget`={tokens + 15}\. Raise it to {tokens + 16} or more"
+    refuse(tmp_path, model, mazes, match, token_budget=tokens + 15)
+    chats = mazes.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    given = {"processing_class": tokenizer}
+    build_async(model, graded, chats, tmp_path, arguments=given, token_budget=tokens + 2 + 16)
+    refuse(tmp_path, model, chats, f"has a prompt of {tokens + 2} tokens", arguments=given, token_budget=tokens + 17)
 
 
 class Entropic:

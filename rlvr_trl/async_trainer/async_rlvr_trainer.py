@@ -36,7 +36,7 @@ from ..trainer.fingerprint import check_names_of_changes, describe_run
 from ..trainer.nonfinite import ChecksGradients, check_loss
 from ..trainer.optimizer_step import TrainsInPasses
 from ..trainer.rlvr_trainer import remember_batch
-from ..trainer.rows import check_end_token, check_rows, check_tokens_of_prompts
+from ..trainer.rows import check_end_token, check_room_for_completions, check_rows, check_tokens_of_prompts
 from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal
 from ..trl_compat import ASYNC_GRPO, borrow, check_attributes, print_prompt_completions_sample
@@ -208,6 +208,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
         check_attributes(self, f"{ASYNC_GRPO}:AsyncGRPOTrainer")
         check_end_token(self.processing_class)
         check_tokens_of_prompts(train_dataset, None, self.processing_class)
+        check_room_for_completions(args, train_dataset, self.processing_class, tools or [])
         self.history = self._places = self._feed = None
         self._in_step: list[int] = []  # tickets of the step in training
         self._latest: tuple[list[PromptGroup], Tensor, Tensor] | None = None  # groups, rewards, advantages

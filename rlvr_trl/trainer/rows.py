@@ -67,6 +67,30 @@ def check_tokens_of_prompts(train_dataset, eval_dataset, tokenizer) -> None:
                     )
 
 
+def check_room_for_completions(args, train_dataset, tokenizer, tools: list[Any]) -> None:
+    """
+    Refuses prompts after which a completion of full length exceeds `token_budget`, if that is set.
+
+    Raises:
+        `ValueError`: Names the row, its tokens and the budget that it needs.
+    """
+    if not args.token_budget:
+        return
+    template = {"add_generation_prompt": True, "return_dict": False, "tools": tools or None}
+    template |= args.chat_template_kwargs or {}
+    for some in _chunks(_numbered_prompts(train_dataset)):
+        prompts = [prompt for _, prompt in some]
+        is_text = isinstance(prompts[0], str)
+        ids = tokenizer(prompts)["input_ids"] if is_text else tokenizer.apply_chat_template(prompts, **template)
+        for (row, _), prompt in zip(some, ids, strict=True):
+            if (needed := len(prompt) + args.max_completion_length) > args.token_budget:
+                raise ValueError(
+                    f"Row {row} of `train_dataset` has a prompt of {len(prompt)} tokens, which with a completion of "
+                    f"`max_completion_length`={args.max_completion_length} exceeds `token_budget`="
+                    f"{args.token_budget}. Raise it to {needed} or more, or leave the row out."
+                )
+
+
 def check_prompts_of_batch(inputs: Iterable[dict], has_environment: bool) -> None:
     """
     The same for rows that were not seen before training, such as those of a stream.
