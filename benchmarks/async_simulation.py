@@ -8,8 +8,9 @@ A GPU that trains takes `--train-tokens` tokens a second. Four ways to use the s
     synchronous     all generate the first stage, then all the second, then all train
     per prompt      the same, but a prompt has its second stage as soon as its first is there
     one round       the counts are known before (from a history of prompts), so there is one stage; then all train
-    asynchronous    some GPUs generate without a pause and the others train; what is older than `--staleness` steps
-                    when it is taken is thrown away and sampled again. Every split of the GPUs is tried
+    asynchronous    some GPUs generate and the others train. As in the trainer, no more is begun than can be trained
+                    on before it is older than `--staleness` steps; what takes longer than these is thrown away and
+                    sampled again. Every split of the GPUs is tried
 
 python benchmarks/async_simulation.py --prompts 128
 """
@@ -171,7 +172,8 @@ def asynchronous(args, generating: int, seed: int) -> tuple[float, float, float]
 
     def next_prompt() -> Prompt | None:
         nonlocal in_work
-        if in_work + len(ready) >= (args.staleness + 1) * args.prompts:
+        in_training = 0 if ends == float("inf") else args.prompts
+        if in_work + len(ready) + in_training >= (args.staleness + 1) * args.prompts:
             return None  # it would be stale before it is trained on
         in_work += 1
         prompt = draw_prompt(args, rng)
