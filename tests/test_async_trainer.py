@@ -9,6 +9,7 @@ import queue
 import random
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -237,6 +238,26 @@ def test_slots_stay_free_while_no_prompt_is_ordered(cpu, mazes):
     assert len(early) == 5 and max(early) < 60 and min(late) > 100
 
 
+def test_the_heart_beats_while_there_is_nothing_to_do_but_to_score(cpu, mazes, monkeypatch):
+    beats, loops = [], []
+
+    class Known(InVirtualTime):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            loops.append(self)
+
+    async def slow(completions, **kwargs):
+        await asyncio.sleep(500)  # until all is sampled that is ordered
+        loops[0]._heartbeat_value.value = 0.0
+        await asyncio.sleep(5)
+        beats.append(loops[0]._heartbeat_value.value)
+        return [1.0 for _ in completions]
+
+    monkeypatch.setattr(sys.modules[__name__], "InVirtualTime", Known)
+    sample_prompts(mazes, 1, reward=slow, slots=4)
+    assert beats[0] > 0
+
+
 def test_rewards_see_a_stage_of_a_prompt_at_once(cpu, mazes):
     seen = []
 
@@ -442,7 +463,7 @@ def test_each_visit_is_trained_on_once_or_counted_as_dropped(seed, staleness):
 
 def test_stale_prompts_are_sampled_again_and_then_dropped():
     feed = make_feed(4, prompts=2, attempts=3, shuffle=False)
-    feed._allowance = 3
+    feed._allowance = 7
     for attempt in range(3):
         orders = [feed._next_order() for _ in range(2)]
         assert [(order.ticket, order.row, order.attempt) for order in orders] == [(0, 0, attempt), (1, 1, attempt)]
@@ -493,6 +514,23 @@ def test_no_more_is_sampled_ahead_than_can_be_trained_on_in_time(staleness, sync
     assert max(ages) == staleness and len(ages) == 39 * 4
 
 
+def test_a_resumed_run_samples_no_more_ahead_than_another_one(cpu):
+    """It has more visits open than it may have in work, since the saved one trained on older groups."""
+    saved = make_feed(300, prompts=16, most=9 * 16, visits=300)
+    saved._allowance = 9 * 16
+    Eager(saved).sample()
+    feed = make_feed(300, prompts=4, most=8, attempts=1, visits=300)
+    feed.load_state_dict(saved.state_dict())
+    sampler, tickets = Eager(feed), []
+    while groups := feed.take(sampler.version, 1, sampler.sample):
+        sampler.sample()
+        assert len(groups) + len(feed._waiting) <= 8
+        tickets += [group.order.ticket for group in groups]
+        feed.settle([group.order.ticket for group in groups])
+        sampler.version += 1
+    assert sorted(tickets) == list(range(300)) and feed._dropped == []
+
+
 def test_the_oldest_groups_come_first_and_seeds_are_all_different():
     feed = make_feed(20, prompts=3, shuffle=False)
     feed._allowance = 9
@@ -503,6 +541,7 @@ def test_the_oldest_groups_come_first_and_seeds_are_all_different():
     assert taken == [[1, 4, 8], [2, 3, 7], [0, 5, 6]]
     again = replace(orders[0], attempt=1)
     feed._again.append(again)
+    feed._allowance = 1
     seeds = [order.seed for order in [*orders, feed._next_order()]]
     assert len(set(seeds)) == 10
 
@@ -522,6 +561,21 @@ def test_a_resumed_feed_orders_what_is_open_first(seed):
     assert [order.ticket for order in again.seen[: len(open_before)]] == open_before
     rows = {order.ticket: order.row for order in sampler.seen}
     assert all(rows[order.ticket] == order.row for order in again.seen if order.ticket in rows)
+
+
+def test_visits_beyond_the_end_of_a_resumed_run_are_kept_for_one_with_more():
+    feed = make_feed(12, prompts=3, most=9, visits=24)
+    before, _ = run_steps(feed, 0, 3, staleness=2)
+    assert max(feed._open) >= 12
+    fewer = make_feed(12, prompts=3, most=9, visits=12)
+    fewer.load_state_dict(feed.state_dict())
+    middle, _ = run_steps(fewer, 1, 50, staleness=2)
+    assert fewer.num_left == 0 and fewer.num_trained == 12
+    more = make_feed(12, prompts=3, most=9, visits=36)
+    more.load_state_dict(fewer.state_dict())
+    after, _ = run_steps(more, 2, 50, staleness=2)
+    tickets = [group.order.ticket for groups in before + middle + after for group in groups]
+    assert sorted([*tickets, *more._dropped]) == list(range(36))
 
 
 def test_what_a_thread_of_the_feed_raises_is_raised_by_the_training():
@@ -793,6 +847,21 @@ def test_a_run_is_resumed_with_other_epochs_or_steps(cpu, tmp_path, model, mazes
     assert later.state.global_step == later.state.max_steps == steps and later._feed.num_left == 0
     assert sorted(trained) == sorted({*trained}) and {*range(total)} <= {*trained}
     assert len(trained) == max(9, total)
+
+
+@pytest.mark.parametrize("changes", [{"prompts_per_update": 2}, {"num_train_epochs": 2}])
+def test_more_steps_change_the_schedule_from_the_next_one_on(cpu, tmp_path, model, mazes, changes):
+    def build(**changes):
+        epochs = {"max_steps": -1, "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 3}
+        settings = epochs | {"lr_scheduler_type": "linear"} | changes
+        return build_async(model, right_by_chance, mazes, tmp_path, **settings, resume_with_changes=[*changes] or None)
+
+    build().train()
+    later = build(**changes)
+    later.train(str(tmp_path / "checkpoint-3"))
+    rates = {entry["step"]: entry["learning_rate"] for entry in later.state.log_history if "loss" in entry}
+    steps = later.state.max_steps
+    assert steps > 8 and all(rates[step] == pytest.approx(1e-3 * (1 - (step - 1) / steps)) for step in range(4, steps))
 
 
 def test_a_checkpoint_of_another_trainer_is_refused(cpu, tmp_path, model, mazes):
@@ -1141,6 +1210,7 @@ def test_a_budget_that_a_prompt_exceeds_is_refused(cpu, tmp_path, model, mazes):
     longest = max(range(len(mazes)), key=lambda row: len(mazes[row]["prompt"]))
     tokens = len(build_tokenizer()(mazes[longest]["prompt"])["input_ids"])
     build_async(model, graded, mazes, tmp_path, token_budget=tokens + 16)
+    build_async(model, graded, mazes, tmp_path, token_budget=-1)  # none, as in TRL
     match = rf"has a prompt of {tokens} tokens.*`token_budget`={tokens + 15}\. Raise it to {tokens + 16} or more"
     refuse(tmp_path, model, mazes, match, token_budget=tokens + 15)
     chats = mazes.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -459,6 +460,12 @@ def test_weighted_reward(reward):
         )
     assert len(logged["extracted_answer"]) == 4
     assert logged["extracted_answer (choice_reward)"] == ["B", "C"] * 2
+    columns = []
+    partials = [partial(choice_reward, answer=[letter]) for letter in "ABC"]
+    WeightedReward(dict.fromkeys(partials, 1.0))(
+        completions=["(B)"], log_extra=lambda column, values: columns.append(column)
+    )
+    assert columns == ["extracted_answer", "extracted_answer (choice_reward)", "extracted_answer (choice_reward 2)"]
 
 
 @pytest.mark.skipif(not MATH_TRAIN.exists(), reason="needs ../shared/data/math_train.parquet")

@@ -468,14 +468,17 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             save_history(self.history, output_dir)
 
     def _prepare_resuming(self, checkpoint: str) -> None:
-        processes, max_steps = Processes(PartialState()), self.args.max_steps
+        processes, max_steps, is_other = Processes(PartialState()), self.args.max_steps, False
         with processes.agreed("reading which prompts the checkpoint was trained on"):
             if self._feed is not None:
                 self._load_accounts(Path(checkpoint))
                 if self._changed and self._feed.num_left is not None:
-                    done = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE)).global_step
-                    max_steps = done + math.ceil(self._feed.num_left / self.args.prompts_per_update)
-        self.args.max_steps = processes.broadcast(max_steps)
+                    saved = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
+                    max_steps = saved.global_step + math.ceil(self._feed.num_left / self.args.prompts_per_update)
+                    is_other = max_steps != saved.max_steps
+        self.args.max_steps, is_other = processes.broadcast((max_steps, is_other))
+        if is_other and "max_steps" not in self._changed:  # so that the schedule is another one from the next step on
+            self._changed = (*self._changed, "max_steps")
 
     def _load_accounts(self, checkpoint: Path) -> None:
         path = state_file(checkpoint, 0)

@@ -7,8 +7,8 @@ Each visit of a prompt has a ticket, 0, 1, 2, …, and is at any time in one pla
        +---------- sampled again <--- stale ----+--> dropped, and counted
 
 What is neither trained nor dropped is *open*. A checkpoint holds the open tickets, and a run that is resumed orders
-them first: no prompt is lost and none is trained on twice. So many are open at once as can be trained on in their turn
-before they are stale, and no more: where sampling outruns the training, it waits.
+them first: no prompt is lost and none is trained on twice. So many are in work or wait at once as can be trained on in
+their turn before they are stale, and no more: where sampling outruns the training, it waits.
 """
 
 import queue
@@ -34,7 +34,7 @@ class PromptFeed:
         source ([`~rlvr_trl.rollouts.PromptSource`]): which rows come next.
         num_prompts (`int`): prompts of a step, which are also chosen at once.
         seed (`int`): of the training.
-        max_open (`int`): visits that are open at once, at most.
+        max_open (`int`): visits that are in work or wait at once, at most.
         max_attempts (`int`): how often a prompt is sampled before a group of it that is stale is given up.
         num_visits (`int`, *optional*): visits of the whole training; without it there is no end.
         selection, history, places (*optional*): as in [`~rlvr_trl.rollouts.PromptSource.take`].
@@ -64,10 +64,11 @@ class PromptFeed:
         self.progress, self.lock = 0.0, threading.Condition()
         self.allocator_state: dict[str, Any] | None = None  # after the group that came last
         self._next_ticket, self._num_trained = 0, 0
-        self._allowance = 0  # visits that may be opened with the present weights
+        self._allowance = 0  # orders that may be given with the present weights
         self._chosen: deque[int] = deque()  # rows that are to be ordered
         self._again: deque[PromptOrder] = deque()
         self._open: dict[int, PromptOrder] = {}
+        self._beyond: dict[int, PromptOrder] = {}  # was open in a saved run that had more visits than this one
         self._dropped: list[int] = []  # tickets
         self._waiting: list[PromptGroup] = []
         self._stale = {"prompts": 0, "completions": 0, "dropped": 0}  # since `count_stale`
@@ -118,9 +119,11 @@ class PromptFeed:
 
     def _next_order(self) -> PromptOrder | None:
         """The next order, if one may be given now."""
+        if self._allowance <= 0:
+            return None
         if self._again:
             order = self._again.popleft()
-        elif self._allowance <= 0 or (self.num_visits is not None and self._next_ticket >= self.num_visits):
+        elif self.num_visits is not None and self._next_ticket >= self.num_visits:
             return None
         else:
             if not self._chosen:
@@ -129,7 +132,7 @@ class PromptFeed:
                 self._chosen.extend(self.source.take(count, progress=self.progress, **self._choose).tolist())
             order = PromptOrder(self._next_ticket, self._chosen.popleft())
             self._next_ticket += 1
-            self._allowance -= 1
+        self._allowance -= 1
         seed = self.seed * 2**32 + order.ticket * 16 + order.attempt % 16
         order = self._open[order.ticket] = replace(order, seed=seed, progress=self.progress)
         return order
@@ -170,7 +173,7 @@ class PromptFeed:
                     raise self._error
                 self._return_stale(version - max_staleness)
                 # not when a step is settled, since the next weights are not there yet
-                self._allowance = self.max_open - len(self._open)
+                self._allowance = self.max_open - (len(self._open) - len(self._again))
                 self.lock.notify_all()
                 count = self.num_prompts if self.num_left is None else min(self.num_prompts, self.num_left)
                 if len(self._waiting) >= count:
@@ -222,7 +225,7 @@ class PromptFeed:
 
     def trained_tickets(self) -> set[int]:
         """The visits that were trained on."""
-        return set(range(self._next_ticket)).difference(self._open, self._dropped)
+        return set(range(self._next_ticket)).difference(self._open, self._beyond, self._dropped)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run must know. What is being sampled or waits is not saved, but sampled again."""
@@ -231,7 +234,7 @@ class PromptFeed:
                 "source": self.source.state_dict(),
                 "next_ticket": self._next_ticket,
                 "chosen": list(self._chosen),
-                "open": [[order.ticket, order.row, order.attempt] for order in self._open.values()],
+                "open": [[one.ticket, one.row, one.attempt] for one in (self._open | self._beyond).values()],
                 "dropped": list(self._dropped),
                 "allocator": self.allocator_state,
                 "selection": state_of_selection(self._choose["selection"]),
@@ -241,12 +244,11 @@ class PromptFeed:
         """Restores what `state_dict` returned, before [`~PromptFeed.start`]."""
         self.source.load_state_dict(state["source"])
         self._next_ticket, self._chosen = state["next_ticket"], deque(state["chosen"])
-        self._open = {ticket: PromptOrder(ticket, row, attempt) for ticket, row, attempt in sorted(state["open"])}
-        self._dropped = list(state["dropped"])
-        if self.num_visits is not None:  # which may be fewer than those of the saved run
-            for ticket in [ticket for ticket in self._open if ticket >= self.num_visits]:
-                self._drop(ticket)
+        self._open, self._beyond, self._dropped = {}, {}, list(state["dropped"])
+        for ticket, row, attempt in sorted(state["open"]):
+            is_beyond = self.num_visits is not None and ticket >= self.num_visits
+            (self._beyond if is_beyond else self._open)[ticket] = PromptOrder(ticket, row, attempt)
         self._again = deque(self._open.values())
-        self._num_trained = self._next_ticket - len(self._open) - len(self._dropped)
+        self._num_trained = len(self.trained_tickets())
         self.allocator_state = state["allocator"]
         restore_selection(self._choose["selection"], state.get("selection"))

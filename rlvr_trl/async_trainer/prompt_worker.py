@@ -286,6 +286,7 @@ class PromptLoop(_AsyncRolloutLoop):
         while not stop_event.is_set():
             if self._has_work():
                 await super()._generate_loop(stop_event=pausing)
+            self._heartbeat_value.value = time.time()  # the other loop may wait for a reward function
             await asyncio.sleep(IDLE)
 
     async def _score_loop(self, stop_event: asyncio.Event) -> None:

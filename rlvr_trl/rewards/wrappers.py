@@ -1,6 +1,7 @@
 """Reward functions made of others: wrong now and then, with a bonus for short completions, or a weighted sum."""
 
 import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -225,7 +226,8 @@ class WeightedReward:
 def log_apart(log_extra: Callable, function: Any, name: str, owners: dict[str, Any]) -> Callable:
     """
     TRL's `log_extra` for one of several functions. TRL appends all values that come under one name to one column,
-    which would be too long; so a column that another function logged first has the name of this one added.
+    which would be too long; so a column that another function logged first has the name of this one added, and a
+    number where another function of that name has logged it as well.
 
     Args:
         log_extra (`Callable`): TRL's.
@@ -235,8 +237,9 @@ def log_apart(log_extra: Callable, function: Any, name: str, owners: dict[str, A
     """
 
     def log(column: str, values: list) -> None:
-        is_first = owners.setdefault(column, function) is function
-        log_extra(column if is_first else f"{column} ({name})", values)
+        of_one_name = (f"{column} ({name} {number})" for number in itertools.count(2))
+        names = itertools.chain([column, f"{column} ({name})"], of_one_name)
+        log_extra(next(each for each in names if owners.setdefault(each, function) is function), values)
 
     return log
 

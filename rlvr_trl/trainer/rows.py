@@ -69,12 +69,12 @@ def check_tokens_of_prompts(train_dataset, eval_dataset, tokenizer) -> None:
 
 def check_room_for_completions(args, train_dataset, tokenizer, tools: list[Any]) -> None:
     """
-    Refuses prompts after which a completion of full length exceeds `token_budget`, if that is set.
+    Refuses prompts after which a completion of full length exceeds `token_budget`, if that is set and above 0.
 
     Raises:
         `ValueError`: Names the row, its tokens and the budget that it needs.
     """
-    if not args.token_budget:
+    if args.token_budget is None or args.token_budget <= 0:  # which means none
         return
     template = {"add_generation_prompt": True, "return_dict": False, "tools": tools or None}
     template |= args.chat_template_kwargs or {}
