@@ -92,6 +92,10 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
         ):
             check_integer(name, getattr(self, name), at_least=1)
         check_numbers(self)
+        for name in ("request_timeout", "heartbeat_stale_after_s", "weight_sync_timeout"):
+            check_positive(name, getattr(self, name))
+        if self.token_budget is not None:
+            check_integer("token_budget", self.token_budget, at_least=-1)
         if self.max_steps <= 0:
             check_positive("num_train_epochs", self.num_train_epochs)
         for name in ("save_strategy", "logging_strategy"):

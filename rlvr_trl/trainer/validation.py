@@ -10,7 +10,7 @@ from torch import nn
 
 from ..advantages import AGRAE, AdaptivePassAtK, AdvantageEstimator, Scheduled
 from ..advantages.nesting import min_group_size_with_signal
-from ..checks import check_not_negative, check_positive, check_share, is_real
+from ..checks import check_integer, check_not_negative, check_positive, check_share, is_real
 from ..rollouts import BatchAllocator, PromptHistory, RolloutAllocator
 from ..shared_prefill import why_prefill_is_not_shared, why_scoring_is_not_shared
 from .passes import LOSS_TYPES
@@ -82,14 +82,19 @@ def check_numbers(args) -> None:
         `ValueError`: Names the setting, and what it may be.
     """
     check_positive("temperature", args.temperature)
+    check_not_negative("learning_rate", args.learning_rate)
+    check_positive("vllm_server_timeout", args.vllm_server_timeout)
+    if args.top_k is not None:
+        check_integer("top_k", args.top_k, at_least=-1)
     check_share("top_p", args.top_p, above_zero=True)
     check_positive("repetition_penalty", args.repetition_penalty)
     for name, check in (("min_p", check_share), ("epsilon_high", check_not_negative)):
         if getattr(args, name) is not None:
             check(name, getattr(args, name))
     check_not_negative("epsilon", args.epsilon)
-    for weight in args.reward_weights or ():
-        if not is_real(weight) or not math.isfinite(weight):
+    weights = () if args.reward_weights is None else args.reward_weights
+    for weight in weights if isinstance(weights, list | tuple) else (weights,):
+        if weight is weights or not is_real(weight) or not math.isfinite(weight):
             raise ValueError(f"`reward_weights` must be finite numbers, one for each reward function, got {weight!r}.")
 
 
