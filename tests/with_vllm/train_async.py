@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from rlvr_trl import AsyncRLVRConfig, AsyncRLVRTrainer
 from rlvr_trl.advantages import AGRAE, PassAtK
 from rlvr_trl.data import make_maze_dataset
+from rlvr_trl.evaluation import evaluate
 from rlvr_trl.rewards import maze_reward
 from rlvr_trl.rollouts import DARS
 
@@ -101,6 +102,13 @@ class Recording(AsyncRLVRTrainer):
         return found
 
 
+def pass_at_1(model, tokenizer) -> float:
+    """On mazes that are not trained on; the same mazes and seed for every model."""
+    options = {"num_samples": 64, "max_new_tokens": 14, "seed": 0, "progress": False}
+    mazes = make_maze_dataset(200, prompt_style="bare", seed=77)
+    return evaluate(model, tokenizer, mazes, maze_reward, **options).num_correct.mean().item() / 64
+
+
 class Strikes(TrainerCallback):
     """Sends a signal after a step, and writes when."""
 
@@ -157,9 +165,11 @@ def main():
     }
     if arguments.strike:
         trainer.add_callback(Strikes(6, strikes[arguments.strike], arguments.folder / "failed_at"))
+    before = pass_at_1(trainer.reference, trainer.processing_class)
     trainer.train()
-    rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
-    saved = {"steps": trainer.steps, "rewards": rewards}
+    trainer.reference.load_state_dict(trainer.model.state_dict())
+    after = pass_at_1(trainer.reference, trainer.processing_class)
+    saved = {"steps": trainer.steps, "pass_at_1": [before, after]}
     (arguments.folder / "async.json").write_text(json.dumps(saved), encoding="utf-8")
 
 
