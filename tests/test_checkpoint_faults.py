@@ -367,6 +367,19 @@ def test_an_admitted_schedule_acts_from_the_next_step_on(saved, tmp_path, change
     assert torch.equal(flat_weights(again.model), flat_weights(resumed.model))
 
 
+def test_other_batches_of_the_same_epochs_change_the_schedule_from_the_next_step_on(tmp_path):
+    epochs = {"max_steps": -1, "num_train_epochs": 3}
+    first = plain(tmp_path / "run", prompts_per_batch=2, **epochs)
+    first.train()
+    changes = {"prompts_per_batch": 4}
+    resumed = plain(tmp_path / "other", resume_with_changes=["prompts_per_batch"], **epochs | changes)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    steps = resumed.state.max_steps
+    assert steps != first.state.max_steps and resumed.state.global_step > 3
+    own = {step: rate for step, rate in rates(resumed).items() if step > 2}
+    assert own == pytest.approx({step: rates(first)[1] * (1 - (step - 1) / steps) for step in own})
+
+
 def test_admitted_settings_of_the_optimizer_act(saved, tmp_path):
     changes = {"weight_decay": 0.5, "adam_beta1": 0.5, "adam_epsilon": 1e-3}
     resumed = plain(tmp_path, resume_with_changes=[*changes], **changes)

@@ -110,8 +110,6 @@ class AsyncRLVRConfig(MethodSettings, AsyncGRPOConfig):
                 "Remove it, and lower `token_budget` if memory runs out."
             )
         check_integer("max_staleness", self.max_staleness, at_least=0)
-        if self.reward_timeout is not None:
-            check_positive("reward_timeout", self.reward_timeout)
         if self.gradient_accumulation_steps != 1:
             raise ValueError(
                 f"`gradient_accumulation_steps`={self.gradient_accumulation_steps} must be 1: `prompts_per_update`="

@@ -377,7 +377,8 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             self._log_metrics(metrics.rollout_metrics(first, merged, before, advantages))
         if self.history is not None:
             self._remember_step(groups, merged)
-        self._latest = groups, rewards, advantages
+        if self.args.log_completions:
+            self._latest = groups, rewards, advantages
         return advantages, in_loss
 
     def _staleness_of(self, groups: list[PromptGroup]) -> dict[str, float]:
@@ -400,7 +401,7 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
-        if self.args.log_completions and self._latest is not None:
+        if self._latest is not None:
             self._print_completions(*self._latest)
         self._latest = None
 
@@ -468,17 +469,14 @@ class AsyncRLVRTrainer(WholeCheckpoints, AsyncGRPOTrainer):
             save_history(self.history, output_dir)
 
     def _prepare_resuming(self, checkpoint: str) -> None:
-        processes, max_steps, is_other = Processes(PartialState()), self.args.max_steps, False
+        processes, max_steps = Processes(PartialState()), self.args.max_steps
         with processes.agreed("reading which prompts the checkpoint was trained on"):
             if self._feed is not None:
                 self._load_accounts(Path(checkpoint))
                 if self._changed and self._feed.num_left is not None:
-                    saved = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
-                    max_steps = saved.global_step + math.ceil(self._feed.num_left / self.args.prompts_per_update)
-                    is_other = max_steps != saved.max_steps
-        self.args.max_steps, is_other = processes.broadcast((max_steps, is_other))
-        if is_other and "max_steps" not in self._changed:  # so that the schedule is another one from the next step on
-            self._changed = (*self._changed, "max_steps")
+                    done = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE)).global_step
+                    max_steps = done + math.ceil(self._feed.num_left / self.args.prompts_per_update)
+        self.args.max_steps = processes.broadcast(max_steps)
 
     def _load_accounts(self, checkpoint: Path) -> None:
         path = state_file(checkpoint, 0)

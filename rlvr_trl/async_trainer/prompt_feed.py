@@ -63,7 +63,7 @@ class PromptFeed:
         self._choose = {"selection": selection, "history": history, "places": places}
         self.progress, self.lock = 0.0, threading.Condition()
         self.allocator_state: dict[str, Any] | None = None  # after the group that came last
-        self._next_ticket, self._num_trained = 0, 0
+        self._next_ticket = 0
         self._allowance = 0  # orders that may be given with the present weights
         self._chosen: deque[int] = deque()  # rows that are to be ordered
         self._again: deque[PromptOrder] = deque()
@@ -208,7 +208,6 @@ class PromptFeed:
         with self.lock:
             for ticket in tickets:
                 del self._open[ticket]
-                self._num_trained += 1
 
     def count_stale(self) -> dict[str, float]:
         """Metrics of the groups that were found to be stale since the last call."""
@@ -221,7 +220,8 @@ class PromptFeed:
 
     @property
     def num_trained(self) -> int:
-        return self._num_trained
+        with self.lock:
+            return self._next_ticket - len(self._open) - len(self._beyond) - len(self._dropped)
 
     def trained_tickets(self) -> set[int]:
         """The visits that were trained on."""
@@ -249,6 +249,5 @@ class PromptFeed:
             is_beyond = self.num_visits is not None and ticket >= self.num_visits
             (self._beyond if is_beyond else self._open)[ticket] = PromptOrder(ticket, row, attempt)
         self._again = deque(self._open.values())
-        self._num_trained = len(self.trained_tickets())
         self.allocator_state = state["allocator"]
         restore_selection(self._choose["selection"], state.get("selection"))

@@ -210,17 +210,16 @@ class WeightedReward:
         self._owners: dict[str, Callable] = {}  # column of the log of completions -> the function that logged it first
 
     def __call__(self, **kwargs) -> list[float | None]:
-        columns = []
-        for function in self.weights:
-            if "log_extra" in kwargs:
-                own = log_apart(kwargs["log_extra"], function, function_name(function), self._owners)
-                columns.append(function(**kwargs | {"log_extra": own}))
-            else:
-                columns.append(function(**kwargs))
+        columns = [function(**self._given_to(function, kwargs)) for function in self.weights]
         return [
             None if None in rewards else sum(w * r for w, r in zip(self.weights.values(), rewards, strict=True))
             for rewards in zip(*columns, strict=True)
         ]
+
+    def _given_to(self, function: Callable, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if "log_extra" not in kwargs:
+            return kwargs
+        return kwargs | {"log_extra": log_apart(kwargs["log_extra"], function, function_name(function), self._owners)}
 
 
 def log_apart(log_extra: Callable, function: Any, name: str, owners: dict[str, Any]) -> Callable:

@@ -34,7 +34,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, send_to_device
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerState
 from trl import GRPOTrainer
 
 from ..distributed import Processes, end_together
@@ -386,6 +386,10 @@ class WholeCheckpoints(Trainer):
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         of_optimizer = {key for name, key in OF_THE_OPTIMIZER.items() if name in self._changed}
         of_schedule = [name for name in SCHEDULE if name in self._changed]
+        if checkpoint is not None and self._changed and not of_schedule and not self.is_deepspeed_enabled:
+            # of the same epochs, other batches make other steps
+            saved = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE))
+            of_schedule = list(self._changed) if saved.max_steps != self.state.max_steps else []
         before = [dict(group) for group in optimizer.param_groups] if of_optimizer or of_schedule else []
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:

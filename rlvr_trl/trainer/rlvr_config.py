@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from ..advantages import AdvantageEstimator, GroupRelative, build_estimator
-from ..checks import check_positive
 from ..hub.published import check_hub_files
 from ..trl_compat import borrow
 from .method_settings import MethodSettings
@@ -165,8 +164,6 @@ class RLVRConfig(MethodSettings, GRPOConfig):
             check_passes(self)
         check_generation(self)
         check_numbers(self)
-        if self.reward_timeout is not None:
-            check_positive("reward_timeout", self.reward_timeout)
         check_hub_files(self.hub_files)
 
     def _replace_batch_split(self, given: dict[str, int | None]):

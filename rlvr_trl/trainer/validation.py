@@ -84,6 +84,8 @@ def check_numbers(args) -> None:
     check_positive("temperature", args.temperature)
     check_not_negative("learning_rate", args.learning_rate)
     check_positive("vllm_server_timeout", args.vllm_server_timeout)
+    if args.reward_timeout is not None:
+        check_positive("reward_timeout", args.reward_timeout)
     if args.top_k is not None:
         check_integer("top_k", args.top_k, at_least=-1)
     check_share("top_p", args.top_p, above_zero=True)

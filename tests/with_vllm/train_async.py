@@ -102,11 +102,11 @@ class Recording(AsyncRLVRTrainer):
         return found
 
 
-def pass_at_1(model, tokenizer) -> float:
+def pass_at_1(model, tokenizer, trained_on) -> float:
     """On mazes that are not trained on; the same mazes and seed for every model."""
     options = {"num_samples": 64, "max_new_tokens": 14, "seed": 0, "progress": False}
-    mazes = make_maze_dataset(200, prompt_style="bare", seed=77)
-    return evaluate(model, tokenizer, mazes, maze_reward, **options).num_correct.mean().item() / 64
+    mazes = make_maze_dataset(200, prompt_style="bare", seed=77, exclude=trained_on)
+    return evaluate(model, tokenizer, mazes, maze_reward, **options).pass_at_k[1]
 
 
 class Strikes(TrainerCallback):
@@ -165,10 +165,10 @@ def main():
     }
     if arguments.strike:
         trainer.add_callback(Strikes(6, strikes[arguments.strike], arguments.folder / "failed_at"))
-    before = pass_at_1(trainer.reference, trainer.processing_class)
+    before = pass_at_1(trainer.reference, trainer.processing_class, dataset)
     trainer.train()
     trainer.reference.load_state_dict(trainer.model.state_dict())
-    after = pass_at_1(trainer.reference, trainer.processing_class)
+    after = pass_at_1(trainer.reference, trainer.processing_class, dataset)
     saved = {"steps": trainer.steps, "pass_at_1": [before, after]}
     (arguments.folder / "async.json").write_text(json.dumps(saved), encoding="utf-8")
 
