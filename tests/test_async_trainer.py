@@ -114,6 +114,19 @@ class InVirtualTime(TurnsWithoutServer):
         self._loop = VirtualTime()
 
 
+def loop_worker(mazes, sampling, reward, slots=16):
+    return ThreadWorker(
+        sampling=sampling,
+        model_name="none",
+        dataset=mazes,
+        reward_funcs=[reward],
+        processing_class=build_tokenizer(),
+        eos_token_ids=[build_tokenizer().eos_token_id],
+        max_inflight_tasks=slots,
+        vllm_server_url="http://127.0.0.1:9",
+    )
+
+
 def sample_prompts(
     mazes,
     count,
@@ -132,16 +145,7 @@ def sample_prompts(
     orders = PromptSource(len(mazes), shuffle=True, seed=seed).take(len(mazes)).tolist()
     for ticket in range(count + 2 * slots):
         exchange.orders.put(PromptOrder(ticket, orders[ticket % len(orders)], seed=ticket))
-    worker = ThreadWorker(
-        sampling=sampling,
-        model_name="none",
-        dataset=mazes,
-        reward_funcs=[reward],
-        processing_class=build_tokenizer(),
-        eos_token_ids=[build_tokenizer().eos_token_id],
-        max_inflight_tasks=slots,
-        vllm_server_url="http://127.0.0.1:9",
-    )
+    worker = loop_worker(mazes, sampling, reward, slots)
     loop = InVirtualTime(
         **worker._loop_kwargs,
         **{"rollout_buffer": exchange, "model_version_value": worker._model_version_value},
@@ -1075,6 +1079,18 @@ def test_a_process_that_samples_and_is_killed(cpu, tmp_path, model, mazes):
     )
     resumed.train(resume_from_checkpoint=True)
     assert len(resumed._trained_groups) == 3 * steps == resumed._feed.num_trained
+
+
+def test_the_reason_of_a_failure_may_come_after_it(cpu, mazes):
+    """A queue between processes sends what is put into it in a thread of its own."""
+    worker = loop_worker(mazes, Sampling(4, None, 0, 0.5, reward_timeout=60.0, orders_ahead=0), right_by_chance)
+    worker._failed_event.set()
+    late = threading.Timer(0.5, worker._exception_info_queue.put, [("ValueError", "too late", "its trace")])
+    late.start()
+    with pytest.raises(RuntimeError, match="child has failed") as caught:
+        worker.check_health(60.0)
+    assert str(caught.value.__cause__) == "ValueError: too late\nits trace"
+    late.join()
 
 
 @pytest.mark.slow

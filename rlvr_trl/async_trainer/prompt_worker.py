@@ -41,6 +41,7 @@ from ..trl_compat import AsyncRolloutWorker, RolloutGroup, TrainingSequence, _As
 _ALONE = SimpleNamespace(num_processes=1, process_index=0)  # the process that samples belongs to no group of processes
 POLL = 0.5  # seconds between two looks at whether the other process is still there
 REFUSED = (400, 413, 422)  # answers of a server that the same request gets again
+REASON_WITHIN = 5.0  # seconds from a failure of the process that samples to its reason
 IDLE = 0.01  # seconds between two looks at whether there is something to do, as in TRL
 RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
 
@@ -476,9 +477,17 @@ class PromptWorker(AsyncRolloutWorker):
         Raises:
             `RuntimeError`: The process that samples has failed, has died, or has shown no sign of life for so long.
         """
+        if self._failed_event.is_set():
+            self._wait_for_reason()
         code = None if self._process is None else self._process.exitcode
         if code is None:
             return super().check_health(stale_after_s)
         if code >= 0:  # it may have said why; one that was killed may have left a lock behind
             super().check_health(math.inf)
         raise RuntimeError(f"The process that samples has died with exit code {code}. {RESUME}")
+
+    def _wait_for_reason(self) -> None:
+        """The process sets the event of its failure while a thread of it may still be sending what has failed."""
+        deadline = time.monotonic() + REASON_WITHIN
+        while self._exception_info_queue.empty() and time.monotonic() < deadline:
+            time.sleep(IDLE)

@@ -337,8 +337,8 @@ class WholeCheckpoints(Trainer):
         best = final.with_name(f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
         if self.state.best_global_step and (best == final or best.is_dir()):  # also where the run was moved
             self.state.best_model_checkpoint = str(best)
-        processes = Processes(PartialState())
-        names = sorted({*processes.gather(files_of(written))})  # once all have written theirs
+        self.accelerator.wait_for_everyone()  # what is still being written has temporary names
+        names = sorted({*Processes(PartialState()).gather(files_of(written))})
         if self.args.should_save:
             # again, now with the final path of the best checkpoint
             self.state.save_to_json(str(written / TRAINER_STATE))

@@ -3,6 +3,8 @@
 import argparse
 import os
 import signal
+import time
+from pathlib import Path
 
 import torch
 from tiny_training import ON_CPU, build
@@ -13,7 +15,11 @@ from rlvr_trl.testbed import build_tokenizer
 
 
 class Killed(DARSTrainer):
-    """Dies by SIGKILL before it writes a checkpoint, or in it: before the optimizer's state, or the trainer's."""
+    """
+    Dies by SIGKILL before it writes a checkpoint, or in it: before the optimizer's state, or the trainer's.
+
+    Its main process writes for some time, under a temporary name as safetensors does, while others have written all.
+    """
 
     kill_step, kill_before = None, None
 
@@ -28,6 +34,16 @@ class Killed(DARSTrainer):
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         self._die("trainer_state")
+
+    def _save(self, output_dir, state_dict=None):
+        temporary = Path(output_dir, ".tmpQ1w2E3")
+        if self.args.should_save:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            time.sleep(0.2)
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            temporary.unlink()
 
     def _die(self, moment):
         if (self.state.global_step, moment) == (self.kill_step, self.kill_before):
