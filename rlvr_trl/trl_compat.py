@@ -337,6 +337,7 @@ ITERATOR = "vLLM has an iterator over finished completions"
 PER_PROMPT = "TRL's asynchronous worker samples more completions for some prompts, and scores a prompt as a whole"
 WHOLE_STEPS = "an optimizer step of TRL's asynchronous trainer is a number of whole groups"
 ENDS = "TRL's asynchronous trainer ends when the process that samples has died"
+SAYS_WHY = "TRL waits for the reason of a failure of the process that samples"
 
 REQUIRED_FIELDS = (
     "prompt_ids",
@@ -861,8 +862,15 @@ PRIVATE_PARTS: tuple[Part, ...] = (
         owner=f"{WORKER}:AsyncRolloutWorker",
         name="check_health",
         leading=("stale_after_s",),
-        why="overridden: looks whether the process lives",
+        reads=("_failed_event", "_exception_info_queue"),
+        why="overridden: looks whether the process lives, and waits for what has failed in it",
         until=ENDS,
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="_failed_event", why="set before the next is full", until=SAYS_WHY
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="_exception_info_queue", why="what has failed", until=SAYS_WHY
     ),
     Function(
         owner=f"{WORKER}:AsyncRolloutWorker",

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from accelerate import PartialState
 from tiny_training import ON_CPU
 
 from rlvr_trl.data import make_maze_dataset
@@ -29,6 +30,23 @@ def tokenizer():
 @pytest.fixture
 def model(tokenizer):
     return build_model(tokenizer, seed=0)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """A folder, from which TRL's asynchronous trainer loads the model itself."""
+    from scripted_sampler import save_maze_model  # which imports what is experimental in TRL
+
+    return save_maze_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """No GPU and no vLLM for TRL's asynchronous trainer, which needs both."""
+    from scripted_sampler import without_gpu
+
+    PartialState(cpu=True)
+    without_gpu(monkeypatch.setattr)
 
 
 @pytest.fixture

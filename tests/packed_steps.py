@@ -7,7 +7,7 @@ import torch
 from trl.experimental.async_grpo.async_rollout_worker import TrainingSequence
 
 from rlvr_trl.advantages import combine_rewards
-from rlvr_trl.async_trainer.prompt_worker import PromptGroup, PromptOrder
+from rlvr_trl.async_trainer.exchange import PromptGroup, PromptOrder
 
 
 VOCABULARY = 14  # of the maze model

@@ -17,7 +17,8 @@ import torch
 from trl.experimental.async_grpo import async_grpo_trainer, async_rollout_worker, packing
 
 from rlvr_trl import AsyncRLVRConfig, AsyncRLVRTrainer
-from rlvr_trl.async_trainer.prompt_worker import Exchange, PromptLoop, PromptWorker
+from rlvr_trl.async_trainer.exchange import Exchange
+from rlvr_trl.async_trainer.prompt_worker import PromptLoop, PromptWorker
 from rlvr_trl.testbed import build_model, build_tokenizer
 
 
@@ -204,7 +205,52 @@ def build_async(model, rewards, dataset, folder, trainer_class=ThreadTrainer, ar
     return trainer_class(model, rewards, config, dataset, weight_transfer=NoTransfer(), **(arguments or {}))
 
 
+# that TRL does not know
+TEMPLATE = "{% for m in messages %}S{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}.{% endif %}"
+
+
+def loop_worker(mazes, sampling, reward, slots=16):
+    return ThreadWorker(
+        sampling=sampling,
+        model_name="none",
+        dataset=mazes,
+        reward_funcs=[reward],
+        processing_class=build_tokenizer(),
+        eos_token_ids=[build_tokenizer().eos_token_id],
+        max_inflight_tasks=slots,
+        vllm_server_url="http://127.0.0.1:9",
+    )
+
+
+class HalfWay:
+    """An allocator whose counts say what progress and batch it was asked with."""
+
+    max_generations = 40
+    asked = None
+
+    def start_batch(self, progress):
+        self.progress = progress
+
+    def __call__(self, stage, num_samples, num_correct, num_judged):
+        assert num_samples.shape == num_correct.shape == num_judged.shape == (1,)
+        return torch.tensor([round(self.progress * 10) if stage == 1 else 0])
+
+    def state_dict(self):
+        return {"progress": self.progress}
+
+    def load_state_dict(self, state):
+        self.progress = state["progress"]
+
+
 # --- rewards, at the top of a module as they must be ---
+
+
+def graded(completions, **kwargs):
+    return [len(each) / 10 for each in completions]
+
+
+async def right_in_time(completions, **kwargs):
+    return right_by_chance(completions)
 
 
 def right_by_chance(completions, **kwargs):

@@ -41,9 +41,10 @@ from ..trainer.stages import view_of_batch
 from ..trainer.validation import check_arguments, check_group_size, check_mean_reward, warn_of_no_signal
 from ..trl_compat import ASYNC_GRPO, borrow, check_attributes, print_prompt_completions_sample
 from .async_rlvr_config import AsyncRLVRConfig
+from .exchange import PromptGroup, Sampling
 from .packed_step import pack_passes, plan_packed_passes, samples_of
 from .prompt_feed import PromptFeed
-from .prompt_worker import PromptGroup, PromptWorker, Sampling
+from .prompt_worker import PromptWorker
 from .refusals import (
     check_allocator_per_prompt,
     check_estimator_of_samples,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..trl_compat import DataCollatorForRollout, TreeRow
-from .prompt_worker import PromptGroup
+from .exchange import PromptGroup
 
 
 Sample = dict[str, Any]  # a row of a completion as TRL packs it

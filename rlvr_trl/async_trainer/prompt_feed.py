@@ -22,7 +22,7 @@ import numpy as np
 
 from ..rollouts import PromptHistory, PromptSelection, PromptSource
 from ..rollouts.source import restore_selection, state_of_selection
-from .prompt_worker import POLL, Exchange, PromptGroup, PromptOrder
+from .exchange import POLL, Exchange, PromptGroup, PromptOrder
 
 
 class PromptFeed:
