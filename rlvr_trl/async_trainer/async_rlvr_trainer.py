@@ -31,10 +31,11 @@ from ..rollouts import PromptHistory, PromptSelection, PromptSource, RolloutAllo
 from ..rollouts.allocator import RolloutBatch
 from ..trainer import metrics
 from ..trainer.batch_watch import BatchWatch
-from ..trainer.checkpoint import WholeCheckpoints, load_history, save_history, state_file, strategy_of
+from ..trainer.checkpoint import WholeCheckpoints, state_file, strategy_of
 from ..trainer.fingerprint import check_names_of_changes, describe_run
 from ..trainer.nonfinite import ChecksGradients, check_loss
 from ..trainer.optimizer_step import TrainsInPasses
+from ..trainer.resumable_state import load_history, save_history
 from ..trainer.rlvr_trainer import remember_batch
 from ..trainer.rows import check_end_token, check_room_for_completions, check_rows, check_tokens_of_prompts
 from ..trainer.stages import view_of_batch

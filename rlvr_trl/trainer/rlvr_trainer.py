@@ -34,13 +34,14 @@ from ..trl_compat import borrow, check_attributes, check_private_parts, get_conf
 from . import metrics
 from .batch_layout import loss_mask
 from .batch_watch import BatchWatch, context_of_trainer
-from .checkpoint import ResumableState, check_output_dir
+from .checkpoint import check_output_dir
 from .fingerprint import check_names_of_changes
 from .generation_progress import GenerationProgress
 from .nonfinite import ChecksGradients
 from .notebook_progress import show_rewards_in_notebook
 from .optimizer_step import TrainsInPasses
 from .passes import update_of_prompts
+from .resumable_state import ResumableState
 from .reward_guard import RewardGuard
 from .rlvr_config import RLVRConfig
 from .rollout import GenerationRecord, Reads, RecordsGeneration
