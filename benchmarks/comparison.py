@@ -12,6 +12,7 @@ best for a method, one beyond it follows at the next start.
 import argparse
 import random
 import tempfile
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -44,14 +45,14 @@ def plan(tasks: list[str], only: list[str] | None = None) -> list[Cell]:
     return list(cells)
 
 
-def beyond_the_edge(cells: list[Cell], store: Store) -> list[Cell]:
+def beyond_the_edge(cells: list[Cell], done: Mapping[Cell, dict]) -> list[Cell]:
     """
     Cells at a still lower or higher rate: of every method of a task whose lowest or highest rate is the best, by the
     whole curve on the validation problems, once all of its cells are there. The rule is the same for all.
     """
     found = []
     for task, name in dict.fromkeys((cell.task, cell.method) for cell in cells if cell.base in BASES):
-        outcomes = Outcomes(store.cells, task)
+        outcomes = Outcomes(done, task)
         rows = [Row(name, rate) for rate in RATES]
         if name == BASE or any(outcomes.common_bases(row) != list(BASES) for row in rows):
             continue
@@ -91,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     store = Store(args.results)
     cells = plan(args.tasks, args.only)
-    cells += beyond_the_edge(cells, store)
+    cells += beyond_the_edge(cells, store.cells)
     bases = args.results / "bases"
     if args.check is not None:
         raise SystemExit(0 if check(cells, store, bases, args.work, args.check, args.jobs) else 1)
@@ -99,7 +100,7 @@ def main() -> None:
         *(cells, METHODS, store, bases, args.work), jobs=args.jobs, minutes=args.minutes, retry=args.retry
     )
     print(f"{len(cells) - left} of {len(cells)} cells are done.")
-    if more := len(set(beyond_the_edge(cells, store)) - set(cells)):
+    if more := len(set(beyond_the_edge(cells, store.cells)) - set(cells)):
         print(f"{more} more follow where the lowest or the highest rate is the best: start this again.")
 
 

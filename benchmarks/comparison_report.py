@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from comparison import BASES, RESULTS, plan
+from comparison import BASES, RESULTS, beyond_the_edge, plan
 from comparison_claims import (
+    A_GRAE,
     ALL_TASKS,
     CLAIMS,
     DEPENDS,
+    LIMITS,
     MARGIN,
     MISSING,
     NOT_REPRODUCED,
     OPPOSITE,
+    OURS,
     REPRODUCED,
     Claim,
     Judgement,
@@ -31,10 +34,10 @@ from comparison_figures import GAINS, HEADLINE, WIDE, draw_gains, draw_rates, ra
 
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import read_folder
-from rlvr_trl.testbed.cells import BASE, FULL_SIZE, Cell
+from rlvr_trl.testbed.cells import BASE, FULL_SIZE, STRONG_TARGET, Cell
 from rlvr_trl.testbed.comparison_methods import BEYOND, EVERY_RATE, METHODS, ON_EVERY_TASK, RATES
 from rlvr_trl.testbed.intervals import Estimate, average, false_discovery, shown
-from rlvr_trl.testbed.outcomes import BASE_ROW, CURVE, Outcomes, Row
+from rlvr_trl.testbed.outcomes import BASE_ROW, CHOSEN, CURVE, Outcomes, Row
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,10 +50,12 @@ METHOD_PAGES = {
     "dars": "dr_grpo dars_hw dars_et depth_naive dars_hw_breadth dars_et_breadth breadth_naive dars_hw_annealed "
     "pass_at_4_dars combination_dars_breadth",
     "reinforce_ada": "dapo reinforce_ada dars_et dars_hw",
-    "a_grae": "grpo a_grae a_grae_half a_grae_shift a_grae_suppression hard_focused",
-    "negative": "grpo_kl grpo_n dapo nsr psr w_reinforce",
+    "a_grae": "grpo a_grae a_grae_half a_grae_shift a_grae_suppression hard_focused negative_dominant "
+    "positive_dominant",
+    "negative": "grpo_kl grpo_n dapo nsr psr grpo w_reinforce",
     "grpo_lead": "grpo grpo_lead",
 }
+METHODS_OF_A_GRAE = re.compile("a_grae(_half|_shift)?")  # with Eq. 12
 
 
 class Comparison:
@@ -62,6 +67,7 @@ class Comparison:
         self.strong = Outcomes(cells, "maze", strong=True)
         self.planned = plan(list(TASKS))
         self.missing = [cell for cell in self.planned if cell not in cells]
+        self.at_edges = beyond_the_edge(self.planned, cells)
         self.judgements = judge_all(self.tasks, CLAIMS)
 
     def difference(self, task: str, name: str, metric: str, rate: float | None = None, to: str = BASE):
@@ -127,10 +133,14 @@ def sentences(comparison: Comparison) -> list[str]:
     verdicts = Counter(one.verdict for one in judged)
     order = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, DEPENDS)
     found = listed([f"{verdicts[verdict]} {verdict}" for verdict in order]).replace(DEPENDS, "depend on the rate")
+    found = found.replace(NOT_REPRODUCED, f"{NOT_REPRODUCED} (every interval includes 0)")
+    claims = {one.claim for one in judged}
+    count = f"{len(CLAIMS)}" if len(claims) == len(CLAIMS) else f"{len(claims)} of {len(CLAIMS)}"
+    ours = sum(claim.where == OURS for claim in CLAIMS)
     lines = [
-        f"**Not all is robust**: {len(CLAIMS)} claims of four papers are {counted(len(judged), 'comparison')} on four "
-        f"tasks: {found}. {surviving(comparison)} differences stay significant when the false discovery rate is held "
-        "at 5 %."
+        f"**Not all is robust**: {count} claims, {ours} of them ours and the others of four papers, are "
+        f"{counted(len(judged), 'comparison')} on four tasks: {found}. {surviving(comparison)} differences stay "
+        "significant when the false discovery rate is held at 5 %."
     ]
     if sentence := rate_sentence(comparison):
         lines.append(sentence)
@@ -278,7 +288,7 @@ def claims_summary(comparison: Comparison) -> str:
         by_task = comparison.judgements[claim]
         verdicts = [f"{by_task[name].verdict}" if name in by_task else "" for name in (*TASKS, ALL_TASKS)]
         rows.append([f"[{number}](claims.md#claim-{number})", claim.paper.split(",")[0], claim.sentence, *verdicts])
-    return markdown(["", "paper", "claim", *TASKS, "mean of all"], rows)
+    return markdown(["", "paper", "claim", *TASKS, ALL_TASKS], rows)
 
 
 def claims_page(comparison: Comparison) -> str:
@@ -287,8 +297,9 @@ def claims_page(comparison: Comparison) -> str:
     tested = sum(len(by_task) for by_task in passes.values())
     sections = [
         "# The claims of four papers, one by one",
-        "Verdicts as in [the results](results.md#claims). The second column of a table is the difference at the rates "
-        "chosen for each method, then it stands at equal rates, with 95 % intervals. The last column says whether the "
+        "Verdicts as in [the results](results.md#claims). The third column of a table is the difference at the rates "
+        "chosen for each method, over as many base models as the second says; then it stands at equal rates, with "
+        "95 % intervals. The last column says whether the "
         f"difference at the chosen rates stays significant when the false discovery rate of all {tested} of them is "
         f"held at 5 % (Benjamini and Hochberg). Tested against 0; *not lower* and *not higher* against ∓{MARGIN:g}.",
     ]
@@ -296,25 +307,58 @@ def claims_page(comparison: Comparison) -> str:
     for number, claim in enumerate(CLAIMS, start=1):
         if claim.paper != paper:
             paper = claim.paper
-            sections.append(f"## {paper}")
+            sections += [f"## {paper}", LIMITS[paper]]
+            if paper == A_GRAE:
+                sections.append(shift_of_difficulty(comparison))
         rows_of_claim = f"*{label(claim.a)}* minus *{label(claim.b)}*, {claim.metric.replace('_', ' ')}"
         sections += [
             f"### Claim {number}",
             f"{claim.sentence}. Source: {claim.where}. {rows_of_claim}: {claim.expected}.",
         ]
-        rows = [claim_row(name, one, passes[claim].get(name)) for name, one in comparison.judgements[claim].items()]
+        rows = [
+            claim_row(name, bases_of(comparison, claim, name), one, passes[claim].get(name))
+            for name, one in comparison.judgements[claim].items()
+        ]
         sections.append(
-            markdown(["task", "chosen rates", *map(rate_text, EVERY_RATE), "verdict", "after FDR"], rows)
+            markdown(["task", "bases", "chosen rates", *map(rate_text, EVERY_RATE), "verdict", "after FDR"], rows)
             if rows
             else "Not run yet."
         )
     return "\n\n".join(sections) + "\n"
 
 
-def claim_row(name: str, one: Judgement, passes: bool | None) -> list[str]:
+def bases_of(comparison: Comparison, claim: Claim, task: str) -> str:
+    """How many base models the difference at the chosen rates rests on."""
+    return "" if task == ALL_TASKS else str(len(comparison.tasks[task].common_bases(*claim.rows(CHOSEN))))
+
+
+def shift_of_difficulty(comparison: Comparison) -> str:
+    """How far Eq. 12 of A-GRAE gets, which weighs hard prompts more from a mean reward of 0.5 on."""
+    rewards = [
+        reward
+        for outcomes in comparison.tasks.values()
+        for cell, saved in outcomes.cells.items()
+        if METHODS_OF_A_GRAE.fullmatch(cell.method)
+        for reward in saved["log"]["reward"]
+    ]
+    if not rewards:
+        return "No run of A-GRAE has ended yet."
+    low, high = (shown(value, ".2f") for value in (min(rewards), max(rewards)))
+    begins = f"In the runs of A-GRAE so far the mean reward, over five batches at a time, is from {low} to {high}. "
+    if max(rewards) < 0.5:
+        return begins + (
+            "So its Eq. 12 weighs easy prompts more from beginning to end, and the turn to hard ones, which the paper "
+            "is about (§5.1), does not happen: the verdicts are on the first half of the method. "
+            "[A base model that is warmed up further](results.md#a-base-model-that-is-warmed-up-further) is for the "
+            "second."
+        )
+    return begins + "Its Eq. 12 weighs hard prompts more where it is above 0.5."
+
+
+def claim_row(name: str, bases: str, one: Judgement, passes: bool | None) -> list[str]:
     form = "+,.0f" if one.claim.metric == "completions" else "+.3f"
     cells = [signed(one.chosen, form), *(signed(one.equal.get(rate), form) for rate in EVERY_RATE)]
-    return [name, *cells, one.verdict, "" if passes is None else "yes" if passes else "no"]
+    return [name, bases, *cells, one.verdict, "" if passes is None else "yes" if passes else "no"]
 
 
 # --- the page ---
@@ -331,11 +375,19 @@ def introduction(comparison: Comparison) -> str:
         f"{size.batches} batches of 16 prompts × 16 completions in four updates, {size.test_problems} test problems × "
         f"{size.samples} samples, temperature 1. The rate stays constant after 20 updates; where the "
         f"lowest or the highest is the best of a method, {rate_text(BEYOND[RATES[0]])} or "
-        f"{rate_text(BEYOND[RATES[-1]])} is tried too. A method's rate is chosen for each base "
+        f"{rate_text(BEYOND[RATES[-1]])} is tried too{edges_left(comparison)}. Breadth has a quarter as many batches, "
+        f"of 64 prompts in two updates; DARS has 8 to 32 completions a prompt, and what samples more than 256 a batch "
+        f"is also tested at equal rollouts. A method's rate is chosen for each base "
         f"model by the whole curve (the mean of pass@1, 2, 4, … 32) on validation problems of the "
         f"*other* base models. Intervals are 95 %, over problems and base models together, with Student's t for so "
         f"few base models. {counted(len(saved), 'cell')} took {hours} hours of one core each ({' | '.join(text)})."
     )
+
+
+def edges_left(comparison: Comparison) -> str:
+    """How many cells beyond the edge of the rates are still to be run, once all others of their methods are there."""
+    left = sum(cell not in comparison.cells for cell in comparison.at_edges)
+    return f" ({counted(left, 'cell')} of it still to be run, which are not counted below)" if left else ""
 
 
 def absent(comparison: Comparison) -> str:
@@ -344,7 +396,8 @@ def absent(comparison: Comparison) -> str:
         names = Counter(f"{cell.task} {cell.method}" for cell in comparison.missing)
         parts.append(
             f"**Not run yet**: {len(comparison.missing)} of {len(comparison.planned)} cells "
-            f"({listed([f'{name} ({count})' for name, count in names.items()])})."
+            f"({listed([f'{name} ({count})' for name, count in names.items()])}). Until then the tables say how many "
+            "base models a row has."
         )
     failed = [f"{cell}: {error}" for one in comparison.tasks.values() for cell, error in one.failed.items()]
     parts += [f"**Failed**: {text}" for text in failed]
@@ -372,9 +425,10 @@ def page(comparison: Comparison, images: Mapping[str, str]) -> str:
         "## All methods",
         f"At the rates chosen for them; ± is half of a 95 % interval. {edges(comparison)}",
         *tables,
-        "## A base model that is right more often than not",
-        "A-GRAE turns to hard prompts when more than half of the completions are right. The other base models begin "
-        "far below that; this one does not. Accuracy of the training completions with A-GRAE, α = 0.5:",
+        "## A base model that is warmed up further",
+        "Eq. 12 of A-GRAE weighs hard prompts more than easy ones where the mean reward of a batch is above 0.5. This "
+        f"base model is warmed up to a pass@1 of at least {STRONG_TARGET:g}, so that training can pass that. No claim "
+        "is judged on it. Mean reward of the training completions with A-GRAE, α = 0.5:",
         crossing(comparison),
         strong_table(comparison),
     ]
@@ -396,9 +450,9 @@ def about_verdicts() -> str:
     return (
         "*Reproduced*: the interval of the difference is on the side that the claim expects at the chosen rates and "
         "at one equal rate at least, and at no equal rate the difference leans to the other side. *Opposite*: the "
-        "same on the other side. *Not reproduced*: every interval includes 0. *Depends on the learning rate*: "
-        f"anything else. *Not lower* and *not higher* allow for {MARGIN:g}. [One by one, with figures and "
-        "sources](claims.md)."
+        "same on the other side. *Not reproduced*: every interval includes 0, so the runs do not decide. *Depends on "
+        f"the learning rate*: anything else. *Not lower* and *not higher* allow for {MARGIN:g}. [One by one, with "
+        "figures, sources and what differs from the papers](claims.md)."
     )
 
 

@@ -1,5 +1,5 @@
 r"""
-Pass@k Training first, Pass@1 Training after it (arXiv 2508.10751, section 4.3), in one run.
+Pass@k Training first, Pass@1 Training after it (arXiv 2508.10751, section 3.5), in one run.
 
     accelerate launch --num_processes 8 examples/pass_at_k_then_pass_at_1.py \
         --model_name_or_path Qwen/Qwen2.5-7B-Instruct --dataset_name math --output_dir runs/pass_at_8_then_1 \

@@ -20,7 +20,7 @@ class ExceedingPassAtK(NestedEstimator):
     """
     Pass@k advantages that favour hard prompts even more: `A' = f(c) · A`, `f(c) = 4 / (10 · ln(c + 0.5))`.
 
-    arXiv 2508.10751, §4. f(1) = 0.987, f(2) = 0.437, f(3) = 0.319, f(4) = 0.266. The paper does not state the base
+    arXiv 2508.10751, §4.2.1. f(1) = 0.987, f(2) = 0.437, f(3) = 0.319, f(4) = 0.266. The paper does not state the base
     of the logarithm; the natural one makes f(1) about 1. f is not defined at c = 0: such a group gets 0, even where a
     reward other than correctness tells its completions apart. A group without a judged completion keeps A.
 
@@ -50,8 +50,8 @@ class CombinedPassAtK(NestedEstimator):
     """
     Pass@k where accuracy is high, Pass@1 where it is low: `A = p · A_pass@k + (1 − p) · A_pass@1`.
 
-    arXiv 2508.10751, §4. Pass@k advantages are 0 where fewer than k completions are wrong, so easy prompts fade out.
-    A group without a judged completion takes half of each.
+    arXiv 2508.10751, §4.2.2. Pass@k advantages are 0 where fewer than k completions are wrong, so easy prompts fade
+    out. A group without a judged completion takes half of each.
 
     Args:
         k (`int`):
@@ -76,7 +76,7 @@ class CombinedPassAtK(NestedEstimator):
 @dataclass(frozen=True)
 class AdaptivePassAtK(NestedEstimator):
     """
-    Pass@1 for the prompts that are explored already, Pass@k for the others (arXiv 2508.10751, §4).
+    Pass@1 for the prompts that are explored already, Pass@k for the others (arXiv 2508.10751, §4.2.3).
 
     The prompts of a batch are ranked by the mean token entropy of their completions. The top half, rounded down, gets
     the Pass@1 advantage and the rest Pass@k. Of equal entropies the prompt with the smaller group id ranks higher.
@@ -112,7 +112,7 @@ class AdaptivePassAtK(NestedEstimator):
 @dataclass(frozen=True)
 class WithoutEasy(NestedEstimator):
     """
-    Any advantage, with that of easy prompts set to 0 (arXiv 2508.10751, §4).
+    Any advantage, with that of easy prompts set to 0 (arXiv 2508.10751, §4.1.2).
 
     Their completions stay in the loss and its normalizer. A group without a judged completion is not known to be easy
     and keeps its advantages.

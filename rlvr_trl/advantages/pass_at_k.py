@@ -1,4 +1,4 @@
-"""Pass@k advantages (Pass@k Training, arXiv 2508.10751, §3.3).
+"""Pass@k advantages (Pass@k Training, arXiv 2508.10751, §2.4).
 
 The reward of a subset of k completions is the best reward in it. A completion's advantage is the mean, over all
 k-subsets that hold it, of the subset's standardized reward:

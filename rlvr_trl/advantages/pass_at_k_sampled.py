@@ -1,4 +1,4 @@
-"""Pass@k advantages from some of the k-subsets of a group (arXiv 2508.10751, §3).
+"""Pass@k advantages from some of the k-subsets of a group (arXiv 2508.10751, §2.2 and §2.3).
 
 *Full sampling* cuts a group of n into floor(n / k) consecutive disjoint subsets; each completion gets the standardized
 reward of its subset, and the completions left over are discarded. *Bootstrap* draws N_group = n random subsets; each

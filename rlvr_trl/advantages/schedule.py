@@ -1,4 +1,4 @@
-"""A different advantage in each part of training, such as Pass@k first and Pass@1 after it (arXiv 2508.10751, §4)."""
+"""A different advantage in each part of training, as Pass@k first and Pass@1 after it (arXiv 2508.10751, §3.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

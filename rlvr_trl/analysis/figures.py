@@ -165,7 +165,7 @@ FIGURES: dict[str, Figure] = {
         num_samples=8,
         panels=("total_correct", "total_wrong", "total"),
     ),
-    "a_grae_fig6": Figure("GRPO by difficulty: 2n√(p(1 − p))", (Curve("GRPO", _GRPO),), panels=("total",)),
+    "a_grae_fig6": Figure("GRPO by difficulty: 2√(n(n − 1)p(1 − p))", (Curve("GRPO", _GRPO),), panels=("total",)),
     "a_grae_shift": Figure(
         "A-GRAE at several batch accuracies ω",
         (

@@ -7,9 +7,12 @@ here: every method is trained at each of `RATES`.
 - `dapo_one_update` makes one update a batch, so that clipping never acts.
 - k = 16 needs more than 16 completions a prompt, as 16 have only one subset of 16 and thus no gradient: it has 8
   prompts x 32.
-- Breadth is the whole batch in one update, of 64 prompts, twice, as in its paper (arXiv 2508.13755, Sec. 3.3).
+- Breadth is the whole batch in one update, twice (arXiv 2508.13755, Sec. 3.2), of 64 prompts for 16 where the paper
+  has 3072 for 128. It sees as many prompts as the others, so it has 50 updates for 400.
+- DARS without breadth keeps the four updates of the others, where its paper has two of the whole batch.
 - GRPO-N has the KL and entropy terms that its paper gives all methods (arXiv 2510.04028, App. C.2: 1e-3 and 1e-4).
   It is to be compared with `grpo_kl`, which has them as well.
+- What the paper of A-GRAE compares has the loss of GRPO, W-REINFORCE too; PSR and NSR have the loss dapo.
 """
 
 from dataclasses import replace
@@ -77,10 +80,10 @@ METHODS: dict[str, Method] = {
     "a_grae": method("A-GRAE, α = 1", {"name": "a_grae", "alpha": 1.0}, **GRPO_LOSS),
     "a_grae_shift": method("A-GRAE, shift alone", {"name": "a_grae", "suppression": False}, **GRPO_LOSS),
     "a_grae_suppression": method(
-        "A-GRAE, suppression alone", {"name": "a_grae", "alpha": 0.5, "difficulty_shift": False}, **GRPO_LOSS
+        "A-GRAE, suppression alone", {"name": "a_grae", "alpha": 1.0, "difficulty_shift": False}, **GRPO_LOSS
     ),
     "psr": method("PSR", "psr"),
-    "w_reinforce": method("W-REINFORCE", "w_reinforce"),
+    "w_reinforce": method("W-REINFORCE", "w_reinforce", **GRPO_LOSS),
     "pass_at_16": method("Pass@16", {"name": "pass_at_k", "k": 16}, **DEEP),
     "pass_at_8_bootstrap": method("Pass@8, bootstrap", PASS_AT_8 | {"method": "bootstrap"}),
     "dars_hw_annealed": dars("DARS-HW, cap 32 to 8", max_generations_end=8),
@@ -97,6 +100,8 @@ METHODS: dict[str, Method] = {
     ),
     "dars_et_breadth": dars("DARS-ET, breadth", "equal_treatment", **BROAD),
     "hard_focused": method("hard-focused", {"name": "difficulty_focused", "focus": "hard", "gamma": 0.5}, **GRPO_LOSS),
+    "negative_dominant": method("negative-dominant", {"name": "dominant_side", "beta": 0.1}, **GRPO_LOSS),
+    "positive_dominant": method("positive-dominant", {"name": "dominant_side", "beta": 10.0}, **GRPO_LOSS),
     "dapo_dynamic": method("DAPO with dynamic sampling", rollouts="dynamic_sampling"),
     "max_rl": method("MaxRL", "max_rl", **GRPO_LOSS),
     "pkpo": method("PKPO, k = 8", {"name": "pkpo", "k": 8}, **GRPO_LOSS),

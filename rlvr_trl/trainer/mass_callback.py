@@ -24,8 +24,9 @@ KINDS = ("correct", "wrong", "known")
 
 class MassDynamicsCallback(TrainerCallback):
     """
-    Follows where the probability goes while a model trains: the two stages of arXiv 2510.04028 (Fig. 1), not in a
-    bandit but in any model.
+    Follows where the probability goes while a model trains: what arXiv 2510.04028 (Fig. 1) draws of a bandit, in any
+    model. The second stage there needs an answer that earns more than the right ones that were sampled; with rewards
+    of 0 and 1 there is none.
 
     At the start it samples `num_samples` completions of each prompt and takes the greedy one. From then on these are
     the answers that it follows: at the first step and every `every` steps it computes the probability that the model

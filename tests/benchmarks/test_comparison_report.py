@@ -13,7 +13,7 @@ from comparison_claims import Claim, judge
 from rlvr_trl.testbed import TASKS
 from rlvr_trl.testbed.cell_runner import Store
 from rlvr_trl.testbed.cells import BASE, Cell
-from rlvr_trl.testbed.comparison_methods import METHODS, RATES
+from rlvr_trl.testbed.comparison_methods import BEYOND, METHODS, RATES
 from rlvr_trl.testbed.intervals import Estimate
 
 
@@ -117,27 +117,51 @@ def test_the_pages_say_what_the_cells_hold(tmp_path):
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
     first, second, third = re.findall(r"(?m)^[123]\. \*\*(.*)$", page)
     tested = sum(len(found) - (claims.ALL_TASKS in found) for found in comparison.judgements.values())
-    assert (
-        f"{len(claims.CLAIMS)} claims of four papers are {tested} comparisons" in first
-        and ", 4 opposite and " in first
-    )
+    judged = sum(bool(found) for found in comparison.judgements.values())
+    assert f"{judged} of {len(claims.CLAIMS)} claims, 3 of them ours and the others of four papers, are" in first
+    assert f"{tested} comparisons" in first and ", 4 opposite and " in first
     assert second.startswith("The learning rate matters") and "maze " in second
     assert third.startswith(
         "GRPO against base model**: pass@1 is higher on maze, sudoku, sums and countdown, lower on"
     )
     assert "| [1](claims.md#claim-1) | A-GRAE | GRPO raises pass@1 above the base model | reproduced |" in page
     assert "maze dr_grpo (9)" in page and "sums grpo (" not in page  # what is not run yet
-    assert "## A base model that is right more often than not" in page and "Not run yet." in page
+    assert "## A base model that is warmed up further" in page and "Not run yet." in page
 
     one_by_one = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert len(re.findall("(?m)^### Claim ", one_by_one)) == len(claims.CLAIMS)
     section = one_by_one.split("### Claim 1\n")[1].split("###")[0]
     assert "Source: §4.2. *GRPO* minus *base model*, pass@1: higher." in section
-    assert section.count("| reproduced | yes |") == 4 and "| all tasks | " in section
+    assert re.findall(r"(?m)^\| (\w+) \| 3 \| ", section) == list(TASKS)  # base models
+    assert section.count("| reproduced | yes |") == 4 and f"| {claims.ALL_TASKS} | " in section
+    for paper, limits in claims.LIMITS.items():
+        assert f"## {paper}\n\n{limits}\n" in one_by_one
+    assert "No run of A-GRAE has ended yet." in one_by_one
     for name in ("results_gains.png", "results_rates.png"):
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG") and f"images/{name}" in page
     again = report.make_report(tmp_path / "cells", tmp_path / "again")
     assert report.page(again, {}) == report.page(comparison, {})
+
+
+def test_it_is_said_whether_a_grae_has_reached_its_second_half(tmp_path):
+    store = made_up(tmp_path, methods=("grpo", "a_grae_half"), tasks=("maze",))
+    text = report.shift_of_difficulty(report.Comparison(store.cells))
+    assert "is from 0.40 to 0.40." in text and "does not happen" in text
+    for cell, saved in store.cells.items():
+        saved["log"]["reward"] = [0.2, 0.9] if cell.method == "grpo" else [0.3, 0.51]
+    text = report.shift_of_difficulty(report.Comparison(store.cells))
+    assert "is from 0.30 to 0.51." in text and "does not happen" not in text
+
+
+def test_cells_beyond_the_edge_that_are_to_come_are_counted(tmp_path):
+    store = made_up(tmp_path, methods=("grpo",), tasks=("maze",))
+    for cell, saved in store.cells.items():  # on validation problems the highest rate is the best
+        saved["validation"]["num_correct"] = [RATES.index(cell.rate) if cell.rate else 0] * 40
+    left = report.edges_left(report.Comparison(store.cells))
+    assert left == " (3 cells of it still to be run, which are not counted below)"
+    for base in (0, 1, 2):
+        store.add(*cell_of("maze", "grpo", BEYOND[RATES[-1]], base, np.arange(40)))
+    assert report.edges_left(report.Comparison(store.cells)) == ""
 
 
 def test_one_base_model_gives_equal_rates_and_no_verdict(tmp_path):
