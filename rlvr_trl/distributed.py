@@ -159,6 +159,8 @@ def exit_for_all(error: Exception, accelerator) -> None:
     waited for that.
     """
     _set_cause(_store, _cause_of(error, accelerator))
+    # the watchers of this process find the cause too, and would end it before the others have read it
+    _ending.acquire()
 
     def leave():  # in a thread: a write to a pipe that nobody empties does not return
         names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -207,13 +209,15 @@ def _leave_cause(store, error: BaseException, accelerator) -> None:
 
 def _watch(store, ended: threading.Event, process_index: int) -> None:
     while not ended.wait(POLL):
+        patience = OWN_END
         try:
             cause = store.get("cause").decode() if store.check(["cause"]) else None
         except RuntimeError as error:
             cause = f"the store of the process group, which the first process or its launcher holds, is gone: {error}"
+            patience = FAREWELL  # the first process may have left as it should, and this one be about to
         if cause is None:
             continue
-        if ended.wait(OWN_END):
+        if ended.wait(patience):
             return  # this process ends with an error of its own
         _end(process_index, cause, store)
 

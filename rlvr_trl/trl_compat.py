@@ -893,8 +893,18 @@ PRIVATE_PARTS: tuple[Part, ...] = (
     Attribute(
         owner=f"{WORKER}:AsyncRolloutWorker",
         name="_heartbeat_value",
-        why="set when the process is ready",
-        until="TRL counts from when the process that samples is ready",
+        why="set when the process is ready, and replaced by a value without a lock",
+        until="TRL counts from when the process that samples is ready, and does not wait for it where it is stopped",
+    ),
+    Attribute(
+        owner=f"{WORKER}:AsyncRolloutWorker", name="_model_version_value", why="replaced by such a value", until=ENDS
+    ),
+    Function(
+        owner=f"{WORKER}:AsyncRolloutWorker",
+        name="update_model_version",
+        leading=("model_version",),
+        why="overridden: sets it without a lock",
+        until=ENDS,
     ),
     # and in the process that samples
     Part(owner=WORKER, name="RolloutGroup", why="completions of a stage are joined into one", until=PER_PROMPT),

@@ -39,9 +39,13 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A free port below those that the system gives to connections, one of which could take it meanwhile."""
+    """
+    A free port below those that the system gives to connections, one of which could take it meanwhile. Each worker of
+    pytest has a thousand of its own.
+    """
+    start = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 9 * 1000
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(start, start + 1000)
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port
@@ -110,13 +114,13 @@ def ranks(processes: int, machines: int) -> list[dict[str, str]]:
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank % on_machine)} for rank in range(processes)]
 
 
-def run_script(script: str | Path, *arguments: str, timeout: float = 120) -> SimpleNamespace:
+def run_script(script: str | Path, *arguments: str, timeout: float = 900) -> SimpleNamespace:
     """Runs a script on one process. Returns `returncode`, `stdout` and `stderr`."""
     return Forked(script, *arguments).wait(timeout)
 
 
 def on_processes(
-    script: str, *arguments: str, processes: int, machines: int = 1, timeout: float = 180
+    script: str, *arguments: str, processes: int, machines: int = 1, timeout: float = 900
 ) -> list[SimpleNamespace]:
     """Runs a script on several processes, without a launcher that would end all when one fails."""
     started = [Forked(script, *arguments, env=env) for env in ranks(processes, machines)]
@@ -124,7 +128,7 @@ def on_processes(
     return [process.wait(max(1, deadline - time.monotonic())) for process in started]
 
 
-def launch(script: str, *arguments: str, processes: int, timeout: float = 180) -> str:
+def launch(script: str, *arguments: str, processes: int, timeout: float = 900) -> str:
     """Runs a script that must succeed on several processes. Returns what they printed."""
     ended = on_processes(script, *arguments, processes=processes, timeout=timeout)
     outputs = "\n".join(process.stdout + process.stderr for process in ended)
@@ -145,7 +149,7 @@ def launch_with(
     prefixes: Sequence[Sequence[str]] | None = None,
     address: str = "127.0.0.1",
     fails: bool = False,
-    timeout: float = 180,
+    timeout: float = 900,
 ) -> str:
     """
     Runs `tests/scripts/<script>` on the CPU, under torchrun or with `config` under `accelerate launch`. Returns what

@@ -114,8 +114,9 @@ class ThreadWorker(PromptWorker):
 
     def stop(self):
         if self.thread is not None and self.thread.is_alive():
-            self.loop._loop.call_soon_threadsafe(self.loop._stop_event.set)
-            self.thread.join(10)
+            with contextlib.suppress(RuntimeError):  # it has failed, and closed its loop meanwhile
+                self.loop._loop.call_soon_threadsafe(self.loop._stop_event.set)
+            self.thread.join(60)
             assert not self.thread.is_alive()
 
     def check_health(self, stale_after_s):

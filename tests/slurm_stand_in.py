@@ -74,14 +74,14 @@ def srun(arguments: list[str]) -> int:
     assert os.environ["SRUN_CPUS_PER_TASK"] == os.environ["SLURM_CPUS_PER_TASK"]
     passed_on = {} if os.environ.get("SLURM_EXPORT_ENV") == "NONE" else os.environ
     tasks = []
-    for number, node in enumerate(nodes):
-        own = {"SLURM_PROCID": str(number), "SLURMD_NODENAME": node, "SLURM_STEP_NUM_TASKS": str(args.ntasks)}
-        with open(args.output.replace("%t", str(number)), "w", encoding="utf-8") as log:
-            tasks.append(
-                subprocess.Popen(args.command, env=passed_on | own, stdout=log, stderr=log, start_new_session=True)
-            )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        for number, node in enumerate(nodes):
+            own = {"SLURM_PROCID": str(number), "SLURMD_NODENAME": node, "SLURM_STEP_NUM_TASKS": str(args.ntasks)}
+            with open(args.output.replace("%t", str(number)), "w", encoding="utf-8") as log:
+                tasks.append(
+                    subprocess.Popen(args.command, env=passed_on | own, stdout=log, stderr=log, start_new_session=True)
+                )
         while any(task.poll() is None for task in tasks):
             time.sleep(0.1)
             if args.kill_on_bad_exit and any(task.poll() for task in tasks):
@@ -105,7 +105,8 @@ def vllm(arguments: list[str]) -> None:
     started = {"pid": os.getpid(), "arguments": arguments} | {name: os.environ.get(name) for name in names}
     port = int(arguments[arguments.index("--port") + 1])
     with HTTPServer((arguments[arguments.index("--host") + 1], port), Answer) as server:
-        Path("vllm.json").write_text(json.dumps(started), encoding="utf-8")
+        Path("vllm.tmp").write_text(json.dumps(started), encoding="utf-8")
+        os.replace("vllm.tmp", "vllm.json")
         server.serve_forever()
 
 

@@ -34,7 +34,7 @@ def test_a_reward_that_raises_while_training(cpu, tmp_path, saved_model, mazes):
         trainer.train()
     assert "The reward function 'FailsLater' raised ZeroDivisionError: of the user's" in str(caught.value.__cause__)
     assert time.monotonic() - begin < 60
-    assert Path(last_complete_checkpoint(tmp_path)).name >= f"checkpoint-{EARLIEST}"
+    assert int(last_complete_checkpoint(tmp_path).rpartition("-")[2]) >= EARLIEST
 
 
 class At(TrainerCallback):
@@ -115,13 +115,18 @@ def test_a_reward_that_does_not_return(cpu, tmp_path, saved_model, mazes):
         trainer.train()
     seconds = time.monotonic() - stuck.time
     print(f"ended {seconds:.1f} s after a reward did not return")
-    assert seconds < 3 + 40
+    assert seconds < 10 + 40
 
 
 @pytest.mark.slow
 def test_a_process_that_samples_and_hangs(cpu, tmp_path, saved_model, mazes):
-    trainer = build_with_child(saved_model, right_by_chance, mazes, tmp_path, heartbeat_stale_after_s=5)
-    stopped = At(EARLIEST, lambda: os.kill(trainer.rollout_worker._process.pid, signal.SIGSTOP))
+    trainer = build_with_child(saved_model, right_by_chance, mazes, tmp_path)
+
+    def stop():
+        os.kill(trainer.rollout_worker._process.pid, signal.SIGSTOP)
+        trainer.args.heartbeat_stale_after_s = 5  # not before: a busy machine may pause it too
+
+    stopped = At(EARLIEST, stop)
     trainer.add_callback(stopped)
     with pytest.raises(RuntimeError, match="heartbeat stale"):
         trainer.train()
@@ -146,8 +151,8 @@ def test_a_server_that_goes_away(tmp_path, saved_model):
     ended = run_script("async_server_goes.py", str(tmp_path), saved_model)
     url, gone = re.match(r"(\S+)\n(?:.*\n)*?gone at (\S+)\n", ended.stdout).groups()
     assert ended.returncode == 1, ended.stderr[-2000:]
-    assert re.search(f"{url} has not answered for .* `vllm_server_timeout`=2", ended.stderr), ended.stderr[-2000:]
+    assert re.search(f"{url} has not answered for .* `vllm_server_timeout`=10", ended.stderr), ended.stderr[-2000:]
     seconds = time.time() - float(gone)
     print(f"ended {seconds:.1f} s after the server had gone")
-    assert seconds < 2 + 2 * POLL_OF_SERVER + 30
+    assert seconds < 10 + 2 * POLL_OF_SERVER + 30
     assert Path(last_complete_checkpoint(tmp_path)).exists()

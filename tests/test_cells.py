@@ -159,7 +159,11 @@ def test_a_store_forgets_half_a_line_and_names_what_is_no_cell(tmp_path):
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole + whole[:20], encoding="utf-8")
     again = Store(tmp_path)
-    assert again.cells == store.cells and path.read_text(encoding="utf-8") == whole
+    assert again.cells == store.cells and path.read_text(encoding="utf-8") == whole + whole[:20]
+    other = Cell("sums", "updates", 2e-3, 0)
+    again.add(other, {"cell": asdict(other), "error": "second"})
+    store.read()  # what another one has added
+    assert list(store.cells) == [cell, other] and len(path.read_text(encoding="utf-8").splitlines()) == 2
     for line in ('{"cell": {}}', "{", '{"cell": {"task": "sums", "colour": 1}}'):
         path.write_text(f"{whole}{line}\n", encoding="utf-8")
         with pytest.raises(ValueError, match="line 2 of '.*sums.jsonl' is not a cell"):

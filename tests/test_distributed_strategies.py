@@ -80,7 +80,7 @@ def two(folder):
             machines, own = config["num_machines"], folder / f"{name}.yaml"
             launch_with(
                 *("strategies.py", str(folder), name),
-                **{"processes": 2, "machines": machines, "config": own, "env": env, "timeout": 300},
+                **{"processes": 2, "machines": machines, "config": own, "env": env, "timeout": 1800},
             )
             done[name] = [
                 [torch.load(folder / f"{name}{which}-{rank}.pt") for rank in range(2)]

@@ -646,7 +646,7 @@ def test_killed_ten_times_nothing_is_lost_or_twice(tmp_path):
     context.set_forkserver_preload(IMPORTED_ONCE)
     path, whole = tmp_path / "run/samples-0.jsonl", b""
     for _ in range(10):
-        process = context.Process(target=evaluate_to_be_killed, args=(tmp_path / "run",))
+        process = context.Process(target=evaluate_to_be_killed, args=(tmp_path / "run", 20), daemon=True)
         process.start()
         wait_for_lines(path, whole.count(b"\n") + rng.randrange(16), process)
         time.sleep(rng.random() * 0.02)  # anywhere between two batches, or in the middle of a line

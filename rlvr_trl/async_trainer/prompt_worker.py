@@ -39,7 +39,7 @@ from .exchange import Exchange, PromptGroup, PromptOrder, Sampling, StopSignal, 
 
 _ALONE = SimpleNamespace(num_processes=1, process_index=0)  # the process that samples belongs to no group of processes
 REFUSED = (400, 413, 422)  # answers of a server that the same request gets again
-REASON_WITHIN = 5.0  # seconds from a failure of the process that samples to its reason
+REASON_WITHIN = 60.0  # seconds from a failure of the process that samples to its reason, if it does not end before
 IDLE = 0.01  # seconds between two looks at whether there is something to do, as in TRL
 RESUME = "The last checkpoint is whole: `resume_from_checkpoint=True` goes on from it."
 
@@ -308,7 +308,9 @@ class PromptWorker(AsyncRolloutWorker):
         super().__init__(**kwargs | own, sampling=sampling)
         self.rollout_buffer = Exchange(self._mp_ctx, sampling)
         self._stop_event_mp = StopSignal(self._mp_ctx)
-
+        # without locks, which a process that is stopped or killed may hold for ever: each is one aligned number
+        self._heartbeat_value = self._mp_ctx.Value("d", 0.0, lock=False)
+        self._model_version_value = self._mp_ctx.Value("i", 0, lock=False)
         self._server_url = kwargs["vllm_server_url"]
 
     def watch_server(self, timeout: float, accelerator) -> AbstractContextManager:
@@ -320,6 +322,9 @@ class PromptWorker(AsyncRolloutWorker):
         """Raises an `ImportError` if vLLM is missing, which talks to the server and sends it the weights."""
         check_installed("AsyncRLVRTrainer", "vllm")
 
+    def update_model_version(self, model_version: int) -> None:
+        self._model_version_value.value = model_version
+
     def start(self) -> None:
         super().start()
         self._heartbeat_value.value = time.time()  # TRL counts from before the process has imported everything
@@ -329,17 +334,22 @@ class PromptWorker(AsyncRolloutWorker):
         Raises:
             `RuntimeError`: The process that samples has failed, has died, or has shown no sign of life for so long.
         """
-        if self._failed_event.is_set():
-            self._wait_for_reason()
         code = None if self._process is None else self._process.exitcode
-        if code is None:
-            return super().check_health(stale_after_s)
-        if code >= 0:  # it may have said why; one that was killed may have left a lock behind
-            super().check_health(math.inf)
-        raise RuntimeError(f"The process that samples has died with exit code {code}. {RESUME}")
+        if code is None or code >= 0:  # it may have said why; one that was killed may have left a lock behind
+            try:
+                super().check_health(stale_after_s if code is None else math.inf)
+            except RuntimeError as error:
+                if error.__cause__ is not None or not self._failed_event.is_set():
+                    raise
+                self._wait_for_reason()
+                super().check_health(math.inf)
+        if code is not None:
+            raise RuntimeError(f"The process that samples has died with exit code {code}. {RESUME}")
 
     def _wait_for_reason(self) -> None:
         """The process sets the event of its failure while a thread of it may still be sending what has failed."""
         deadline = time.monotonic() + REASON_WITHIN
         while self._exception_info_queue.empty() and time.monotonic() < deadline:
+            if self._process is not None and self._process.exitcode is not None:
+                return  # its end waits for that thread, so what it had to say is here
             time.sleep(IDLE)

@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ _PRIVATE = re.compile(
 # As `from_pretrained` looks for them: the first that is there is what the model is loaded from
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OF_ADAPTER = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)")
-_OF_CARD = ("README.md", TRAINING_CURVE, RESULTS_CURVE)
+OF_CARD = ("README.md", TRAINING_CURVE, RESULTS_CURVE)
 
 
 def hub_id(name: str | None) -> str | None:
@@ -97,7 +98,9 @@ def save_public_arguments(args: Any, folder: str | os.PathLike) -> None:
         torch.save(public_arguments(args), path)
 
 
-def operations_for(folder: str | os.PathLike, names: list[str], path_in_repo: str | None) -> list[CommitOperationAdd]:
+def operations_for(
+    folder: str | os.PathLike, names: list[str], path_in_repo: str | None, read: Mapping[str, bytes]
+) -> list[CommitOperationAdd]:
     """
     The commit of files of a folder.
 
@@ -105,8 +108,9 @@ def operations_for(folder: str | os.PathLike, names: list[str], path_in_repo: st
         folder (`str` or `os.PathLike`): that of the model, or of a checkpoint.
         names (`list[str]`): the files, by their path in it.
         path_in_repo (`str`, *optional*): where the checkpoint goes. Without it, the folder is that of the model.
+        read (`Mapping[str, bytes]`): what was read of some of the files, which may be others by now.
     """
-    contents = {name: _public_content(Path(folder, name)) for name in names}
+    contents = {name: _public_content(Path(folder, name)) for name in names} | dict(read)
     if MANIFEST in contents and (changed := {n: entry_of(c) for n, c in contents.items() if isinstance(c, bytes)}):
         manifest = json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8"))
         contents[MANIFEST] = json.dumps(sealed(manifest | {"files": manifest["files"] | changed}), indent=1).encode()
@@ -127,9 +131,9 @@ def names_of_model(folder: str | os.PathLike, model: Any, processing_class: Any,
     root = Path(folder)
     adapters = getattr(model, "peft_config", None)
     if adapters is None:
-        wanted = {"config.json", "generation_config.json", *_names_of_weights(root), *_OF_CARD}
+        wanted = {"config.json", "generation_config.json", *_names_of_weights(root), *OF_CARD}
     else:
-        wanted = {path.name for path in root.iterdir() if _OF_ADAPTER.fullmatch(path.name)} | {*_OF_CARD}
+        wanted = {path.name for path in root.iterdir() if _OF_ADAPTER.fullmatch(path.name)} | {*OF_CARD}
     for name in adapters or ():  # those with a name of their own have a folder each
         inner = root / name
         wanted |= {f"{name}/{path.name}" for path in inner.glob("adapter_*") if _OF_ADAPTER.fullmatch(path.name)}

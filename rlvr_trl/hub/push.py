@@ -21,7 +21,14 @@ from trl import GRPOTrainer
 from ..manifest import checkpoints_in
 from ..trl_compat import PREFIX_CHECKPOINT_DIR, HubStrategy, borrow, hf_api
 from .model_card import complete_card, dataset_id, earlier_results, method_tags
-from .published import hub_id, names_of_checkpoint, names_of_model, operations_for, save_public_arguments
+from .published import (
+    OF_CARD,
+    hub_id,
+    names_of_checkpoint,
+    names_of_model,
+    operations_for,
+    save_public_arguments,
+)
 
 
 if TYPE_CHECKING:
@@ -238,11 +245,14 @@ class PushesToHub(GRPOTrainer):
         if path_in_repo is None:
             save_public_arguments(self.args, folder_path)  # transformers has just saved them again
         names = self._names_to_push(folder_path, path_in_repo)
+        # read now: the next save writes the card anew, perhaps while this is on its way
+        of_card = [name for name in names if path_in_repo is None and name in OF_CARD]
+        card = {name: Path(folder_path, name).read_bytes() for name in of_card}
 
         def commit():
             return hf_api().create_commit(
                 repo_id=str(self.hub_model_id),
-                operations=operations_for(folder_path, names, path_in_repo),
+                operations=operations_for(folder_path, names, path_in_repo, card),
                 commit_message=commit_message or "Upload",
                 token=token,
                 revision=revision,
@@ -253,10 +263,12 @@ class PushesToHub(GRPOTrainer):
     def _check_pushes(self, again: bool = True) -> None:
         """Forgets pushes that succeeded, and warns of those that failed. `again`: whether they are tried again."""
         for folder, jobs in list(self._pushes.items()):
-            if not jobs or not all(job.done() for job in jobs):
+            is_gone = self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS and not Path(folder).exists()
+            if not (jobs or is_gone) or not all(job.done() for job in jobs):
                 continue
             errors = [error for job in jobs if (error := job.exception()) is not None]
-            is_gone = self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS and not Path(folder).exists()
+            if not jobs:  # a push of nothing would succeed
+                errors = [FileNotFoundError("it waited for an earlier push to end")]
             if errors:
                 outlook = " It is pushed again, with the next save or at the end of training." if again else ""
                 outlook = " It has been deleted since (`save_total_limit`), and is lost." if is_gone else outlook

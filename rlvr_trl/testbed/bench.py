@@ -194,20 +194,24 @@ class OwnStore(Store):
     """
 
     def __init__(self, folder: Path, methods: Mapping[str, OwnMethod]):
-        super().__init__(folder)
         self.methods = methods
-        advice = f"Give it another label in a file for --config, or another --output-dir than '{folder.parent}'."
+        super().__init__(folder)
+
+    def read(self) -> None:
+        super().read()
+        other = f"another --output-dir than '{self.folder.parent}'"
+        advice = f"Give it another label in a file for --config, or {other}."
         for cell, saved in self.cells.items():
-            if cell.method not in methods or "error" in saved:
+            if cell.method not in self.methods or "error" in saved:
                 continue
-            old, new = saved.get("settings", {}), json.loads(json.dumps(methods[cell.method].settings))
+            old, new = saved.get("settings", {}), json.loads(json.dumps(self.methods[cell.method].settings))
             for name in sorted({*old, *new}):
                 if old.get(name) != new.get(name):
                     raise ValueError(
                         f"The cells of {cell.method!r} that are there were trained with {name}={old.get(name)!r}, and "
                         f"now it is {new.get(name)!r}. {advice}"
                     )
-            if changed := changed_sources(saved.get("sources", {}), methods[cell.method].sources):
+            if changed := changed_sources(saved.get("sources", {}), self.methods[cell.method].sources):
                 raise ValueError(
                     f"The code of {', '.join(changed)} has changed since the cells of {cell.method!r} that are there "
                     f"were trained. {advice}"

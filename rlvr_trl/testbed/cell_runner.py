@@ -92,7 +92,8 @@ class Store:
     """
     The finished and failed cells of a folder, one file a task.
 
-    A last line without an end is what a full disk or a power cut left of a cell, and is taken away.
+    A last line without an end does not count: another runner is writing it, or it is what a full disk or a power cut
+    left of a cell, and goes with the next cell that is added.
 
     Raises:
         ValueError: Another line is not a cell.
@@ -100,11 +101,12 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for path in sorted(folder.glob("*.jsonl")):
-            whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n")
-            if rest:
-                _write(path, whole + end)
-        self.cells = read_folder(folder)
+        self.cells: dict[Cell, dict] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Adds what the files hold, where another runner may have written since."""
+        self.cells |= read_folder(self.folder)  # in place, as others look at them
 
     def add(self, cell: Cell, saved: dict) -> None:
         """Adds a cell; one that is there already, as one that had failed, is replaced."""
@@ -113,6 +115,9 @@ class Store:
         self.cells[cell] = saved
         path = self.folder / f"{cell.task}.jsonl"
         if not again:
+            whole, end, rest = path.read_text(encoding="utf-8").rpartition("\n") if path.exists() else ("", "", "")
+            if rest:
+                _write(path, whole + end)
             with open(path, "a", encoding="utf-8") as file:
                 file.write(_line(saved))
             return
@@ -178,7 +183,8 @@ class CellProcess:
 
     def give(self, job: Job) -> None:
         self.cell = job.cell
-        self.pipe.send(job)
+        with contextlib.suppress(OSError):  # it has died, which shows when its answer is read
+            self.pipe.send(job)
 
     def end(self) -> None:
         """Ends the process, in the middle of a cell if need be."""
@@ -194,7 +200,7 @@ class CellProcess:
         self.cell = None
         try:
             return self.pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # a reset, if it died before it had read what to do
             self.process.join()
             return {"cell": asdict(cell), "error": f"The process ended with code {self.process.exitcode}."}
 
@@ -240,11 +246,12 @@ def run_cells(
         lock.acquire(blocking=False)
     except Timeout:
         raise ValueError(f"another runner is at work with '{store.folder}'; wait for it or stop it") from None
-    waiting = [cell for cell in cells if not store.is_done(cell, retry)]
     begin, workers = time.monotonic(), []
     usual = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     try:
+        store.read()
+        waiting = [cell for cell in cells if not store.is_done(cell, retry)]
         workers = [CellProcess(bases, work, size) for _ in range(min(jobs, len(waiting)))]
         finished = 0
         while True:

@@ -8,6 +8,7 @@ warm-up, training, validation and test share a problem.
 
 import hashlib
 import json
+import os
 import platform
 import tempfile
 import time
@@ -169,7 +170,7 @@ def _make_base_model(task: Task, base: int, size: Size, kept: Path, output_dir: 
         disable_tqdm=True,
     )
     kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_name(f"{kept.name}.tmp")
+    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
     save_file({name: weight.detach().half().contiguous() for name, weight in model.named_parameters()}, temporary)
     about = {"validation_pass@1": round(done.pass_at_1, 4), "steps": done.steps, **environment()}
     kept.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

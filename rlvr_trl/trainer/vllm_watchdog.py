@@ -103,7 +103,10 @@ class _Watchdog(threading.Thread):
         self._ended, self._lock = threading.Event(), threading.Lock()
 
     def end(self) -> None:
-        with self._lock:
+        try:
+            with self._lock:  # in which the interrupt of `_give_up` may be raised
+                self._ended.set()
+        finally:
             self._ended.set()
 
     def run(self) -> None:

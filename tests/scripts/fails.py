@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tiny_training import ON_CPU, build
 
-from rlvr_trl import RLVRTrainer, lifelines
+from rlvr_trl import RLVRTrainer, distributed, lifelines
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_tokenizer
 
@@ -111,8 +111,19 @@ def main():
     lifelines.SILENCE = args.silence
     Fails.how, Fails.on = args.how, args.on
     if args.how == "kill":
-        # the launcher's signal may come before the lost connection is noticed, so obey it a second later
-        signal.signal(signal.SIGTERM, lambda *_: threading.Timer(1, os._exit, [1]).start())
+        # the launcher's signal may come before the lost connection is noticed, so obey it once that was said
+        said, say = threading.Event(), distributed._say
+
+        def tell(*what):
+            say(*what)
+            said.set()
+
+        def obey():
+            said.wait(15)
+            os._exit(1)
+
+        distributed._say = tell
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=obey).start())
 
     def moves(completions, trainer_state, **kwargs):
         if args.stops and trainer_state.global_step == 1 and args.on == RANK:
