@@ -1,6 +1,7 @@
 """Cells of a comparison: their problems, base models that are kept, training, and a runner that stops and goes on."""
 
 import json
+import os
 import signal
 import time
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_trl import RLVRConfig, RLVRTrainer
 from rlvr_trl.testbed import TASKS, build_model
-from rlvr_trl.testbed.cell_runner import Store, outcome_of, run_cells
+from rlvr_trl.testbed.cell_runner import CellProcess, Job, Store, outcome_of, run_cells
 from rlvr_trl.testbed.cells import (
     BASE,
     Cell,
@@ -192,6 +193,19 @@ def test_the_runner_runs_what_is_missing_and_goes_on_after_a_failure(bases, tmp_
     lines = (tmp_path / "r" / "sums.jsonl").read_text()
     run_cells(cells, TINY_METHODS, store, bases, tmp_path / "w", **options)
     assert (tmp_path / "r" / "sums.jsonl").read_text() == lines and len(told) == 4
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_before_it_reads_its_job_costs_a_cell_and_no_more(tmp_path):
+    process = CellProcess(tmp_path, tmp_path, TINY)
+    cell = Cell("sums", BASE, 0.0, 0)
+    os.kill(process.process.pid, signal.SIGSTOP)
+    process.give(Job(cell, None))
+    os.kill(process.process.pid, signal.SIGKILL)
+    assert process.take(cell)["error"] == "The process ended with code -9."
+    process.give(Job(cell, None))
+    assert "ended with code -9" in process.take(cell)["error"]
+    process.end()
 
 
 KILLED = """

@@ -4,8 +4,10 @@ import json
 import shlex
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ from transformers import AutoModelForCausalLM
 
 from rlvr_trl import RLVRConfig
 from rlvr_trl.hub.published import names_of_model
+from rlvr_trl.hub.push import PushesToHub
 from rlvr_trl.trainer.checkpoint import is_complete
+from rlvr_trl.trl_compat import HubStrategy
 
 
 pytestmark = pytest.mark.slow
@@ -180,6 +184,18 @@ def test_a_checkpoint_deleted_before_it_was_pushed_is_named(tmp_path):
     assert sum("checkpoint-1 to tester/run failed" in warning for warning in lost) == 1
     assert not any("Training is over" in warning for warning in run.told["warnings"])
     run.assert_same("checkpoint-3", "checkpoint-3")
+
+
+def test_a_checkpoint_deleted_while_it_waited_for_another_push_is_named(tmp_path):
+    """To push what is left of it, which is nothing, would succeed."""
+    (tmp_path / "checkpoint-3").mkdir()
+    waiting = {str(tmp_path / f"checkpoint-{step}"): [] for step in (2, 3)}
+    args = SimpleNamespace(hub_strategy=HubStrategy.ALL_CHECKPOINTS)
+    trainer = SimpleNamespace(_pushes=waiting, args=args, hub_model_id="tester/run")
+    trainer._failed = types.MethodType(PushesToHub._failed, trainer)
+    with pytest.warns(UserWarning, match="checkpoint-2 to tester/run failed: .*earlier push.*has been deleted since"):
+        PushesToHub._check_pushes(trainer)
+    assert list(waiting) == [str(tmp_path / "checkpoint-3")]
 
 
 def test_the_last_checkpoint_can_be_resumed_from(tmp_path):

@@ -259,6 +259,15 @@ def test_a_reward_that_does_not_come_back_ends_the_run(tmp_path, how, processes)
             assert "The reward function 'strange'" in said[0]
 
 
+@pytest.mark.slow
+def test_a_process_whose_reward_does_not_come_back_waits_until_the_others_know(tmp_path):
+    other, failing = on_processes("rewards_that_do_not_return.py", str(tmp_path), "sleeps", "--hasty", processes=2)
+    assert failing.returncode == other.returncode == 1
+    assert "Stack of the thread MainThread" in failing.stderr  # its own look into the store has not cut it off
+    [said] = re.findall(r"^Process 0 ends, because (.*)$", other.stderr, re.MULTILINE)
+    assert "The reward function 'strange' has not returned within 3 seconds" in said
+
+
 @pytest.mark.parametrize("value", [10**400, 1e300, 1e39, float("-inf"), torch.tensor(1e39, dtype=torch.float64)])
 def test_a_reward_that_is_too_large_is_named(make, value):
     def large(completions, **kwargs):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tiny_training import ON_CPU, build
 
-from rlvr_trl import RLVRTrainer
+from rlvr_trl import RLVRTrainer, distributed
 from rlvr_trl.data import make_maze_dataset
 from rlvr_trl.testbed import build_tokenizer
 from rlvr_trl.trainer import reward_guard
@@ -52,7 +52,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("how", choices=HOW)
+    parser.add_argument("--hasty", action="store_true", help="the process that fails looks long before the others")
     args = parser.parse_args()
+    if args.hasty and RANK:
+        distributed.POLL, distributed.OWN_END = 0.05, 0.05
     reward_guard.LATE = 12.0  # more than what a process takes to leave
 
     def strange(completions, trainer_state, **kwargs):
