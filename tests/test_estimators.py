@@ -491,7 +491,8 @@ def test_unlikeliness_is_a_plain_loop(base, real, seed):
         for i in ranked:
             less = sum(log_probs[j] < log_probs[i] for j in ranked)
             tied = sum(log_probs[j] == log_probs[i] for j in ranked)
-            if groups.correct[i] and groups.judged[i]:
+            differ = len({rewards[j] for j in rows if not math.isnan(rewards[j])}) > 1
+            if groups.correct[i] and groups.judged[i] and differ:
                 expected[i] -= 0.3 * (less + (tied - 1) / 2) / len(ranked) * abs(rewards[i])
     assert expected != rewards
     shaped = replace(groups, rewards=torch.tensor(expected, dtype=torch.float64))
@@ -507,11 +508,8 @@ def test_unlikeliness_by_hand_and_as_published():
     assert published.tolist() == [1 - 0.75 * 0.25, 1 - 0.25 * 0.25, 1 - 0.5 * 0.25, 0]
     expected = (published - published.mean()) / (published.std() + 1e-4)
     torch.testing.assert_close(Unlikeliness()(groups), expected, rtol=1e-7, atol=1e-7)  # TRL's n / (n − 1) is float32
-    # all right: from the ranks alone, the least likely the most
-    advantages = Unlikeliness(base=DR_GRPO)(replace(binary([4], n=4), log_probs=log_probs))
-    torch.testing.assert_close(advantages, torch.tensor([-0.09375, 0.03125, -0.03125, 0.09375], dtype=torch.float64))
-    # all wrong, or equally likely: none
-    assert (Unlikeliness()(replace(binary([0, 4], n=4), log_probs=torch.ones(8))) == 0).all()
+    # all right, or all wrong: such groups are left out before the penalty
+    assert (Unlikeliness()(replace(binary([4, 0], n=4), log_probs=log_probs.repeat(2))) == 0).all()
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
@@ -1042,6 +1040,13 @@ def test_length_reward_leaves_short_completions_alone(lengths, shortened):
     rewards = call(LengthReward(right_or_wrong), ["right"] * 4, lengths=lengths)
     assert (rewards != [1.0] * 4) == shortened
     assert call(LengthReward(right_or_wrong, min_tokens=5000), ["right"] * 4, lengths=lengths) == [1.0] * 4
+
+
+def test_length_reward_looks_at_short_wrong_completions_too_as_the_released_code_does():
+    lengths, texts = [5000, 9000, 10, 20], ["right", "right", "wrong", "wrong"]
+    assert call(LengthReward(right_or_wrong), texts, lengths=lengths) == [1.0, 1.0, -1.0, -1.0]
+    texts[2:] = "?", "?"  # nothing is known of these, so they do not count
+    assert call(LengthReward(right_or_wrong), texts, lengths=lengths)[0] > 1
 
 
 @pytest.mark.parametrize(

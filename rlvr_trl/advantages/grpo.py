@@ -1,6 +1,6 @@
 """Group-relative advantages: GRPO and Dr. GRPO.
 
-`A_i = (r_i − mean(r)) / (std(r) + eps)` over the group (arXiv 2402.03300, Eq. 1 of §4.1.2), and without the division
+`A_i = (r_i − mean(r)) / (std(r) + eps)` over the group (arXiv 2402.03300, §4.1.2), and without the division
 Dr. GRPO (arXiv 2503.20783, §3.2). The standard deviation is that of a sample (ddof 1) and `eps` is 1e-4, as in TRL, so
 that these are TRL's own advantages to the last bit. A group of equal rewards gives no signal.
 """

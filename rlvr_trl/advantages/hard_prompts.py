@@ -18,10 +18,11 @@ class MaxRL:
 
         A_i = (r_i − mean(r)) / mean(r), and 0 where the mean is 0
 
-    For rewards 0 and 1 and p the probability of being right, the mean over a group of `A_i ∇log π(y_i)` estimates the
-    gradient of a truncated log p, `Σ_{k<=n} ∇pass@k / k`. It would be unbiased with −1 for each completion of a group
-    without a right one; the paper drops these groups, which adds `(1 − p)ⁿ E[∇log π | wrong]`. Groups of equal rewards
-    have 0, as has a completion alone. The released code adds 1e-6 to the mean; this does not.
+    For rewards 0 and 1 and p the probability of being right, the mean over a group of `A_i ∇log π(y_i)` is an unbiased
+    estimate of the gradient of a truncated log p, `Σ_{k<n} ∇pass@k / k` (Theorem 5 of the paper's third version). With
+    −1 for each completion of a group without a right one it would have the term of k = n too; the paper drops these
+    groups, which takes it away, as `(1 − p)ⁿ E[∇log π | wrong] = −∇pass@n / n`. Groups of equal rewards have 0, as has
+    a completion alone. The released code adds 1e-6 to the mean; this does not.
 
     Raises:
         `ValueError`: When called: a reward is negative. A negative mean would reward the wrong completions.
@@ -54,7 +55,7 @@ class RSGRPO:
 
     Args:
         beta (`float`, *optional*, defaults to `2.0`):
-            β, which the authors recommend to be 2 for rewards 0 and 1.
+            β, which the authors recommend to be 2.
 
     Raises:
         `ValueError`: `beta` is not positive.
@@ -88,15 +89,15 @@ class FGRPO(NestedEstimator):
     Args:
         base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
             The advantage.
-        gamma (`float`, *optional*, defaults to `1.0`):
-            γ: the larger, the less easy prompts count.
+        gamma (`float`, *optional*, defaults to `0.5`):
+            γ: the larger, the less easy prompts count. The paper tries 0.5, 1 and 2 and takes 0.5 with GRPO.
 
     Raises:
         `ValueError`: `gamma` is negative or no number.
     """
 
     base: AdvantageEstimator = GroupRelative()
-    gamma: float = 1.0
+    gamma: float = 0.5
 
     def __post_init__(self):
         super().__post_init__()

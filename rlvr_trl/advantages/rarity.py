@@ -22,12 +22,11 @@ class Unlikeliness(NestedEstimator):
     c_i is how many of the n completions of the group are less likely than i, by the mean log-probability of their
     tokens; of equally likely ones the mean of the places that they share. So the least likely completion of a group
     keeps its reward, and the likeliest loses β (n − 1) / n of it. This is what the published code computes, whose
-    rewards are 0 and 1; there, r − β c/n · |r| is r (1 − β c/n).
+    rewards are 0 and 1; there, r − β c/n · |r| is r (1 − β c/n). A group of equal rewards keeps them, as there: ranks
+    alone train nothing.
 
     Only the scored completions of a group with a known log-probability are ranked. A completion that could not be
-    judged keeps its reward. **A group that is all right has advantages**, from the ranks alone, and `GroupRelative()`
-    makes them as large as in any other group; take `GroupRelative("none")`, or [`WithoutEasy`] around this, where that
-    is not wanted. A group that is all wrong has none.
+    judged keeps its reward.
 
     Args:
         beta (`float`, *optional*, defaults to `0.25`):
@@ -55,7 +54,10 @@ class Unlikeliness(NestedEstimator):
         # in half precision, the differences between right completions would be lost
         rewards = groups.rewards.to(torch.promote_types(groups.rewards.dtype, torch.float32))
         penalty = self.beta * _share_less_likely(groups) * rewards.abs()
-        reduced = torch.where(groups.correct & groups.judged, rewards - penalty, rewards).to(rewards.dtype)
+        lowest = groups.pad(torch.where(groups.scored, rewards, torch.inf), torch.inf).amin(1)  # (P,)
+        highest = groups.pad(torch.where(groups.scored, rewards, -torch.inf), -torch.inf).amax(1)
+        is_less = groups.correct & groups.judged & (lowest < highest)[groups.index]
+        reduced = torch.where(is_less, rewards - penalty, rewards).to(rewards.dtype)
         return self.base(groups.with_rewards(reduced)).to(groups.rewards.dtype)
 
 
@@ -93,7 +95,7 @@ class UniquenessAware(NestedEstimator):
 
     Args:
         alpha (`float`, *optional*, defaults to `1.0`):
-            α, above 0: at 1 each answer has the weight of one completion in all.
+            α, above 0; the paper has at most 1. At 1 each answer has the weight of one completion in all.
         base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
             The advantage.
 

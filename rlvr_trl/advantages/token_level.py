@@ -33,9 +33,9 @@ class EntropyShaped(NestedEstimator):
 
     Args:
         alpha (`float`, *optional*, defaults to `0.4`):
-            α, what one nat of entropy is worth.
+            α, what one nat of entropy is worth. The paper's for GRPO; for PPO it has 0.1.
         kappa (`float`, *optional*, defaults to `2.0`):
-            κ: the bonus is at most |A| / κ.
+            κ, the paper's: the bonus is at most |A| / κ.
         base (`AdvantageEstimator`, *optional*, defaults to `GroupRelative()`):
             The advantage A of a completion, or of each of its tokens.
 
@@ -46,7 +46,6 @@ class EntropyShaped(NestedEstimator):
     alpha: float = 0.4
     kappa: float = 2.0
     base: AdvantageEstimator = GroupRelative()
-    shapes_tokens = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -213,7 +213,7 @@ FIGURES: dict[str, Figure] = {
             Curve("training group of 8", TrainingGroup(8)),
             Curve("per-prompt mean", PerPromptMean()),
             Curve("RS-GRPO, β = 2", RSGRPO()),
-            Curve("F-GRPO, γ = 1", FGRPO()),
+            Curve("F-GRPO, γ = 1", FGRPO(gamma=1.0)),
             Curve("A-GRAE, ω = 0.5", AGRAE()),
             Curve("hard-focused", DifficultyFocused("hard")),
             Curve("easy-focused", DifficultyFocused("easy")),

@@ -118,8 +118,9 @@ class LengthReward(RewardWrapper):
 
     A correct completion (reward above 0.5) gets `exp(−decay · z)`. Here z is its length in tokens minus the mean
     length of the correct completions of its prompt, divided by their standard deviation (ddof 1). A wrong completion
-    gets −1. Where there is nothing to gain or to compare, z is 0 and the reward 1: the three shortest correct ones (or
-    all, if there are fewer) have at most `min_tokens` on average, only one is correct, or all are equally long.
+    gets −1. Where there is nothing to gain or to compare, z is 0 and the reward 1: the three shortest completions of
+    the prompt, right or wrong (or all, if there are fewer), have at most `min_tokens` on average, only one is correct,
+    or all correct ones are equally long.
 
     Completions belong together when their prompts are equal *and they are in the same call*. TRL calls reward
     functions on every process with the rows of that process, so a group must not be spread over processes: trainers of
@@ -154,19 +155,22 @@ class LengthReward(RewardWrapper):
         self, rewards: list[float | None], *, prompts: Sequence, completion_ids: Sequence, **kwargs
     ) -> list[float | None]:
         changed = [None if reward is None else -1.0 for reward in rewards]
-        groups = defaultdict(list)  # rows of the correct completions of each prompt
+        groups = defaultdict(list)  # rows of the scored completions of each prompt
         for i, (prompt, reward) in enumerate(zip(prompts, rewards, strict=True)):
-            if reward is not None and reward > 0.5:
-                groups[content_digest(prompt)].append(i)
+            if reward is not None:
+                groups[content_digest(prompt)].append((i, len(completion_ids[i]), reward > 0.5))
         for rows in groups.values():
-            for i, reward in zip(rows, self._of_correct([len(completion_ids[i]) for i in rows]), strict=True):
+            is_short = fmean(sorted(length for _, length, _ in rows)[:3]) <= self.min_tokens
+            right = {i: length for i, length, is_right in rows if is_right}
+            new = [1.0] * len(right) if is_short else self._of_correct(list(right.values()))
+            for i, reward in zip(right, new, strict=True):
                 changed[i] = reward
         return changed
 
     def _of_correct(self, lengths: list[int]) -> list[float]:
-        """The rewards of the correct completions of one prompt."""
+        """The rewards of the correct completions of one prompt, some of which are long."""
         std = stdev(lengths) if len(lengths) > 1 else 0.0
-        if std == 0 or fmean(sorted(lengths)[:3]) <= self.min_tokens:
+        if std == 0:
             return [1.0] * len(lengths)
         mean = fmean(lengths)
         return [exp(-self.decay * (length - mean) / std) for length in lengths]

@@ -23,8 +23,9 @@ class DynamicSampling:
 
     Args:
         max_prompts (`int`, *optional*):
-            Prompts sampled for one batch at most, not below those of the batch. 10 times as many by default, as in the
-            released recipes of DAPO.
+            Prompts sampled for one batch at most, not below those of the batch. 10 times as many by default, which is
+            ours: the paper has no cap, and the released recipe of DAPO has one of 10 rounds of 3 times as many, at
+            which it stops with an error.
         max_rollouts (`int`, *optional*): completions sampled for one batch, after which no more prompts come.
         max_tokens (`int`, *optional*): tokens sampled for one batch, after which no more prompts come.
         base (`RolloutAllocator`, *optional*):

@@ -91,8 +91,9 @@ class ReinforceAdaEst(SharesBudget):
     as the bounds allow (the proof is one line: the derivatives w²/n² are alike). Prompts of equal value are served in
     their order.
 
-    p is the mean of the posterior in the history, which is the paper's Ada-EMA: counts that are discounted with each
-    batch, on a Beta prior. It is never 0, and the paper's ε is not needed.
+    p is the mean of the posterior in the history, which is the paper's Ada-EMA but for the prior: counts that are
+    discounted with each batch, on a Beta prior, fixed in the paper and here that of the pool. It is never 0, and the
+    paper's ε is not needed.
 
     Args:
         max_generations (`int`, *optional*, defaults to `32`): cap on the completions of a prompt.
