@@ -7,10 +7,10 @@ is judged at the learning rates chosen for each method and at every rate that bo
 - *reproduced*: the interval of the difference is on the expected side of 0 at the chosen rates and at one equal rate
   at least, and at no equal rate the difference leans to the other side;
 - *opposite*: the same, on the other side;
-- *not reproduced*: every interval includes 0, so that the runs do not decide;
+- *not reproduced*: no interval excludes 0, so that the runs do not decide;
 - *depends on the learning rate*: anything else.
 
-"Not lower" and "not higher" are tested with a margin of 0.02.
+For "not lower" and "not higher" the limit is a margin of 0.02 in place of 0.
 """
 
 from collections.abc import Mapping
@@ -69,6 +69,12 @@ class Judgement:
     verdict: str
     chosen: Estimate | None
     equal: Mapping[float, Estimate]
+
+    @property
+    def changes_sign(self) -> bool:
+        """Whether the difference is on one side of the limit at some rates, and on the other at others."""
+        found = [*self.equal.values(), *([] if self.chosen is None else [self.chosen])]
+        return {lean(one, self.claim.expected) for one in found} >= {-1, 1}
 
     @property
     def p_value(self) -> float | None:

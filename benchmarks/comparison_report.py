@@ -83,8 +83,11 @@ class Comparison:
 # --- text ---
 
 
-def signed(found: Estimate | None, form: str = "+.3f") -> str:
-    return "" if found is None else found.text(form)
+def signed(found: Estimate | None, form: str = "+.3f", bases: int = len(BASES)) -> str:
+    """The estimate, and from how many base models it is if that is fewer than `bases`."""
+    if found is None:
+        return ""
+    return found.text(form) + ("" if found.runs >= bases else f" ({counted(found.runs, 'base')})")
 
 
 def with_half_width(found: Estimate | None) -> str:
@@ -132,8 +135,10 @@ def sentences(comparison: Comparison) -> list[str]:
     judged = [one for one in judged if one.verdict != MISSING]
     verdicts = Counter(one.verdict for one in judged)
     order = (REPRODUCED, NOT_REPRODUCED, OPPOSITE, DEPENDS)
-    found = listed([f"{verdicts[verdict]} {verdict}" for verdict in order]).replace(DEPENDS, "depend on the rate")
-    found = found.replace(NOT_REPRODUCED, f"{NOT_REPRODUCED} (every interval includes 0)")
+    changes = sum(one.verdict == DEPENDS and one.changes_sign for one in judged)
+    found = listed([f"{verdicts[verdict]} {verdict}" for verdict in order])
+    found = found.replace(NOT_REPRODUCED, f"{NOT_REPRODUCED} (no interval excludes the limit of the claim)")
+    found = found.replace(DEPENDS, f"depend on the rate (in {changes} of these the sign changes)")
     claims = {one.claim for one in judged}
     count = f"{len(CLAIMS)}" if len(claims) == len(CLAIMS) else f"{len(claims)} of {len(CLAIMS)}"
     ours = sum(claim.where == OURS for claim in CLAIMS)
@@ -212,8 +217,15 @@ def rates_table(comparison: Comparison) -> str:
 
 
 def ranking(comparison: Comparison) -> list[tuple[str, Estimate]]:
-    """The methods that all tasks have by the whole curve, minus the base model, over all tasks at equal rollouts."""
-    found = {name: comparison.over_tasks(name, CURVE) for name in equal(ON_EVERY_TASK)}
+    """
+    The methods that all tasks have from all base models by the whole curve, minus the base model, over all tasks at
+    equal rollouts.
+    """
+    found = {
+        name: comparison.over_tasks(name, CURVE)
+        for name in equal(ON_EVERY_TASK)
+        if all(outcomes.common_bases(row_of(name)) == list(BASES) for outcomes in comparison.tasks.values())
+    }
     return sorted(((name, one) for name, one in found.items() if one), key=lambda pair: -pair[1].mean)
 
 
@@ -229,7 +241,8 @@ def ranking_table(comparison: Comparison) -> str | None:
         ends = [signed(comparison.over_tasks(name, metric)) for metric in ("pass@1", WIDE)]
         rows.append([METHODS[row_of(name).method].label, signed(found), minus_best, shown(worst, "+.3f"), *ends])
     header = [CURVE, "minus the first", "worst task", "pass@1", WIDE]
-    return markdown(["minus base model, mean of all tasks", *header], rows)
+    table = markdown(["minus base model, mean of all tasks", *header], rows)
+    return f"{table}\n\nThe first was chosen by the same test problems, so it is a little worse than it looks."
 
 
 def task_table(comparison: Comparison, task: str, strong: bool = False) -> str:
@@ -275,7 +288,7 @@ def crossing(comparison: Comparison) -> str:
         if cell is not None:
             rewards = cell["log"]["reward"]
             rows.append([rate_text(rate), *(shown(value, ".2f") for value in (rewards[0], max(rewards), rewards[-1]))])
-    return markdown(["rate", "first tenth", "highest", "last"], rows) if rows else "Not run yet."
+    return markdown(["rate", "first twentieth", "highest", "last"], rows) if rows else "Not run yet."
 
 
 # --- claims ---
@@ -347,8 +360,8 @@ def shift_of_difficulty(comparison: Comparison) -> str:
     begins = f"In the runs of A-GRAE so far the mean reward, over five batches at a time, is from {low} to {high}. "
     if max(rewards) < 0.5:
         return begins + (
-            "So its Eq. 12 weighs easy prompts more from beginning to end, and the turn to hard ones, which the paper "
-            "is about (§5.1), does not happen: the verdicts are on the first half of the method. "
+            "So its Eq. 12 weighs easy prompts more, and the turn to hard ones, which the paper is about (§5.1), "
+            "happens in single batches at most: the verdicts are on the first half of the method. "
             "[A base model that is warmed up further](results.md#a-base-model-that-is-warmed-up-further) is for the "
             "second."
         )
@@ -396,8 +409,8 @@ def absent(comparison: Comparison) -> str:
         names = Counter(f"{cell.task} {cell.method}" for cell in comparison.missing)
         parts.append(
             f"**Not run yet**: {len(comparison.missing)} of {len(comparison.planned)} cells "
-            f"({listed([f'{name} ({count})' for name, count in names.items()])}). Until then the tables say how many "
-            "base models a row has."
+            f"({listed([f'{name} ({count})' for name, count in names.items()])}). Until then some rows "
+            "rest on fewer base models, which the tables say."
         )
     failed = [f"{cell}: {error}" for one in comparison.tasks.values() for cell, error in one.failed.items()]
     parts += [f"**Failed**: {text}" for text in failed]
@@ -440,7 +453,8 @@ def strong_table(comparison: Comparison) -> str:
     rows = []
     for name in METHODS:
         for metric in ("pass@1", WIDE, CURVE):
-            cells = [signed(comparison.strong.difference(Row(name, rate), BASE_ROW, metric)) for rate in RATES]
+            found = [comparison.strong.difference(Row(name, rate), BASE_ROW, metric) for rate in RATES]
+            cells = [signed(one, bases=1) for one in found]
             if any(cells):
                 rows.append([METHODS[name].label, metric, *cells])
     return markdown(["method", "minus base model", *map(rate_text, RATES)], rows)
@@ -450,8 +464,10 @@ def about_verdicts() -> str:
     return (
         "*Reproduced*: the interval of the difference is on the side that the claim expects at the chosen rates and "
         "at one equal rate at least, and at no equal rate the difference leans to the other side. *Opposite*: the "
-        "same on the other side. *Not reproduced*: every interval includes 0, so the runs do not decide. *Depends on "
-        f"the learning rate*: anything else. *Not lower* and *not higher* allow for {MARGIN:g}. [One by one, with "
+        "same on the other side. *Not reproduced*: no interval excludes 0, so the runs do not decide. *Depends on "
+        "the learning rate*: anything else, so the sign changes or some intervals exclude 0 and others do not. At the "
+        "chosen rates and at an equal one it may be the same runs that are compared. For *not lower* and *not higher* "
+        f"the limit is ∓{MARGIN:g} in place of 0. [One by one, with "
         "figures, sources and what differs from the papers](claims.md)."
     )
 

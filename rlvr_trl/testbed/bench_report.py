@@ -197,6 +197,7 @@ class Report:
                     f"On {task}, {len(lacking)} of {len(METHODS)} published methods lack some of these cells, and are "
                     f"not placed where they do{few}."
                 )
+        notes += self._of_other_rollouts()
         alone = [task for task in self.tasks if len(self.shared(task)) == 1]
         if alone:
             notes.append(
@@ -207,7 +208,7 @@ class Report:
             one.interval()
             for task in (None, *(self.tasks if len(self.tasks) > 1 else ()))
             for label in self.labels
-            for other in AGAINST
+            for other in (*AGAINST, *(own for own in self.labels if own != label))
             for metric in self.metrics
             if (one := self.difference(label, other, metric, task)) is not None
         ]
@@ -218,6 +219,26 @@ class Report:
             "best."
         )
         return [*notes, LIMITS]
+
+    def _of_other_rollouts(self) -> list[str]:
+        """Own methods that sampled fewer completions than the published ones, or more in their first batch alone."""
+        notes = []
+        for label in self.labels:
+            pairs = [
+                (outcomes.cell(Row(label, rate, True), base), outcomes.cell(Row(other, rate, True), base))
+                for outcomes in self.tasks.values()
+                for other in AGAINST
+                if other != BASE
+                for base, rates in outcomes.shared_rates(label, other).items()
+                for rate in rates
+            ]
+            shares = [own["completions"] / other["completions"] for own, other in pairs if own and other]
+            if shares and not 0.9 <= min(shares) <= max(shares) <= 1.1:
+                notes.append(
+                    f"{label} is not compared at equal rollouts: it sampled {shown(min(shares), '.2f')} to "
+                    f"{shown(max(shares), '.2f')} times as many completions as the published methods."
+                )
+        return notes
 
 
 LIMITS = (

@@ -6,6 +6,7 @@ methods varies with both, and by chance: with the base model because of what it 
 Its variance is estimated by the two-way analysis of variance, and the interval is one of Student's t with degrees of
 freedom after Satterthwaite (Biometrics Bulletin 2(6), 1946). So it says what other base models and problems of the
 same kind would give, as far as the few base models allow: from three of them, with runs that differ much, it is wide.
+Where they differ little it is wider than it need be: that they do cannot be told from three.
 
 The last bits of a mean differ between processors, which add in different orders. Whatever is compared with a
 threshold, sorted or printed is therefore settled to 10 digits first.
@@ -122,10 +123,12 @@ def estimate(values: np.ndarray) -> Estimate:
         return Estimate(settle(mean), (by_base + by_problem) / values.size, values.size - 1, bases)
     left = (values - of_base[:, None] - of_problem + mean) ** 2
     rest = left.sum() / ((bases - 1) * (problems - 1))
+    # A component that is estimated as below 0 counts as 0, but not as known to be 0: with so few base models chance
+    # alone often makes it so, and its mean square keeps its few degrees of freedom
+    by_base, by_problem = max(by_base, rest), max(by_problem, rest)
     whole = by_base + by_problem - rest
-    if whole <= max(by_base, by_problem):  # one of the two components is estimated as below 0, and counts as 0
-        larger = (by_base, bases - 1) if by_base >= by_problem else (by_problem, problems - 1)
-        return Estimate(settle(mean), larger[0] / values.size, larger[1], bases)
+    if whole == 0:
+        return Estimate(settle(mean), 0.0, bases - 1, bases)
     shares = by_base**2 / (bases - 1) + by_problem**2 / (problems - 1) + rest**2 / ((bases - 1) * (problems - 1))
     return Estimate(settle(mean), whole / values.size, max(1.0, whole**2 / shares), bases)
 

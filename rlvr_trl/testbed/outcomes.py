@@ -13,6 +13,7 @@ import numpy as np
 
 from ..evaluation import pass_at_k
 from .cells import BASE, STRONG, Cell
+from .comparison_methods import BEYOND
 from .intervals import Estimate, estimate, settle
 
 
@@ -69,11 +70,16 @@ class Outcomes:
     def chosen_rate(self, method: str, base: int, equal: bool = False) -> float | None:
         """
         The learning rate with the highest [`CURVE`] on the validation problems of the other base models, those that
-        have all rates of the method. `None` if there is no such base model.
+        have all rates of the method. `None` if there is no such base model. A rate of `BEYOND` counts once all of
+        these base models have it.
         """
-        rates = self.rates(method)
-        others = [{cell.base for cell in self.cells if (cell.method, cell.rate) == (method, rate)} for rate in rates]
-        common = sorted(set.intersection(*others) - {base}) if others else []
+        bases: dict[float, set[int]] = {rate: set() for rate in self.rates(method)}
+        for cell in self.cells:
+            if cell.method == method:
+                bases[cell.rate].add(cell.base)
+        usual = [of_rate for rate, of_rate in bases.items() if rate not in BEYOND.values()] or list(bases.values())
+        trained = set.intersection(*usual) if usual else set()
+        rates, common = [rate for rate in bases if bases[rate] >= trained], sorted(trained - {base})
         if not common:
             return None
         scores = {}

@@ -23,7 +23,7 @@ from ..terminal import printable
 from ..trainer import RLVRConfig, RLVRTrainer
 from .cells import BASE, FULL_SIZE
 from .comparison_methods import METHODS, RECIPE
-from .methods import PROMPTS_PER_STEP, Method
+from .methods import NUM_GENERATIONS, PROMPTS_PER_STEP, Method
 
 
 # What a cell sets itself, with what says it instead
@@ -165,6 +165,12 @@ def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"`prompts_per_batch` must be a number up to {most}, the prompts of a cell, got "
             f"{config.prompts_per_batch}."
+        )
+    completions, of_a_cell = config.prompts_per_batch * config.num_generations, most * NUM_GENERATIONS
+    if completions > of_a_cell:
+        raise ValueError(
+            f"`prompts_per_batch` x `num_generations` is {completions:,} completions in one batch, and a published "
+            f"cell has {of_a_cell:,} in all."
         )
     read = {name: getattr(config, name) for name in settings}
     return {name: read[name] if isinstance(read[name], bool | int | float) else settings[name] for name in settings}

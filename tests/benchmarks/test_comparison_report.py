@@ -146,11 +146,11 @@ def test_the_pages_say_what_the_cells_hold(tmp_path):
 def test_it_is_said_whether_a_grae_has_reached_its_second_half(tmp_path):
     store = made_up(tmp_path, methods=("grpo", "a_grae_half"), tasks=("maze",))
     text = report.shift_of_difficulty(report.Comparison(store.cells))
-    assert "is from 0.40 to 0.40." in text and "does not happen" in text
+    assert "is from 0.40 to 0.40." in text and "in single batches at most" in text
     for cell, saved in store.cells.items():
         saved["log"]["reward"] = [0.2, 0.9] if cell.method == "grpo" else [0.3, 0.51]
     text = report.shift_of_difficulty(report.Comparison(store.cells))
-    assert "is from 0.30 to 0.51." in text and "does not happen" not in text
+    assert "is from 0.30 to 0.51." in text and "single batches" not in text
 
 
 def test_cells_beyond_the_edge_that_are_to_come_are_counted(tmp_path):
