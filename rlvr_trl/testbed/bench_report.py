@@ -214,9 +214,8 @@ class Report:
         ]
         apart = sum(not low <= 0 <= high for low, high in compared)
         notes.append(
-            f"{len(compared)} differences are shown, and {apart} of their 95 % intervals leave out 0. One in twenty "
-            "would if there were no differences at all, and more than that where several rows are looked at for the "
-            "best."
+            f"{len(compared)} differences are shown, and {apart} of their 95 % intervals leave out 0. Up to one in "
+            "twenty would if there were no differences at all, and more where several rows are looked at for the best."
         )
         return [*notes, LIMITS]
 
