@@ -55,7 +55,7 @@ METHOD_PAGES = {
     "negative": "grpo_kl grpo_n dapo nsr psr grpo w_reinforce",
     "grpo_lead": "grpo grpo_lead",
 }
-METHODS_OF_A_GRAE = re.compile("a_grae(_half|_shift)?")  # with Eq. 12
+WITH_EQ_12 = ("a_grae", "a_grae_half", "a_grae_shift")  # of A-GRAE
 
 
 class Comparison:
@@ -351,7 +351,7 @@ def shift_of_difficulty(comparison: Comparison) -> str:
         reward
         for outcomes in comparison.tasks.values()
         for cell, saved in outcomes.cells.items()
-        if METHODS_OF_A_GRAE.fullmatch(cell.method)
+        if cell.method in WITH_EQ_12
         for reward in saved["log"]["reward"]
     ]
     if not rewards:

@@ -227,7 +227,6 @@ class HalfWay:
     """An allocator whose counts say what progress and batch it was asked with."""
 
     max_generations = 40
-    asked = None
 
     def start_batch(self, progress):
         self.progress = progress

@@ -17,8 +17,6 @@ from rlvr_trl.trainer.checkpoint import last_complete_checkpoint
 from rlvr_trl.trainer.vllm_watchdog import POLL as POLL_OF_SERVER
 
 
-# --- failures end, with their cause and a whole checkpoint ---
-
 EARLIEST = 2  # the step in which something fails
 
 
@@ -106,9 +104,8 @@ def test_a_process_that_samples_and_fails(cpu, tmp_path, saved_model, mazes):
 
 @pytest.mark.slow
 def test_a_reward_that_does_not_return(cpu, tmp_path, saved_model, mazes):
-    trainer = build_with_child(
-        saved_model, FailsLater(tmp_path / "fail", hangs=True), mazes, tmp_path, reward_timeout=3.0
-    )
+    hangs = FailsLater(tmp_path / "fail", hangs=True)
+    trainer = build_with_child(saved_model, hangs, mazes, tmp_path, reward_timeout=10.0)
     stuck = At(EARLIEST, (tmp_path / "fail").touch)
     trainer.add_callback(stuck)
     with pytest.raises(RuntimeError, match="samples has died with exit code 1"):

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..checks import check_positive
 from .groups import AdvantageEstimator, RolloutGroups
 from .grpo import GroupRelative
+from .leave_one_out import rewards_below_best
 from .nesting import NestedEstimator
 
 
@@ -54,9 +55,8 @@ class Unlikeliness(NestedEstimator):
         # in half precision, the differences between right completions would be lost
         rewards = groups.rewards.to(torch.promote_types(groups.rewards.dtype, torch.float32))
         penalty = self.beta * _share_less_likely(groups) * rewards.abs()
-        lowest = groups.pad(torch.where(groups.scored, rewards, torch.inf), torch.inf).amin(1)  # (P,)
-        highest = groups.pad(torch.where(groups.scored, rewards, -torch.inf), -torch.inf).amax(1)
-        is_less = groups.correct & groups.judged & (lowest < highest)[groups.index]
+        below, _ = rewards_below_best(groups)  # (P, n)
+        is_less = groups.correct & groups.judged & (below < 0).any(1)[groups.index]
         reduced = torch.where(is_less, rewards - penalty, rewards).to(rewards.dtype)
         return self.base(groups.with_rewards(reduced)).to(groups.rewards.dtype)
 

@@ -102,11 +102,15 @@ class Report:
         tasks = self.tasks if task is None else [task]
         return sum(len(rates) for one in tasks for rates in self.tasks[one].shared_rates(label, other).values())
 
+    def _others(self, label: str) -> list[str]:
+        """What an own method is compared with."""
+        return [*AGAINST, *(own for own in self.labels if own != label)]
+
     def differences(self, label: str, task: str | None = None) -> Grid:
         """Of an own method minus each of `AGAINST` and of the other own ones, as far as there are cells."""
         tasks = [one for one in (self.tasks if task is None else [task]) if self.tasks[one].rates(label)]
         rows = []
-        for other in (*AGAINST, *(own for own in self.labels if own != label)):
+        for other in self._others(label):
             found = [one for one in tasks if self.pairs(label, other, one)]
             if found:
                 estimates = [self.difference(label, other, metric, task) for metric in self.metrics]
@@ -208,7 +212,7 @@ class Report:
             one.interval()
             for task in (None, *(self.tasks if len(self.tasks) > 1 else ()))
             for label in self.labels
-            for other in (*AGAINST, *(own for own in self.labels if own != label))
+            for other in self._others(label)
             for metric in self.metrics
             if (one := self.difference(label, other, metric, task)) is not None
         ]
